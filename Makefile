@@ -1,0 +1,50 @@
+# Two commands for a fresh machine with Python 3.11 or newer: `make demo` and `make test`.
+
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+STAMP  := $(VENV)/.installed
+
+.PHONY: help setup demo ui test test-all check format lock clean
+
+help: ## this list
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | column -t -s '	'
+
+setup: $(STAMP) ## install everything into .venv
+
+# uv installs in seconds what pip takes minutes for; constraints.txt pins every version.
+$(STAMP): pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; say make PYTHON=python3.12")'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt uv
+	$(BIN)/uv pip install --python $(BIN)/python --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+demo: setup ## run the main job on generated pictures, no download: about two minutes on two cores
+	$(BIN)/rkd run --targets demo.weave --recipes rkd-official --teacher resnet18 --weights random --epochs 8 --seeds 0
+
+ui: setup ## Dagster on 127.0.0.1:3000 and MLflow on 127.0.0.1:5000, over the store that the command line fills
+	$(BIN)/rkd ui
+
+test: setup ## the tests, but for the slow ones
+	$(BIN)/pytest -m 'not slow'
+
+test-all: setup ## all tests; RKD_DATA=/path/to/data adds those on real pictures
+	$(BIN)/pytest
+
+check: setup ## formatting, lint, types
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+format: setup ## format and mend what can be mended
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+lock: setup ## renew constraints.txt from pyproject.toml
+	$(BIN)/uv pip compile --quiet --extra dev --no-header --no-annotate --no-emit-index-url --upgrade \
+	    --output-file constraints.txt pyproject.toml constraints.in
+	$(BIN)/uv pip install --python $(BIN)/python --constraint constraints.txt --editable '.[dev]'
+
+clean: ## remove the environment; the store stays
+	rm -rf $(VENV) *.egg-info

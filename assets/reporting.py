@@ -1,0 +1,76 @@
+"""From a stored result to what an asset page shows; from our errors to Dagster's."""
+
+import base64
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import pandas as pd
+
+from rkd_pipeline.errors import RkdError
+from rkd_pipeline.figures import thumbnail
+from rkd_pipeline.flow import Stage
+from rkd_pipeline.store import Result
+
+OWNER = "team:benchmark"
+
+
+def asset_options(stage: Stage, group: str, *kinds: str) -> dict[str, Any]:
+    """What every asset of the flow declares: its stage's name and version, group and kinds."""
+    return {
+        "name": stage.name,
+        "code_version": str(stage.version),
+        "group_name": group,
+        "kinds": {"python", *kinds},
+        "owners": [OWNER],
+    }
+
+
+def column_schema(columns: Mapping[str, str], types: Mapping[str, str] | None = None) -> dict[str, Any]:
+    """Definition metadata that makes the UI show a table's columns with their meaning."""
+    named = [dg.TableColumn(name, (types or {}).get(name, ""), description=text) for name, text in columns.items()]
+    return {"dagster/column_schema": dg.TableSchema(columns=named)}
+
+
+def materialised(
+    result: Result, metadata: Mapping[str, Any] | None = None, checks: list[dg.AssetCheckResult] | None = None
+) -> dg.MaterializeResult:
+    """Report a stored result: where it lies, its data version, whether it was there already, and what to show."""
+    shown: dict[str, Any] = {
+        "folder": dg.MetadataValue.path(str(result.folder)),
+        "already_in_store": result.reused,
+        "seconds": result.provenance.environment["seconds"],
+        "provenance": dg.MetadataValue.json(
+            {k: getattr(result.provenance, k) for k in ("stage_version", "parameters", "inputs", "environment")}
+        ),
+    }
+    return dg.MaterializeResult(
+        metadata=shown | dict(metadata or {}),
+        data_version=dg.DataVersion(result.data_version),
+        check_results=checks or [],
+    )
+
+
+def table(rows: pd.DataFrame) -> dg.MetadataValue:
+    """A data frame as a markdown table."""
+    return dg.MetadataValue.md(rows.to_markdown(index=False, floatfmt=".4f"))
+
+
+def pictures(*files: Path, width: int = 900) -> dg.MetadataValue:
+    """PNG files as inline thumbnails, with the path of the full size. Inline pictures live in the event log: small."""
+    lines = []
+    for file in files:
+        encoded = base64.b64encode(thumbnail(file.read_bytes(), width)).decode()
+        lines.append(f"![{file.stem}](data:image/png;base64,{encoded})\n\n`{file}`")
+    return dg.MetadataValue.md("\n\n".join(lines))
+
+
+@contextmanager
+def user_errors() -> Iterator[None]:
+    """Our own errors say what to do: show that, not a stack trace, and do not retry what cannot help."""
+    try:
+        yield
+    except RkdError as error:
+        raise dg.Failure(description=str(error), allow_retries=False) from error

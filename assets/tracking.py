@@ -1,0 +1,37 @@
+"""MLflow's copy of every training."""
+
+import dagster as dg
+
+from assets.evaluation import metrics
+from assets.partitions import grid, target_and_training
+from assets.reporting import OWNER, user_errors
+from assets.training import trained_model
+from resources.storage import StoreResource
+from resources.tracking import MlflowTracking, TrackingError
+
+
+@dg.asset(
+    partitions_def=grid,
+    deps=[trained_model, metrics],
+    group_name="tracking",
+    kinds={"python", "mlflow"},
+    owners=[OWNER],
+    code_version="1",
+    output_required=False,
+)
+def mlflow_run(context: dg.AssetExecutionContext, store: StoreResource, tracking: MlflowTracking):  # type: ignore[no-untyped-def]
+    """The MLflow run of a training: parameters, curves, metrics, dataset, figures, and a model that scores pictures.
+
+    A mirror of the store. Where MLflow is away, this stays unmaterialised, nothing else suffers, and materialising it
+    later sends what is missing.
+    """
+    target_name, training = target_and_training(context)
+    tags = {"dagster.run_id": context.run_id}
+    with user_errors():
+        opened = store.open()
+        try:
+            run_id = tracking.mirror(opened, target_name, training, tags)
+        except TrackingError as error:
+            context.log.warning(f"MLflow did not take {target_name} {training}: {error}. Materialise mlflow_run later.")
+            return
+    yield dg.MaterializeResult(metadata={"mlflow_run_id": run_id, "tracking_uri": tracking.tracking_uri(opened)})

@@ -1,0 +1,58 @@
+"""Teachers and training: one model per target and training key."""
+
+import dagster as dg
+import pandas as pd
+
+from assets.data import prepared_images, split_asset
+from assets.partitions import grid, target_and_training
+from assets.reporting import asset_options, column_schema, materialised, table, user_errors
+from resources.compute import ComputeResource
+from resources.storage import StoreResource
+from rkd_pipeline import progress
+from rkd_pipeline.flow import TEACHERS, TRAINED_MODEL
+from rkd_pipeline.stages import training
+from rkd_pipeline.training import Epoch
+from rkd_pipeline.training_key import TrainingKey
+
+DEVICE_POOL = "device"  # guards runs that the daemon launches; inside a run, file locks do
+
+
+@dg.asset(
+    **asset_options(TEACHERS, "teacher", "pytorch"),
+    metadata=column_schema({"teacher": "name in keys", "path": "weights file", "sha256": "of the file"}),
+)
+def teachers(store: StoreResource) -> dg.MaterializeResult:
+    """The weights files that keys can name. torchvision's published sets need no entry."""
+    with user_errors():
+        result = training.list_teachers(store.open())
+    return materialised(result, {"files": table(pd.read_parquet(result.folder / "teachers.parquet"))})
+
+
+@dg.asset(
+    **asset_options(TRAINED_MODEL, "training", "pytorch"),
+    partitions_def=grid,
+    deps=[split_asset, prepared_images, teachers],
+    pool=DEVICE_POOL,
+)
+def trained_model(
+    context: dg.AssetExecutionContext, store: StoreResource, compute: ComputeResource
+) -> dg.MaterializeResult:
+    """OCBE and decoder, trained on normal pictures to give back the frozen teacher's features (eq. 1 to 4).
+
+    Resumes a training that was killed. Writes weights (safetensors), the history of losses, and the model's card.
+    """
+    target_name, key = target_and_training(context)
+    with user_errors():
+        epochs = TrainingKey.parse(key).epochs
+        with progress.bar(epochs, f"{target_name} {key}", "epoch", inner=True) as bar:
+
+            def on_epoch(epoch: Epoch) -> None:
+                bar.update(epoch.epoch - bar.n)
+                bar.set_postfix_str(f"loss {epoch.train_loss:.4f}")
+                if epoch.epoch % max(1, epochs // 10) == 0:
+                    context.log.info(f"epoch {epoch.epoch} of {epochs}: {epoch}")
+
+            result = training.train_model(store.open(), target_name, key, compute.choose(), on_epoch)
+    history = training.read_history(result)
+    facts = {k: v if isinstance(v, int | float | str) else str(v) for k, v in result.facts.items()}
+    return materialised(result, facts | {"last_epochs": table(history.tail(10))})

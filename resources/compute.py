@@ -1,0 +1,19 @@
+"""Device and precision as a Dagster resource."""
+
+from typing import Literal
+
+import dagster as dg
+
+from rkd_pipeline.compute import Compute
+
+
+class ComputeResource(dg.ConfigurableResource):
+    """Where training and scoring run."""
+
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    feature_gib: float = 4.0
+
+    def choose(self) -> Compute:
+        """The device and precision to use on this machine."""
+        return Compute.choose(self.device, self.precision, self.feature_gib)

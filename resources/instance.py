@@ -1,0 +1,25 @@
+"""The Dagster instance of a store: its home, and the runs of dead processes put right."""
+
+import os
+from importlib.resources import files
+
+import dagster as dg
+
+from resources.liveness import fail_dead_runs
+from rkd_pipeline.files import write_atomically
+from rkd_pipeline.store import Store
+
+
+def open_instance(store: Store) -> tuple[dg.DagsterInstance, list[str]]:
+    """The instance that lives in a store, and the ids of dead runs that were reported failed.
+
+    Sets ``DAGSTER_HOME`` for this process and its children, so that they all see the same history.
+    """
+    home = store.dagster_home
+    home.mkdir(parents=True, exist_ok=True)
+    write_atomically(home / "dagster.yaml", files("rkd_pipeline").joinpath("dagster.yaml").read_bytes())
+    os.environ["DAGSTER_HOME"] = str(home)
+    with store.lock("dagster instance"):  # two processes must not create its databases at once
+        instance = dg.DagsterInstance.get()
+        dead = fail_dead_runs(instance)
+    return instance, dead

@@ -1,0 +1,42 @@
+"""Runs whose process died without saying so: found by host, pid and process start time, reported, slots freed.
+
+A killed process leaves its run "started" for ever: Dagster's default launcher does not look after it. File locks free
+themselves; this puts the event log right.
+"""
+
+import os
+import socket
+from collections.abc import Mapping
+
+import dagster as dg
+import psutil
+
+HOST_TAG, PID_TAG, STARTED_TAG = "rkd/host", "rkd/pid", "rkd/process_started"
+_UNFINISHED = [dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.CANCELING]
+
+
+def process_tags() -> dict[str, str]:
+    """Run tags that identify this process; pids alone are reused."""
+    return {HOST_TAG: socket.gethostname(), PID_TAG: str(os.getpid()), STARTED_TAG: _start_time(os.getpid()) or ""}
+
+
+def fail_dead_runs(instance: dg.DagsterInstance) -> list[str]:
+    """Report as failed every unfinished run of this host whose process is gone; returns their run ids."""
+    mine = dg.RunsFilter(statuses=_UNFINISHED, tags={HOST_TAG: socket.gethostname()})
+    dead = [run for run in instance.get_runs(mine) if not _alive(run.tags)]
+    for run in dead:
+        instance.report_run_failed(run, message=f"process {run.tags[PID_TAG]} on this host is gone")
+        instance.event_log_storage.free_concurrency_slots_for_run(run.run_id)
+    return [run.run_id for run in dead]
+
+
+def _alive(tags: Mapping[str, str]) -> bool:
+    return _start_time(int(tags[PID_TAG])) == tags[STARTED_TAG]
+
+
+def _start_time(pid: int) -> str | None:
+    try:
+        process = psutil.Process(pid)
+        return None if process.status() == psutil.STATUS_ZOMBIE else f"{process.create_time():.2f}"
+    except psutil.NoSuchProcess:
+        return None

@@ -1,0 +1,6 @@
+"""Anomaly detection by Reverse Knowledge Distillation: the library under the pipeline.
+
+Plain Python and torch. ``definitions.py`` and ``cli.py`` are the only modules here that know Dagster or MLflow.
+"""
+
+__version__ = "0.1.0"

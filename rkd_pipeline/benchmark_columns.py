@@ -1,0 +1,41 @@
+"""The one tidy result table: its columns, what they mean, and their types."""
+
+COLUMNS = {
+    "target": "partition key, e.g. mvtec_ad.screw",
+    "dataset": "dataset's name",
+    "category": "category, or the dataset's name where it has one target",
+    "kind": "texture, object or medical",
+    "system": "method; in published rows the source's own name for it",
+    "recipe": "training configuration; empty in published rows",
+    "teacher": "whose features were distilled",
+    "training": "key of the training",
+    "epochs": "length of the schedule",
+    "short_schedule": "fewer epochs than the recipe asks for",
+    "seed": "of initialisation and order",
+    "repeat": "of the split",
+    "metric": "image_auroc, image_ap, image_f1_max, threshold, ...",
+    "score_rule": "image score: map_max, l_kd, l_val or l_mkd; map for pixel metrics",
+    "protocol": "what was chosen on: last epoch, validation normals, oracle (test labels); or why there is no value",
+    "value": "fraction from 0 to 1 (thresholds: in units of the score); empty where there is none",
+    "ci_low": "lower bound, 95%",
+    "ci_high": "upper bound, 95%",
+    "interval_method": "how the bounds were computed",
+    "n_normal": "normal test pictures",
+    "n_anomalous": "anomalous test pictures",
+    "origin": "measured or published",
+    "verified": "published rows: how the number was checked",
+    "source": "published rows: where; measured rows: the result in the store",
+    "mlflow_run_id": "run that mirrors the training; empty where tracking has not received it",
+}
+DTYPES = {
+    "epochs": "Int64",
+    "short_schedule": "boolean",
+    "seed": "Int64",
+    "repeat": "Int64",
+    "value": "Float64",
+    "ci_low": "Float64",
+    "ci_high": "Float64",
+    "n_normal": "Int64",
+    "n_anomalous": "Int64",
+}
+COLUMN_TYPES = {name: DTYPES.get(name, "string") for name in COLUMNS}

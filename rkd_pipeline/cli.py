@@ -1,0 +1,375 @@
+"""The ``rkd`` command: the same Dagster graph and instance as the UI, from a terminal.
+
+A plan runs in this process, partition by partition. The store decides what is done; Dagster's event log is only asked
+whether it has heard of it. Dagster is imported where it is used: ``rkd --help`` must not take seconds.
+"""
+
+import argparse
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rkd_pipeline import progress
+from rkd_pipeline.catalog import TARGETS, target
+from rkd_pipeline.errors import BadKey, RkdError
+from rkd_pipeline.flow import METRICS, SPLIT, TABLE_3
+from rkd_pipeline.plan import PAPER_RECIPES, Cell, cross
+from rkd_pipeline.settings import Settings
+from rkd_pipeline.store import Ref, Store
+from rkd_pipeline.teachers import TeacherName, TeacherRegistry
+
+if TYPE_CHECKING:
+    import dagster as dg
+
+Say = Callable[[str], None]
+# No retry by the daemon: these runs belong to a process that is already gone when they fail.
+_TAGS = {"rkd/launched_by": "rkd", "dagster/max_retries": "0"}
+_QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
+
+_ENVIRONMENT = "Each option reads the RKD_… variable in brackets where it is not given."
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; returns the exit status (0 fine, 1 something failed, 2 wrong usage, 130 interrupted)."""
+    options = _parser().parse_args(arguments)
+    _export(options)
+    command: Callable[[argparse.Namespace], int] = options.command
+    try:
+        return command(options)
+    except RkdError as error:
+        print(f"rkd: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("\nrkd: interrupted; the same command goes on from here", file=sys.stderr)
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser("rkd", description=__doc__)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    shared = argparse.ArgumentParser(add_help=False)
+    shared.add_argument("--store", metavar="DIR", help="folder of all results, default store/ [RKD_STORE]")
+    shared.add_argument("--data", metavar="DIR", help="folder that holds the datasets, default data/ [RKD_DATA]")
+
+    run = commands.add_parser(
+        "run", parents=[shared], help="train, score, measure, refresh the tables", description=_ENVIRONMENT
+    )
+    run.add_argument("--targets", default=os.environ.get("RKD_TARGETS"), help="comma-separated [RKD_TARGETS]")
+    run.add_argument("--recipes", default=os.environ.get("RKD_RECIPES", "rkd"), help="comma-separated [RKD_RECIPES]")
+    run.add_argument("--seeds", default=os.environ.get("RKD_SEEDS", "0"), help="comma-separated numbers [RKD_SEEDS]")
+    run.add_argument("--teacher", default=os.environ.get("RKD_TEACHER"), help="e.g. resnet18 [RKD_TEACHER]")
+    run.add_argument(
+        "--weights",
+        default=os.environ.get("RKD_WEIGHTS"),
+        help="of the teacher: a torchvision name, 'random', or a file [RKD_WEIGHTS]",
+    )
+    run.add_argument("--epochs", type=int, default=os.environ.get("RKD_EPOCHS"), help="shorter schedule [RKD_EPOCHS]")
+    run.add_argument("--device", choices=["auto", "cpu", "cuda"], help="[RKD_DEVICE]")
+    run.set_defaults(command=_run)
+
+    table = commands.add_parser("table", parents=[shared], help="print a table of the paper")
+    table.add_argument("number", choices=["3"])
+    table.set_defaults(command=_table)
+
+    status = commands.add_parser("status", parents=[shared], help="what the store holds")
+    status.set_defaults(command=_status)
+
+    ui = commands.add_parser("ui", parents=[shared], help="Dagster's and MLflow's pages over this store")
+    ui.add_argument("--host", default="127.0.0.1")
+    ui.add_argument("--port", type=int, default=3000, help="of Dagster")
+    ui.add_argument("--mlflow-port", type=int, default=5000)
+    ui.set_defaults(command=_ui)
+    return parser
+
+
+def _export(options: argparse.Namespace) -> None:
+    """Options become the environment that the definitions read, here and in child processes."""
+    for name in ("store", "data", "device"):
+        if value := getattr(options, name, None):
+            os.environ[f"RKD_{name.upper()}"] = str(value)
+    for name in ("store", "data"):  # a relative folder must mean the same in every process
+        variable = f"RKD_{name.upper()}"
+        os.environ[variable] = str(Path(os.environ.get(variable) or name).resolve())
+
+
+def _run(options: argparse.Namespace) -> int:
+    terminal = os.fdopen(os.dup(2), "w")  # Dagster captures file descriptor 2 while a step runs
+    progress.show_on(terminal)
+    session = Session.open(say=lambda text: print(text, file=terminal, flush=True))
+    cells = session.plan(
+        _names(options.targets, "--targets"),
+        _names(options.recipes, "--recipes"),
+        [int(s) for s in _names(options.seeds, "--seeds")],
+        teacher=options.teacher,
+        weights=options.weights,
+        epochs=int(options.epochs) if options.epochs else None,
+    )
+    report = session.run(cells)
+    print(report.text)
+    return 0 if report.failed == 0 else 1
+
+
+def _names(text: str | None, option: str) -> list[str]:
+    names = [part.strip() for part in (text or "").split(",") if part.strip()]
+    if not names:
+        raise RkdError(f"{option} is empty; name at least one, separated by commas")
+    return names
+
+
+def _table(options: argparse.Namespace) -> int:
+    session = Session.open(say=lambda text: print(text, file=sys.stderr))
+    print(session.table_3())
+    return 0
+
+
+def _status(options: argparse.Namespace) -> int:
+    from rkd_pipeline.status import training_states
+
+    store = Store(Settings.from_environment().store)
+    states = training_states(store)
+    print(f"store {store.root}")
+    print(states.to_markdown(index=False) if len(states) else "no trainings yet; see `rkd run --help`")
+    return 0
+
+
+def _ui(options: argparse.Namespace) -> int:
+    session = Session.open(say=print)
+    session.offer_paper_keys()
+    tracking = session.tracking_uri()
+    workspace = ["-m", "rkd_pipeline.definitions", "-d", str(Path(__file__).parent.parent)]
+    dagster = ["-m", "dagster", "dev", "-h", options.host, "-p", str(options.port), *workspace]
+    mlflow = ["-m", "mlflow", "server", "--backend-store-uri", tracking, "--workers", "1"]
+    mlflow += ["--host", options.host, "--port", str(options.mlflow_port)]
+    commands = [dagster]
+    if tracking.startswith("sqlite:"):
+        commands.append(mlflow)
+    children = [
+        # Each leads its own group, so that its own children end with it.
+        subprocess.Popen(
+            [sys.executable, *command],
+            start_new_session=True,
+            env=os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},
+        )
+        for command in commands
+    ]
+    print(f"Dagster  http://{options.host}:{options.port}")
+    print(f"MLflow   http://{options.host}:{options.mlflow_port}" if len(commands) == 2 else f"MLflow   {tracking}")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    try:
+        while all(child.poll() is None for child in children):
+            time.sleep(0.5)
+        return 1  # one of them ended by itself; its own message is above
+    except KeyboardInterrupt:
+        return 0
+    finally:
+        _stop(children)
+
+
+def _stop(children: list[subprocess.Popen[bytes]]) -> None:
+    for number in (signal.SIGINT, signal.SIGKILL):
+        for child in children:
+            if child.poll() is None:
+                os.killpg(child.pid, number)
+        deadline = time.monotonic() + 15
+        while time.monotonic() < deadline and any(child.poll() is None for child in children):
+            time.sleep(0.2)
+
+
+@dataclass
+class Report:
+    """How a run went: what to print, and how many trainings failed."""
+
+    failures: dict[str, str] = field(default_factory=dict)
+    text: str = ""
+
+    @property
+    def failed(self) -> int:
+        """Partitions that did not finish."""
+        return len(self.failures)
+
+
+class Session:
+    """The graph over the environment's settings, in this process."""
+
+    def __init__(self, settings: Settings, store: Store, instance: "dg.DagsterInstance", say: Say) -> None:
+        from rkd_pipeline.definitions import build_defs
+
+        self.settings, self.store, self.instance, self.say = settings, store, instance, say
+        self.defs = build_defs(settings)
+
+    @classmethod
+    def open(cls, say: Say) -> "Session":
+        """Open store and instance; runs of dead processes are reported failed first."""
+        from resources.instance import open_instance
+
+        settings = Settings.from_environment()
+        store = Store(settings.store)
+        instance, dead = open_instance(store)
+        for run_id in dead:
+            say(f"run {run_id[:8]} was left by a process that is gone; reported as failed")
+        return cls(settings, store, instance, say)
+
+    def plan(
+        self,
+        targets: list[str],
+        recipes: list[str],
+        seeds: Sequence[int],
+        *,
+        teacher: str | None = None,
+        weights: str | None = None,
+        epochs: int | None = None,
+    ) -> list[Cell]:
+        """The trainings asked for; a weights file is registered on the way. Raises ``RkdError`` for what cannot be."""
+        for name in targets:
+            target(name)
+        named = self._teacher(teacher, weights)
+        if named is None and weights is not None:
+            raise BadKey(f"--weights {weights} needs --teacher ARCH: weights belong to one architecture")
+        return cross(targets, recipes, seeds, teacher=named, epochs=epochs)
+
+    def _teacher(self, teacher: str | None, weights: str | None) -> TeacherName | None:
+        if weights is not None and (Path(weights).suffix or Path(weights).exists()):
+            from rkd_pipeline.models.weights import register_weights
+
+            name = register_weights(TeacherRegistry(self.store.teachers_file), Path(weights), teacher)
+            self.say(f"teacher {name} is {weights}")
+            return name
+        if teacher is None:
+            return None
+        return TeacherName.parse(f"{teacher}.{weights.lower()}" if weights else teacher)
+
+    def run(self, cells: list[Cell]) -> Report:
+        """Do what is missing of a plan, go on past failures, refresh the tables, and report."""
+        from assets.partitions import TRAINING_DIMENSION
+        from rkd_pipeline.status import training_state
+
+        started = time.monotonic()
+        report = Report()
+        blocked = self._prepare_data(list(dict.fromkeys(c.target for c in cells)), report)
+        self._launch("list_teachers")
+        self.instance.add_dynamic_partitions(TRAINING_DIMENSION, list(dict.fromkeys(c.training for c in cells)))
+        before = {cell: training_state(self.store, cell.target, cell.training) for cell in cells}
+        with progress.bar(len(cells), "trainings", "training") as bar:
+            for cell in cells:
+                name = f"{cell.target} {cell.training}"
+                bar.set_postfix_str(name)
+                if cell.target in blocked:
+                    report.failures[name] = f"its data is not ready: {blocked[cell.target]}"
+                elif not self._known(cell, before[cell]) and (error := self._train(cell)):
+                    report.failures[name] = error
+                    bar.clear()
+                    self.say(f"failed: {name}: {error}")
+                bar.update()
+        if error := self._launch("refresh_tables"):
+            report.failures["tables"] = error
+        report.text = self._summary(cells, before, report, time.monotonic() - started)
+        return report
+
+    def table_3(self) -> str:
+        """Table 3 as markdown, refreshed."""
+        if error := self._launch("refresh_tables"):
+            raise RkdError(error)
+        return (self.store.require(TABLE_3).folder / "table_3.md").read_text(encoding="utf-8")
+
+    def offer_paper_keys(self) -> None:
+        """Add the paper's own training keys, so that the UI has something to materialise."""
+        from assets.partitions import TRAINING_DIMENSION
+
+        keys = [cell.training for cell in cross(["any"], PAPER_RECIPES, [0, 1, 2])]
+        self.instance.add_dynamic_partitions(TRAINING_DIMENSION, keys)
+
+    def tracking_uri(self) -> str:
+        """MLflow's tracking URI, its database made ready."""
+        from resources.tracking import MlflowTracking
+
+        tracking = MlflowTracking(uri=self.settings.mlflow_uri)
+        tracking.prepare(self.store)
+        return tracking.tracking_uri(self.store)
+
+    def _prepare_data(self, targets: list[str], report: Report) -> dict[str, str]:
+        """Find datasets and prepare targets; returns, per target that could not be prepared, why."""
+        blocked = {}
+        sources = {name: self._launch("find_dataset", name) for name in {TARGETS[t].dataset for t in targets}}
+        for name in targets:
+            error = sources[TARGETS[name].dataset] or self._prepare_target(name)
+            if error:
+                blocked[name] = error
+                self.say(f"failed: {name}: {error}")
+        return blocked
+
+    def _prepare_target(self, name: str) -> str | None:
+        split = self.store.find(Ref(SPLIT.name, name))
+        done = split is not None and self.store.why_stale(split) is None
+        return None if done and self._heard("split", name) else self._launch("prepare_target", name)
+
+    def _known(self, cell: Cell, state: str) -> bool:
+        """Done in the store, heard of by Dagster, mirrored to MLflow: nothing to launch."""
+        from assets.partitions import grid_key
+        from rkd_pipeline.stages.tables import mlflow_run_id
+
+        heard = self._heard(METRICS.name, grid_key(cell.target, cell.training))
+        return state == "done" and heard and mlflow_run_id(self.store, cell.target, cell.training) is not None
+
+    def _heard(self, asset: str, partition: str) -> bool:
+        import dagster as dg
+
+        return partition in self.instance.get_materialized_partitions(dg.AssetKey(asset))
+
+    def _train(self, cell: Cell) -> str | None:
+        from assets.partitions import grid_key
+
+        return self._launch("train_and_evaluate", grid_key(cell.target, cell.training))
+
+    def _launch(self, job: str, partition: str | None = None) -> str | None:
+        """Run a job here; returns what went wrong, or None."""
+        result = self.defs.resolve_job_def(job).execute_in_process(
+            instance=self.instance,
+            partition_key=partition,
+            raise_on_error=False,
+            run_config=_QUIET,
+            tags=_TAGS,
+        )
+        if result.success:
+            return None
+        failures = [e.step_failure_data for e in result.all_events if e.is_step_failure]
+        for failure in failures:
+            if failure.user_failure_data is not None:
+                return str(failure.user_failure_data.description)
+            if failure.error is not None:
+                cause = failure.error.cause or failure.error
+                return f"{cause.message.strip()} (run {result.run_id[:8]} in the UI has the trace)"
+        return f"run {result.run_id[:8]} failed; the UI has its log"
+
+    def _summary(self, cells: list[Cell], before: dict[Cell, str], report: Report, seconds: float) -> str:
+        from rkd_pipeline.stages.tables import mlflow_run_id
+        from rkd_pipeline.status import image_auroc_summary
+
+        done_before = sum(state == "done" for state in before.values())
+        rows = image_auroc_summary(self.store, [(c.target, c.training) for c in cells])
+        unmirrored = [c for c in cells if mlflow_run_id(self.store, c.target, c.training) is None]
+        lines = ["", "Image AUROC of the test pictures, by score", rows.to_markdown(index=False), ""]
+        lines.append(
+            f"{len(cells)} trainings: {done_before} were done before, {report.failed} failed; {seconds:.0f} s in all"
+        )
+        lines += [f"failed  {name}: {why}" for name, why in report.failures.items()]
+        if unmirrored and not report.failed:
+            lines.append(f"MLflow did not take {len(unmirrored)} of them; the same command sends them later")
+        table = self.store.find(Ref(TABLE_3.name))
+        if table is not None:
+            lines.append(f"table   {table.folder / 'table_3.md'}  (or: rkd table 3)")
+        lines.append(
+            f"results {self.store.root / METRICS.name}/<target>/<training>/ (maps.png, scores.png, losses.png)"
+        )
+        lines.append("pages   make ui, then http://127.0.0.1:3000 (Dagster) and http://127.0.0.1:5000 (MLflow)")
+        return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,127 @@
+"""Splits: which picture trains, validates, tests, or is set aside, for every repeat.
+
+The paper's rule for data without an official split: 10 normal pictures and all anomalous ones test, the rest trains.
+Repeats are disjoint tens of one seeded permutation of the distinct normal pictures. 25% of the normal training
+pictures are named ``validation``; a recipe without early stopping trains on them too.
+"""
+
+import math
+
+import numpy as np
+import pandas as pd
+
+from rkd_pipeline.catalog import Target
+from rkd_pipeline.errors import DataError
+
+TEST_NORMALS = 10
+VALIDATION_SHARE = 0.25
+OFFICIAL_REPEATS = 10
+PARTS = ("train", "validation", "test", "set_aside")
+COLUMNS = {
+    "repeat": "number of the repeat, from 0",
+    "image_id": "path relative to the dataset's folder",
+    "part": "train, validation (normal, held out where a recipe asks), test, or set_aside (copy of a test picture)",
+}
+
+
+def split(target: Target, index: pd.DataFrame) -> pd.DataFrame:
+    """All repeats of a target's split: columns as in ``COLUMNS``, one row per repeat and picture.
+
+    Pictures with the same pixels never stand on both sides: of a drawn group of normals one picture tests and its
+    copies are set aside; the others of a group train, or validate, together. Anomalous pictures all test, copies
+    included, as in the paper. Where the publisher splits, test is his in every repeat and only the validation part
+    is drawn.
+    """
+    repeats = _official(index) if target.official_split else _paper_rule(target, index)
+    rows = pd.concat(repeats, keys=range(len(repeats)), names=["repeat"]).reset_index("repeat")
+    return rows[list(COLUMNS)].sort_values(["repeat", "image_id"], ignore_index=True)
+
+
+def _groups(index: pd.DataFrame, which: pd.Series) -> list[list[str]]:
+    """Picture ids of the selected rows, grouped by equal pixels; groups and their members in a fixed order."""
+    grouped = index[which].groupby("pixel_sha256")["image_id"].apply(lambda ids: sorted(ids))
+    return sorted(grouped)
+
+
+def _paper_rule(target: Target, index: pd.DataFrame) -> list[pd.DataFrame]:
+    groups = _groups(index, ~index["anomalous"])
+    order = np.random.default_rng(0).permutation(len(groups))
+    count = len(groups) // TEST_NORMALS
+    if count == 0:
+        raise DataError(f"{target.name} has {len(groups)} distinct normal pictures; {TEST_NORMALS} are needed to test")
+    anomalous = index.loc[index["anomalous"], "image_id"]
+    repeats = []
+    for repeat in range(count):
+        drawn = set(order[repeat * TEST_NORMALS : (repeat + 1) * TEST_NORMALS])
+        part = dict.fromkeys(anomalous, "test")
+        for number in drawn:
+            part |= {groups[number][0]: "test"} | dict.fromkeys(groups[number][1:], "set_aside")
+        rest = [g for number, g in enumerate(groups) if number not in drawn]
+        repeats.append(_table(part | _train_and_validation(rest, repeat)))
+    return repeats
+
+
+def _official(index: pd.DataFrame) -> list[pd.DataFrame]:
+    test = dict.fromkeys(index.loc[index["part"] == "test", "image_id"], "test")
+    groups = _groups(index, index["part"] == "train")
+    return [_table(test | _train_and_validation(groups, repeat)) for repeat in range(OFFICIAL_REPEATS)]
+
+
+def _train_and_validation(groups: list[list[str]], repeat: int) -> dict[str, str]:
+    """Whole groups go to validation, in seeded order, until it holds its share of the pictures."""
+    wanted = round(VALIDATION_SHARE * sum(map(len, groups)))
+    part: dict[str, str] = {}
+    for number in np.random.default_rng([1, repeat]).permutation(len(groups)):
+        part |= dict.fromkeys(groups[number], "validation" if len(part) < wanted else "train")
+    return part
+
+
+def _table(part: dict[str, str]) -> pd.DataFrame:
+    return pd.DataFrame({"image_id": list(part), "part": list(part.values())})
+
+
+def verify(target: Target, index: pd.DataFrame, rows: pd.DataFrame) -> dict[str, int]:
+    """Check a split against its index; returns what was checked, with numbers. Raises ``DataError`` on any defect.
+
+    Checked in every repeat: each picture in exactly one part, no equal pixels on two sides, anomalous pictures only
+    in test, both classes in test, and a training and a validation part of the right share.
+    """
+    defects = []
+    info = index.set_index("image_id")
+    for repeat, group in rows.groupby("repeat"):
+        where = f"{target.name}, repeat {repeat}"
+        if sorted(group["image_id"]) != sorted(index["image_id"]):
+            defects.append(f"{where}: the split does not hold every picture exactly once")
+            continue
+        joined = group.join(info, on="image_id", rsuffix="_official")
+        used = joined[joined["part"] != "set_aside"]
+        sides = used.groupby("pixel_sha256")["part"].nunique()
+        if (sides > 1).any():
+            ids = used.loc[used["pixel_sha256"] == sides.idxmax(), "image_id"].tolist()
+            defects.append(f"{where}: the same pixels on both sides: {', '.join(ids)}")
+        if not joined.loc[joined["anomalous"], "part"].eq("test").all():
+            defects.append(f"{where}: an anomalous picture outside the test part")
+        test = joined[joined["part"] == "test"]
+        if test["anomalous"].nunique() != 2:
+            defects.append(f"{where}: the test part has one class only")
+        sizes = joined["part"].value_counts()
+        normal = sizes.get("train", 0) + sizes.get("validation", 0)
+        largest_group = int(joined["pixel_sha256"].value_counts().max())
+        if not math.isclose(sizes.get("validation", 0), VALIDATION_SHARE * normal, abs_tol=largest_group):
+            defects.append(f"{where}: validation has {sizes.get('validation', 0)} of {normal} normal training pictures")
+    if defects:
+        raise DataError("\n".join(defects))
+    first = rows[rows["repeat"] == 0]["part"].value_counts()
+    return {"repeats": int(rows["repeat"].nunique())} | {p: int(first.get(p, 0)) for p in PARTS}
+
+
+def part_of(rows: pd.DataFrame, target: Target, repeat: int, *parts: str) -> list[str]:
+    """Ids of the pictures in ``parts`` of one repeat, sorted; raises ``DataError`` for a repeat that does not exist."""
+    available = int(rows["repeat"].max()) + 1
+    if repeat >= available:
+        raise DataError(
+            f"{target.name} has {available} repeats (0 to {available - 1}), not {repeat}; name one in the key, for "
+            f"example -s{repeat}r{repeat % available}"
+        )
+    chosen = rows[(rows["repeat"] == repeat) & rows["part"].isin(parts)]
+    return sorted(chosen["image_id"])

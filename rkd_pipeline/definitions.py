@@ -1,0 +1,73 @@
+"""The one place where assets, resources and jobs meet."""
+
+import dagster as dg
+
+from assets import data, evaluation, tables, tracking, training
+from assets.partitions import dataset_partitions, grid, target_partitions
+from resources.compute import ComputeResource
+from resources.storage import DataResource, StoreResource
+from resources.tracking import MlflowTracking
+from rkd_pipeline.settings import Settings
+
+ASSETS = [
+    data.dataset_source,
+    data.images,
+    data.split_asset,
+    data.prepared_images,
+    training.teachers,
+    training.trained_model,
+    evaluation.anomaly_scores,
+    evaluation.metrics,
+    tracking.mlflow_run,
+    tables.benchmark,
+    tables.table_3,
+]
+
+# A job holds assets of one partitioning: Dagster cannot run a dataset, a target and a grid cell in one run.
+JOBS = [
+    dg.define_asset_job(
+        "find_dataset",
+        [data.dataset_source],
+        partitions_def=dataset_partitions,
+        description="Find (or, for the demo, generate) one dataset.",
+    ),
+    dg.define_asset_job(
+        "prepare_target",
+        [data.images, data.split_asset, data.prepared_images],
+        partitions_def=target_partitions,
+        description="Index, split and decode the pictures of one target.",
+    ),
+    dg.define_asset_job("list_teachers", [training.teachers], description="Read the registry of weights files."),
+    dg.define_asset_job(
+        "train_and_evaluate",
+        [training.trained_model, evaluation.anomaly_scores, evaluation.metrics, tracking.mlflow_run],
+        partitions_def=grid,
+        description="Train one target with one training key, score, measure, and mirror to MLflow.",
+    ),
+    dg.define_asset_job(
+        "refresh_tables",
+        [tables.benchmark, tables.table_3],
+        description="Rebuild the benchmark and the paper's tables.",
+    ),
+]
+
+
+def build_defs(settings: Settings) -> dg.Definitions:
+    """The graph over one configuration; tests build it over their own store."""
+    return dg.Definitions(
+        assets=ASSETS,
+        jobs=JOBS,
+        resources={
+            "store": StoreResource(root=str(settings.store.resolve())),
+            "data_folder": DataResource(root=str(settings.data.resolve())),
+            "compute": ComputeResource(
+                device=settings.device, precision=settings.precision, feature_gib=settings.feature_gib
+            ),
+            "tracking": MlflowTracking(uri=settings.mlflow_uri),
+        },
+        # In process: killing a run kills its training, where a step of its own would go on in the dark.
+        executor=dg.in_process_executor,
+    )
+
+
+defs = build_defs(Settings.from_environment())

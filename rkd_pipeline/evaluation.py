@@ -1,0 +1,92 @@
+"""Every metric of one trained model, from its stored scores and maps: no metric needs a training."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from rkd_pipeline.metrics.image_ap import image_ap
+from rkd_pipeline.metrics.image_auroc import image_auroc, image_auroc_interval
+from rkd_pipeline.metrics.image_f1_max import image_f1_max
+from rkd_pipeline.metrics.intervals import Interval, wilson
+from rkd_pipeline.metrics.pixel_auroc import pixel_auroc
+from rkd_pipeline.metrics.threshold import FALSE_POSITIVE_RATE, validation_threshold
+from rkd_pipeline.scoring import SCORE_RULES
+
+LAST_EPOCH = "last epoch"
+VALIDATION = "validation normals"
+ORACLE = "oracle"
+NO_VALIDATION = "none: the recipe trains on all normals, so no held-out ones can set a threshold"
+TOO_FEW = f"none: too few validation normals to promise a false-positive rate of {FALSE_POSITIVE_RATE:.0%}"
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """One number: which metric of which score, chosen on what, and its interval where there is one."""
+
+    metric: str
+    score_rule: str
+    protocol: str
+    value: float | None
+    interval: Interval | None = None
+
+
+def measure(scores: pd.DataFrame, maps: np.ndarray, masks: np.ndarray | None, *, early_stopping: bool) -> pd.DataFrame:
+    """All metrics of a trained model.
+
+    Args:
+        scores: columns ``part`` (``validation`` or ``test``), ``anomalous`` and one per score rule; N rows.
+        maps: anomaly maps ``(N, S, S)``, in the same order.
+        masks: ground truth ``(N, S, S)`` of bool, or None for a target without.
+        early_stopping: the last epoch was chosen on validation normals.
+
+    Returns:
+        Columns metric, score_rule, protocol, value, ci_low, ci_high, interval_method, n_normal, n_anomalous.
+    """
+    in_test = (scores["part"] == "test").to_numpy()
+    test, validation = scores[in_test], scores[~in_test]
+    trained = VALIDATION if early_stopping else LAST_EPOCH
+    found: list[Measurement] = []
+    for rule in SCORE_RULES:
+        anomalous, values = test["anomalous"].to_numpy(), test[rule].to_numpy()
+        interval = image_auroc_interval(anomalous, values)
+        found += [
+            Measurement("image_auroc", rule, trained, image_auroc(anomalous, values), interval),
+            Measurement("image_ap", rule, trained, image_ap(anomalous, values)),
+            Measurement("image_f1_max", rule, ORACLE, image_f1_max(anomalous, values)),
+            *_at_threshold(rule, validation[rule].to_numpy(), anomalous, values),
+        ]
+    if masks is not None:
+        found.append(Measurement("pixel_auroc", "map", trained, pixel_auroc(maps[in_test], masks[in_test])))
+    rows = pd.DataFrame([_row(m) for m in found])
+    return rows.assign(n_normal=int((~test["anomalous"]).sum()), n_anomalous=int(test["anomalous"].sum()))
+
+
+def _at_threshold(
+    rule: str, validation: np.ndarray, anomalous: np.ndarray, scores: np.ndarray
+) -> Iterator[Measurement]:
+    """The honest threshold of a score, and the rates that it gives on the test pictures."""
+    threshold = validation_threshold(validation)
+    if threshold is None:
+        reason = TOO_FEW if len(validation) else NO_VALIDATION
+        for metric in ("threshold", "fpr_at_threshold", "tpr_at_threshold"):
+            yield Measurement(metric, rule, reason, None)
+        return
+    called = scores > threshold
+    yield Measurement("threshold", rule, VALIDATION, threshold)
+    for metric, group in (("fpr_at_threshold", called[~anomalous]), ("tpr_at_threshold", called[anomalous])):
+        interval = wilson(int(group.sum()), len(group))
+        yield Measurement(metric, rule, VALIDATION, float(group.mean()), interval)
+
+
+def _row(m: Measurement) -> dict[str, object]:
+    return {
+        "metric": m.metric,
+        "score_rule": m.score_rule,
+        "protocol": m.protocol,
+        "value": m.value,
+        "ci_low": m.interval.low if m.interval else None,
+        "ci_high": m.interval.high if m.interval else None,
+        "interval_method": m.interval.method if m.interval else None,
+    }

@@ -1,0 +1,47 @@
+"""The stages of the flow and their versions.
+
+    dataset_source -> images -> split -> prepared_images --+
+                                            teachers ------+-> trained_model -> anomaly_scores -> metrics
+    metrics (all) + published -> benchmark -> table_3
+
+A version is bumped by hand whenever a stage's results would change for the same inputs: that is what makes old
+results stale. A changed golden value in the tests asks for a bump.
+"""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A step of the flow: its name, in the store and in Dagster, and its version."""
+
+    name: str
+    version: int
+
+
+DATASET_SOURCE = Stage("dataset_source", 1)
+IMAGES = Stage("images", 1)
+SPLIT = Stage("split", 1)
+PREPARED_IMAGES = Stage("prepared_images", 1)
+TEACHERS = Stage("teachers", 1)
+TRAINED_MODEL = Stage("trained_model", 1)
+ANOMALY_SCORES = Stage("anomaly_scores", 1)
+METRICS = Stage("metrics", 1)
+BENCHMARK = Stage("benchmark", 1)
+TABLE_3 = Stage("table_3", 1)
+
+STAGES = {
+    s.name: s
+    for s in (
+        DATASET_SOURCE,
+        IMAGES,
+        SPLIT,
+        PREPARED_IMAGES,
+        TEACHERS,
+        TRAINED_MODEL,
+        ANOMALY_SCORES,
+        METRICS,
+        BENCHMARK,
+        TABLE_3,
+    )
+}

@@ -1,0 +1,138 @@
+"""A teacher's weights: read, checked against an architecture, identified by SHA-256. Never a silent substitute."""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torchvision
+from safetensors.torch import load_file
+from torch import Tensor
+
+from rkd_pipeline.errors import TeacherError
+from rkd_pipeline.files import file_sha256
+from rkd_pipeline.models.architectures import ARCHITECTURES, Architecture, architecture
+from rkd_pipeline.teachers import RANDOM, RegisteredFile, TeacherName, TeacherRegistry
+
+_UNUSED = ("layer4.", "fc.")
+
+
+@dataclass(frozen=True)
+class TeacherWeights:
+    """Weights in memory: the state dict from conv1 to layer3, its origin, and its identity.
+
+    ``sha256`` is the file's; for random weights, that of the drawn values.
+    """
+
+    name: TeacherName
+    state: dict[str, Tensor]
+    origin: str
+    sha256: str
+
+
+def register_weights(registry: TeacherRegistry, file: Path, arch: str | None = None) -> TeacherName:
+    """Enter a weights file, of architecture ``arch`` (recognised by its shapes where None); returns its name.
+
+    Raises ``TeacherError`` when the file is missing, is no state dict, or fits no (or not that) architecture.
+    """
+    state = read_state(file)
+    if arch is None:
+        fitting = _fitting(state)
+        if not fitting:
+            raise TeacherError(f"{file} fits none of {', '.join(ARCHITECTURES)} from conv1 to layer3")
+        arch = fitting[0]
+    _require_fit(state, architecture(arch), file)
+    digest = file_sha256(file)
+    name = TeacherName(arch, digest[:8])
+    registry.add(name, RegisteredFile(file.resolve(), digest))
+    return name
+
+
+def load_weights(registry: TeacherRegistry, name: TeacherName) -> TeacherWeights:
+    """The weights of that name. Raises ``TeacherError`` with the fix when they cannot be had or do not match."""
+    if name.weights == RANDOM:
+        return _random_weights(name)
+    return _registered_weights(registry, name) if name.from_file else _published_weights(name)
+
+
+def read_state(file: Path) -> dict[str, Tensor]:
+    """A state dict from a ``.safetensors`` file or a torch file, never unpickling code.
+
+    Raises ``TeacherError`` when the file is missing, unreadable, or holds anything but named tensors.
+    """
+    if not file.is_file():
+        raise TeacherError(f"weights file {file} does not exist; give the path of a torchvision ResNet state dict")
+    try:
+        state: Any = load_file(file) if file.suffix == ".safetensors" else torch.load(file, weights_only=True)
+    except Exception as error:  # safetensors and torch raise a dozen unrelated kinds for a bad file
+        raise TeacherError(f"{file} cannot be read as weights: {type(error).__name__}: {error}") from error
+    if not isinstance(state, Mapping) or not all(isinstance(v, Tensor) for v in state.values()):
+        raise TeacherError(f"{file} is not a plain state dict (names to tensors); save model.state_dict()")
+    return dict(state)
+
+
+def _needed(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {k: v for k, v in state.items() if not k.startswith(_UNUSED)}
+
+
+def _misfits(state: Mapping[str, Tensor], arch: Architecture) -> list[str]:
+    """What keeps ``state`` from being conv1 to layer3 of ``arch``, in words; empty when it fits."""
+    with torch.device("meta"):
+        blank = torchvision.models.get_model(arch.name, weights=None)
+    wanted = {k: tuple(v.shape) for k, v in _needed(blank.state_dict()).items()}
+    found = {k: tuple(v.shape) for k, v in _needed(state).items()}
+    # Counters of BatchNorm's training steps play no part in eval mode; exporters drop them.
+    missing = [f"{k} is missing" for k in wanted if k not in found and not k.endswith("num_batches_tracked")]
+    unknown = [f"{k} is unknown" for k in found if k not in wanted]
+    differing = [f"{k} is {found[k]}, not {wanted[k]}" for k in wanted if k in found and found[k] != wanted[k]]
+    return missing + unknown + differing
+
+
+def _fitting(state: Mapping[str, Tensor]) -> list[str]:
+    return [a.name for a in ARCHITECTURES.values() if not _misfits(state, a)]
+
+
+def _require_fit(state: Mapping[str, Tensor], arch: Architecture, file: Path) -> None:
+    if misfits := _misfits(state, arch):
+        fitting = _fitting(state)
+        fix = f"it is a {fitting[0]}: say --teacher {fitting[0]}" if fitting else "give torchvision's own names"
+        raise TeacherError(f"{file} is not {arch.name} from conv1 to layer3 ({'; '.join(misfits[:3])}); {fix}")
+
+
+def _registered_weights(registry: TeacherRegistry, name: TeacherName) -> TeacherWeights:
+    registered = registry.find(name)
+    file = registered.path
+    state = read_state(file)
+    digest = file_sha256(file)
+    if digest != registered.sha256 or not digest.startswith(name.weights):
+        raise TeacherError(
+            f"{file} has changed: SHA-256 {digest[:8]} now, {registered.sha256[:8]} when registered as {name}. "
+            "Restore the file, or register the new one with --weights FILE under its own name"
+        )
+    _require_fit(state, architecture(name.arch), file)
+    return TeacherWeights(name, _needed(state), str(file), digest)
+
+
+def _published_weights(name: TeacherName) -> TeacherWeights:
+    weights = next(w for w in torchvision.models.get_model_weights(name.arch) if w.name.lower() == name.weights)
+    file = Path(torch.hub.get_dir()) / "checkpoints" / Path(weights.url).name
+    try:
+        state = weights.get_state_dict(progress=True, check_hash=True)
+    except Exception as error:  # urllib, OSError, hash mismatch, damaged cache: one fix for all
+        raise TeacherError(
+            f"torchvision's {weights} is not at {file} and could not be downloaded ({error}). Put the file there, "
+            "or name weights that you have: --weights FILE"
+        ) from error
+    return TeacherWeights(name, _needed(state), str(file), file_sha256(file))
+
+
+def _random_weights(name: TeacherName) -> TeacherWeights:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        state = _needed(torchvision.models.get_model(name.arch, weights=None).state_dict())
+    digest = hashlib.sha256()
+    for key in sorted(state):
+        digest.update(key.encode() + state[key].numpy().tobytes())
+    return TeacherWeights(name, state, "drawn from seed 0", digest.hexdigest())

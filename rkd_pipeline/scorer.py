@@ -1,0 +1,99 @@
+"""A trained model taken out of the store: a folder that scores pictures by itself.
+
+Holds student and teacher as safetensors and ``scorer.json``; this is what MLflow keeps as a logged model.
+"""
+
+import json
+import os
+import shutil
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from safetensors.torch import load_file, save_file
+
+from rkd_pipeline.compute import place
+from rkd_pipeline.datasets.pictures import read_rgb, resized
+from rkd_pipeline.models.architectures import architecture
+from rkd_pipeline.models.reverse_distillation import ReverseDistillation
+from rkd_pipeline.models.teacher import Teacher
+from rkd_pipeline.models.weights import TeacherWeights
+from rkd_pipeline.scoring import Scores, score
+from rkd_pipeline.stages.training import WEIGHTS_FILE, ModelCard, open_teacher, read_model_card
+from rkd_pipeline.store import Result, Store
+from rkd_pipeline.training_key import TrainingKey
+
+STUDENT, TEACHER, CARD = "student.safetensors", "teacher.safetensors", "scorer.json"
+
+
+@dataclass(frozen=True)
+class ScorerCard:
+    """The model's card, and the honest threshold of its map maximum; None where the recipe has none."""
+
+    model: ModelCard
+    threshold: float | None
+
+
+def export_scorer(store: Store, model: Result, threshold: float | None, folder: Path) -> None:
+    """Write a scorer into ``folder``. Weights are hard links into the store where the file system allows."""
+    key = TrainingKey.parse(read_model_card(model).training)
+    weights = open_teacher(store, key)
+    kept = store.root / "teacher_weights" / f"{weights.sha256}.safetensors"
+    if not kept.exists():
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        temporary = kept.with_suffix(f".{os.getpid()}.tmp")
+        save_file({k: v.contiguous() for k, v in weights.state.items()}, temporary)
+        os.replace(temporary, kept)
+    link_or_copy(model.folder / WEIGHTS_FILE, folder / STUDENT)
+    link_or_copy(kept, folder / TEACHER)
+    card = ScorerCard(read_model_card(model), threshold)
+    (folder / CARD).write_text(json.dumps(asdict(card), indent=1), encoding="utf-8")
+
+
+def link_or_copy(source: Path, destination: Path) -> None:
+    """The same file under a second name, or a copy where the two are on different file systems."""
+    try:
+        os.link(source, destination)
+    except OSError:
+        shutil.copyfile(source, destination)
+
+
+class Scorer:
+    """Scores pictures with an exported model, on the CPU.
+
+    Args:
+        student, teacher, card: the three files of an export.
+    """
+
+    def __init__(self, student: Path, teacher: Path, card: Path) -> None:
+        record = json.loads(card.read_text(encoding="utf-8"))
+        self.card = ScorerCard(ModelCard(**record["model"]), record["threshold"])
+        self._key = TrainingKey.parse(self.card.model.training)
+        weights = TeacherWeights(self._key.teacher, load_file(teacher), str(teacher), self.card.model.teacher_sha256)
+        cpu = torch.device("cpu")
+        self._teacher = place(Teacher(weights), cpu)
+        untrained = ReverseDistillation(architecture(self._key.teacher.arch), self._key.recipe.oce_width)
+        untrained.load_state_dict(load_file(student))
+        self._student = place(untrained, cpu)
+
+    def score(self, pictures: Sequence[Path]) -> tuple[pd.DataFrame, np.ndarray]:
+        """Score picture files, prepared as in training.
+
+        Returns:
+            A table with one column per score rule and ``anomalous`` (map maximum above the threshold; empty where
+            there is none), and the anomaly maps ``(N, side, side)``.
+
+        Raises:
+            DataError: a file does not decode.
+        """
+        recipe = self._key.recipe
+        pixels = np.stack([resized(read_rgb(p), recipe.side) for p in pictures])
+        scores: Scores = score(self._teacher, self._student, pixels, recipe, self.card.model.lambda_)
+        table = pd.DataFrame(scores.images)
+        called = pd.array([pd.NA] * len(table), "boolean")
+        if self.card.threshold is not None:
+            called = pd.array(table["map_max"] > self.card.threshold, "boolean")
+        return table.assign(anomalous=called), scores.maps

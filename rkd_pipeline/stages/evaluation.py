@@ -1,0 +1,111 @@
+"""From a trained model to anomaly maps, image scores, metrics and pictures."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from rkd_pipeline.catalog import target
+from rkd_pipeline.compute import Compute
+from rkd_pipeline.datasets.split import part_of
+from rkd_pipeline.evaluation import measure
+from rkd_pipeline.figures import loss_curve, map_strip, score_distribution
+from rkd_pipeline.flow import ANOMALY_SCORES, IMAGES, METRICS, SPLIT, TRAINED_MODEL
+from rkd_pipeline.scoring import score
+from rkd_pipeline.stages.data import open_prepared, read_index, read_verified_split
+from rkd_pipeline.stages.training import open_model, read_history, read_model_card
+from rkd_pipeline.store import Result, Store
+from rkd_pipeline.training_key import TrainingKey
+
+FIGURES = ("maps.png", "scores.png", "losses.png")
+
+
+def score_images(store: Store, target_name: str, training: str, compute: Compute) -> Result:
+    """``anomaly_scores``: maps and image scores of the test pictures, and of the validation normals where held out."""
+    wanted, key = target(target_name), TrainingKey.parse(training)
+    model = store.require(TRAINED_MODEL, target_name, training)
+    split_result = store.require(SPLIT, target_name)
+    prepared, images = open_prepared(store, wanted, key.recipe.side)
+
+    def write(folder: Path) -> dict[str, Any]:
+        rows = read_verified_split(split_result)
+        index = read_index(store.require(IMAGES, target_name)).set_index("image_id")
+        parts = ["validation", "test"] if key.recipe.early_stopping else ["test"]
+        ids = {part: part_of(rows, wanted, key.repeat, part) for part in parts}
+        scored_ids = [name for part in parts for name in ids[part]]
+        with store.lock(f"device {compute.device}", on_wait=print):
+            teacher, student = open_model(store, model, compute.device)
+            card = read_model_card(model)
+            scores = score(teacher, student, images.pictures(scored_ids), key.recipe, card.lambda_)
+        table = pd.DataFrame(
+            {
+                "image_id": scored_ids,
+                "part": [part for part in parts for _ in ids[part]],
+                "anomalous": index.loc[scored_ids, "anomalous"].to_numpy(),
+                "defect": index.loc[scored_ids, "defect"].to_numpy(),
+                **scores.images,
+            }
+        )
+        table.to_parquet(folder / "scores.parquet", index=False)
+        np.save(folder / "maps.npy", scores.maps)
+        return {"pictures": len(table), "side": key.recipe.side, "smoothing_sigma": key.recipe.sigma, "fusion": "sum"}
+
+    inputs = [model, split_result, prepared]
+    return store.produce(ANOMALY_SCORES, [target_name, training], write, inputs=inputs)
+
+
+def read_scores(scores: Result) -> tuple[pd.DataFrame, np.ndarray]:
+    """Table and memory-mapped maps of an ``anomaly_scores`` result, in the same order."""
+    return pd.read_parquet(scores.folder / "scores.parquet"), np.load(scores.folder / "maps.npy", mmap_mode="r")
+
+
+def evaluate(store: Store, target_name: str, training: str) -> Result:
+    """``metrics``: every metric with its interval, and the pictures that people look at."""
+    wanted, key = target(target_name), TrainingKey.parse(training)
+    model = store.require(TRAINED_MODEL, target_name, training)
+    scores_result = store.require(ANOMALY_SCORES, target_name, training)
+    prepared, images = open_prepared(store, wanted, key.recipe.side)
+
+    def write(folder: Path) -> dict[str, Any]:
+        scores, maps = read_scores(scores_result)
+        masks = images.masks(list(scores["image_id"])) if wanted.has_masks else None
+        metrics = measure(scores, maps, masks, early_stopping=key.recipe.early_stopping is not None)
+        metrics.to_parquet(folder / "metrics.parquet", index=False)
+
+        title = f"{target_name}, {training}"
+        shown, captions = example_rows(scores)
+        shown_masks = None if masks is None else masks[shown]
+        pictures = images.pictures(list(scores["image_id"].iloc[shown]))
+        (folder / "maps.png").write_bytes(map_strip(pictures, maps[shown], captions, title, shown_masks))
+        threshold = value_of(metrics, "threshold", "map_max")
+        (folder / "scores.png").write_bytes(score_distribution(scores, "map_max", threshold, title))
+        best = model.facts["best_epoch"] if key.recipe.early_stopping else None
+        (folder / "losses.png").write_bytes(loss_curve(read_history(model), title, best))
+        auroc = {r: value_of(metrics, "image_auroc", r) for r in metrics["score_rule"].unique() if r != "map"}
+        return {"image_auroc": auroc, "pixel_auroc": value_of(metrics, "pixel_auroc", "map")}
+
+    return store.produce(METRICS, [target_name, training], write, inputs=[model, scores_result, prepared])
+
+
+def read_metrics(metrics: Result) -> pd.DataFrame:
+    """The table of a ``metrics`` result."""
+    return pd.read_parquet(metrics.folder / "metrics.parquet")
+
+
+def value_of(metrics: pd.DataFrame, metric: str, rule: str) -> float | None:
+    """One value out of a metrics table; None where it is absent or empty."""
+    found = metrics.loc[(metrics["metric"] == metric) & (metrics["score_rule"] == rule), "value"]
+    return None if found.empty or pd.isna(found.iloc[0]) else float(found.iloc[0])
+
+
+def example_rows(scores: pd.DataFrame) -> tuple[list[int], list[str]]:
+    """Which rows to show, with captions: per class the highest, the median and the lowest map maximum in the test."""
+    rows, captions = [], []
+    for anomalous, name in ((False, "normal"), (True, "anomalous")):
+        which = (scores["part"] == "test") & (scores["anomalous"] == anomalous)
+        order = scores.loc[which, "map_max"].sort_values(ascending=False, kind="stable")
+        for place, at in (("highest", 0), ("median", len(order) // 2), ("lowest", len(order) - 1)):
+            rows.append(int(order.index[at]))
+            captions.append(f"{name}, {place}\n{order.iloc[at]:.3f}")
+    return rows, captions

@@ -1,0 +1,140 @@
+"""From all metrics to the tidy benchmark table and the paper's tables."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from rkd_pipeline.benchmark_columns import COLUMN_TYPES, COLUMNS
+from rkd_pipeline.catalog import target
+from rkd_pipeline.errors import BadKey
+from rkd_pipeline.figures import map_strip
+from rkd_pipeline.flow import ANOMALY_SCORES, BENCHMARK, METRICS, TABLE_3, TRAINED_MODEL
+from rkd_pipeline.published import published_rows
+from rkd_pipeline.stages.data import open_prepared
+from rkd_pipeline.stages.evaluation import example_rows, read_metrics, read_scores
+from rkd_pipeline.stages.training import training_parameters
+from rkd_pipeline.store import Ref, Result, Store
+from rkd_pipeline.tables import TABLE_3_ROWS, table_3, table_3_markdown
+from rkd_pipeline.training_key import TrainingKey
+
+TRACKING_FOLDER = "tracking"
+
+
+def measured_results(store: Store) -> tuple[list[Result], dict[str, str]]:
+    """All ``metrics`` results that are up to date, and the others with the reason why they do not count."""
+    good, stale = [], {}
+    for target_name, training in store.keys(METRICS):
+        result = store.find(Ref(METRICS.name, target_name, training))
+        if result is None:
+            continue
+        if reason := stale_reason(store, result):
+            stale[f"{target_name} {training}"] = reason
+        else:
+            good.append(result)
+    return good, stale
+
+
+def stale_reason(store: Store, metrics: Result) -> str | None:
+    """Why a ``metrics`` result does not count: an input or a version changed, or the recipe behind its key did."""
+    if reason := store.why_stale(metrics):
+        return reason
+    target_name, training = metrics.provenance.key
+    try:
+        asked = training_parameters(TrainingKey.parse(training))
+    except BadKey as error:
+        return str(error)
+    trained = store.require(TRAINED_MODEL, target_name, training).provenance.parameters
+    changed = [name for name, value in asked.items() if trained[name] != value]
+    return f"its {', '.join(changed)} changed since" if changed else None
+
+
+def build_benchmark(store: Store) -> Result:
+    """``benchmark``: the one tidy table of everything measured and published."""
+    good, stale = measured_results(store)
+    runs = {tuple(r.provenance.key): mlflow_run_id(store, *r.provenance.key) for r in good}
+
+    def write(folder: Path) -> dict[str, Any]:
+        frames = [_rows(r, runs[tuple(r.provenance.key)]) for r in good] + [published_rows()]
+        table = pd.concat([f.astype(COLUMN_TYPES) for f in frames], ignore_index=True)
+        table.to_parquet(folder / "benchmark.parquet", index=False)
+        return {"measured_trainings": len(good), "rows": len(table), "left_out": stale}
+
+    parameters = {"mlflow_runs": [runs[tuple(r.provenance.key)] for r in good], "left_out": stale}
+    return store.produce(BENCHMARK, [], write, parameters=parameters, inputs=good)
+
+
+def _rows(metrics: Result, mlflow_run: str | None) -> pd.DataFrame:
+    target_name, training = metrics.provenance.key
+    described, key = target(target_name), TrainingKey.parse(training)
+    return (
+        read_metrics(metrics)
+        .assign(
+            target=described.name,
+            dataset=described.dataset,
+            category=described.category,
+            kind=described.kind,
+            system="Reverse KD",
+            recipe=key.recipe.name,
+            teacher=str(key.teacher),
+            training=training,
+            epochs=key.epochs,
+            short_schedule=key.short_schedule,
+            seed=key.seed,
+            repeat=key.repeat,
+            origin="measured",
+            verified=None,
+            source=f"{METRICS.name}/{target_name}/{training}",
+            mlflow_run_id=mlflow_run,
+        )
+        .reindex(columns=list(COLUMNS))
+    )
+
+
+def read_benchmark(benchmark: Result) -> pd.DataFrame:
+    """The tidy table of a ``benchmark`` result."""
+    return pd.read_parquet(benchmark.folder / "benchmark.parquet")
+
+
+def build_table_3(store: Store) -> Result:
+    """``table_3``: as parquet, CSV and markdown, with a strip of example maps per medical target."""
+    benchmark = store.require(BENCHMARK)
+
+    def write(folder: Path) -> dict[str, Any]:
+        rows = read_benchmark(benchmark)
+        ours = rows[(rows["origin"] == "measured") & rows["target"].isin(TABLE_3_ROWS)]
+        trainings = ours[["target", "training"]].drop_duplicates().itertuples(index=False, name=None)
+        trained_on = {pair: int(store.require(TRAINED_MODEL, *pair).facts["train_pictures"]) for pair in trainings}
+        cells = table_3(rows, trained_on)
+        cells.to_parquet(folder / "table_3.parquet", index=False)
+        cells.to_csv(folder / "table_3.csv", index=False)
+        (folder / "table_3.md").write_text(table_3_markdown(cells), encoding="utf-8")
+        for target_name in TABLE_3_ROWS:
+            pairs = [pair for pair in trained_on if pair[0] == target_name]
+            if pairs:
+                (folder / f"maps_{target_name}.png").write_bytes(_strip(store, *pairs[0]))
+        return {"cells": len(cells), "measured_cells": int(cells["measured"].notna().sum())}
+
+    return store.produce(TABLE_3, [], write, inputs=[benchmark])
+
+
+def _strip(store: Store, target_name: str, training: str) -> bytes:
+    """Example maps of a training: two normal and four anomalous test pictures."""
+    scores, maps = read_scores(store.require(ANOMALY_SCORES, target_name, training))
+    _, images = open_prepared(store, target(target_name), TrainingKey.parse(training).recipe.side)
+    shown, captions = example_rows(scores)
+    pictures = images.pictures(list(scores["image_id"].iloc[shown]))
+    return map_strip(pictures, np.asarray(maps[shown]), captions, f"{target_name}, {training}")
+
+
+def mlflow_run_id(store: Store, target_name: str, training: str) -> str | None:
+    """The MLflow run that mirrors a training, once tracking has received it; None before."""
+    file = tracking_file(store, target_name, training)
+    return json.loads(file.read_text(encoding="utf-8"))["run_id"] if file.exists() else None
+
+
+def tracking_file(store: Store, target_name: str, training: str) -> Path:
+    """Where the mirror of a training is recorded."""
+    return store.root / TRACKING_FOLDER / target_name / f"{training}.json"

@@ -1,0 +1,166 @@
+"""From prepared pictures and a teacher to a trained model."""
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from safetensors.torch import load_file, save_file
+
+from rkd_pipeline.catalog import target
+from rkd_pipeline.compute import Compute, place
+from rkd_pipeline.datasets.split import part_of
+from rkd_pipeline.errors import StoreError
+from rkd_pipeline.files import canonical_json, text_sha256, write_atomically
+from rkd_pipeline.flow import SPLIT, TEACHERS, TRAINED_MODEL
+from rkd_pipeline.models.reverse_distillation import ReverseDistillation
+from rkd_pipeline.models.teacher import Teacher
+from rkd_pipeline.models.weights import TeacherWeights, load_weights
+from rkd_pipeline.stages.data import open_prepared, read_verified_split
+from rkd_pipeline.store import Result, Store
+from rkd_pipeline.teachers import TeacherRegistry
+from rkd_pipeline.training import OnEpoch, train
+from rkd_pipeline.training_key import TrainingKey
+
+WEIGHTS_FILE = "student.safetensors"
+MODEL_FILE = "model.json"
+HISTORY_FILE = "history.parquet"
+
+
+def checkpoint_file(store: Store, target_name: str, training: str) -> Path:
+    """Where a training in progress keeps its checkpoint; gone once the training is done."""
+    return store.root / "checkpoints" / target_name / f"{training}.safetensors"
+
+
+def list_teachers(store: Store) -> Result:
+    """``teachers``: the registered weights files. Named torchvision sets need no entry."""
+    files = TeacherRegistry(store.teachers_file).files()
+    rows = [{"teacher": name, "path": str(f.path), "sha256": f.sha256} for name, f in sorted(files.items())]
+
+    def write(folder: Path) -> dict[str, Any]:
+        pd.DataFrame(rows, columns=["teacher", "path", "sha256"]).to_parquet(folder / "teachers.parquet", index=False)
+        return {"files": len(rows)}
+
+    return store.produce(TEACHERS, [], write, parameters={"files": rows})
+
+
+def open_teacher(store: Store, key: TrainingKey) -> TeacherWeights:
+    """The weights that a key names; raises ``TeacherError`` with the fix."""
+    return load_weights(TeacherRegistry(store.teachers_file), key.teacher)
+
+
+def training_parameters(key: TrainingKey) -> dict[str, Any]:
+    """Everything in a key that shapes the model, as plain values."""
+    return {
+        "recipe": key.recipe.settings(),
+        "teacher": str(key.teacher),
+        "epochs": key.epochs,
+        "seed": key.seed,
+        "repeat": key.repeat,
+    }
+
+
+def train_model(store: Store, target_name: str, training: str, compute: Compute, on_epoch: OnEpoch) -> Result:
+    """``trained_model``: the student of one target and training key; resumes a training that was killed.
+
+    Raises ``BadKey``, ``DataError``, ``TeacherError`` or ``StoreError``, each saying what to do.
+    """
+    wanted, key = target(target_name), TrainingKey.parse(training)
+    recipe = key.recipe
+    split_result = store.require(SPLIT, target_name)
+    rows = read_verified_split(split_result)
+    weights = open_teacher(store, key)
+    prepared, images = open_prepared(store, wanted, recipe.side)
+
+    held_out = recipe.early_stopping is not None
+    train_ids = part_of(rows, wanted, key.repeat, "train", *([] if held_out else ["validation"]))
+    validation_ids = part_of(rows, wanted, key.repeat, "validation") if held_out else []
+    parameters = training_parameters(key) | {"teacher_sha256": weights.sha256}
+    inputs = [split_result, prepared]
+    versions = {str(i.provenance.stage): i.data_version for i in inputs}
+    identity = f"{target_name} {key} {text_sha256(canonical_json([TRAINED_MODEL.version, parameters, versions]))[:16]}"
+    checkpoint = checkpoint_file(store, target_name, training)
+
+    def write(folder: Path) -> dict[str, Any]:
+        with store.lock(f"device {compute.device}", on_wait=print):
+            teacher = place(Teacher(weights), compute.device)
+            trained = train(
+                recipe,
+                teacher,
+                images.pictures(train_ids),
+                images.pictures(validation_ids) if held_out else None,
+                epochs=key.epochs,
+                seed=key.seed,
+                compute=compute,
+                checkpoint=checkpoint,
+                identity=identity,
+                on_epoch=on_epoch,
+            )
+        save_file(trained.state, folder / WEIGHTS_FILE)
+        pd.DataFrame([asdict(e) for e in trained.history]).to_parquet(folder / HISTORY_FILE, index=False)
+        model = ModelCard(
+            target=target_name,
+            training=training,
+            teacher=str(key.teacher),
+            teacher_sha256=weights.sha256,
+            lambda_=trained.lambda_,
+        )
+        write_atomically(folder / MODEL_FILE, json.dumps(asdict(model), indent=1).encode())
+        return {
+            "train_pictures": len(train_ids),
+            "validation_pictures": len(validation_ids),
+            "epochs_trained": len(trained.history),
+            "best_epoch": trained.best_epoch,
+            "stopped_early": trained.stopped_early,
+            "final_train_loss": trained.history[-1].train_loss,
+            "lambda": trained.lambda_,
+            "teacher_origin": weights.origin,
+            "device": compute.label,
+            "threads": torch.get_num_threads(),
+        }
+
+    result = store.produce(TRAINED_MODEL, [target_name, training], write, parameters=parameters, inputs=inputs)
+    checkpoint.unlink(missing_ok=True)  # only now: until the result stands, the checkpoint is the work
+    return result
+
+
+@dataclass(frozen=True)
+class ModelCard:
+    """What is needed beside the weights to score a picture; stored as ``model.json``.
+
+    ``lambda_`` weighs L_KD in L_MKD, frozen before the first step.
+    """
+
+    target: str
+    training: str
+    teacher: str
+    teacher_sha256: str
+    lambda_: float
+
+
+def read_model_card(model: Result) -> ModelCard:
+    """The card of a ``trained_model`` result."""
+    return ModelCard(**json.loads((model.folder / MODEL_FILE).read_text(encoding="utf-8")))
+
+
+def read_history(model: Result) -> pd.DataFrame:
+    """Losses per epoch of a ``trained_model`` result."""
+    return pd.read_parquet(model.folder / HISTORY_FILE)
+
+
+def open_model(store: Store, model: Result, device: torch.device) -> tuple[Teacher, ReverseDistillation]:
+    """Teacher and trained student on a device; raises ``StoreError`` where the teacher is not the one trained with."""
+    card = read_model_card(model)
+    key = TrainingKey.parse(card.training)
+    weights = open_teacher(store, key)
+    if weights.sha256 != card.teacher_sha256:
+        raise StoreError(
+            f"{card.target} {card.training} was trained with teacher {card.teacher_sha256[:8]}, but {key.teacher} is "
+            f"now {weights.sha256[:8]} ({weights.origin}); restore the former weights or train again"
+        )
+    teacher = Teacher(weights)
+    student = ReverseDistillation(teacher.arch, key.recipe.oce_width)
+    student.load_state_dict(load_file(model.folder / WEIGHTS_FILE))
+    return place(teacher, device), place(student, device)
