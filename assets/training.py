@@ -52,7 +52,14 @@ def trained_model(
                 if epoch.epoch % max(1, epochs // 10) == 0:
                     context.log.info(f"epoch {epoch.epoch} of {epochs}: {epoch}")
 
-            result = training.train_model(store.open(), target_name, key, compute.choose(), on_epoch)
+            result = training.train_model(
+                store.open(),
+                target_name,
+                key,
+                compute.choose(),
+                checkpoint_seconds=compute.checkpoint_seconds,
+                on_epoch=on_epoch,
+            )
     history = training.read_history(result)
     facts = {k: v if isinstance(v, int | float | str) else str(v) for k, v in result.facts.items()}
     return materialised(result, facts | {"last_epochs": table(history.tail(10))})

@@ -8,11 +8,12 @@ from rkd_pipeline.compute import Compute
 
 
 class ComputeResource(dg.ConfigurableResource):
-    """Where training and scoring run."""
+    """Where training and scoring run, and how often a training saves itself."""
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     feature_gib: float = 4.0
+    checkpoint_seconds: float = 30.0
 
     def choose(self) -> Compute:
         """The device and precision to use on this machine."""

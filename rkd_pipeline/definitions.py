@@ -61,7 +61,10 @@ def build_defs(settings: Settings) -> dg.Definitions:
             "store": StoreResource(root=str(settings.store.resolve())),
             "data_folder": DataResource(root=str(settings.data.resolve())),
             "compute": ComputeResource(
-                device=settings.device, precision=settings.precision, feature_gib=settings.feature_gib
+                device=settings.device,
+                precision=settings.precision,
+                feature_gib=settings.feature_gib,
+                checkpoint_seconds=settings.checkpoint_seconds,
             ),
             "tracking": MlflowTracking(uri=settings.mlflow_uri),
         },

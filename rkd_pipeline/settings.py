@@ -20,6 +20,7 @@ class Settings(BaseModel):
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     mlflow_uri: str = Field("", description="tracking server; MLFLOW_TRACKING_URI; empty: the store's own")
     feature_gib: float = Field(4.0, ge=0, description="memory for cached teacher features, in GiB")
+    checkpoint_seconds: float = Field(30.0, ge=0, description="at most this much training is lost when it is killed")
 
     @classmethod
     def from_environment(cls) -> "Settings":

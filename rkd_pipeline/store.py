@@ -10,6 +10,7 @@ The root is a folder of a local file system: locks, renames and memory maps need
 
 import importlib.metadata
 import json
+import logging
 import os
 import platform
 import shutil
@@ -31,6 +32,7 @@ from rkd_pipeline.files import canonical_json, file_sha256, text_sha256, write_a
 from rkd_pipeline.flow import STAGES, Stage
 
 PROVENANCE = "provenance.json"
+_log = logging.getLogger(__name__)
 _PACKAGES = ("torch", "torchvision", "numpy", "scipy", "scikit-learn", "pandas", "pyarrow", "pillow")
 
 
@@ -221,22 +223,18 @@ class Store:
         return Result(folder, provenance)
 
     @contextmanager
-    def lock(self, name: str, on_wait: Callable[[str], None] | None = None) -> Iterator[None]:
-        """Hold a lock that the kernel frees when this process dies, however it dies.
-
-        ``on_wait`` is told once, with the holder's pid and host, when the lock is not free.
-        """
+    def lock(self, name: str) -> Iterator[None]:
+        """Hold a lock that the kernel frees when this process dies, however it dies; logs whom it waits for."""
         path = self.root / ".locks" / f"{text_sha256(name)[:16]}.lock"
         path.parent.mkdir(parents=True, exist_ok=True)
-        # The holder is written beside the lock, not into it: truncating a lock file is not ours to do.
+        # The holder is written beside the lock, not into it: another process may have the lock file open.
         holder = path.with_suffix(".holder")
         lock = FileLock(path)
         try:
             lock.acquire(timeout=0)
         except Timeout:
-            if on_wait is not None:
-                who = holder.read_text() if holder.exists() else "another process"
-                on_wait(f"waiting for {name}, held by {who}")
+            who = holder.read_text() if holder.exists() else "another process"
+            _log.warning("waiting for %s, held by %s", name, who)
             lock.acquire()
         try:
             write_atomically(holder, f"process {os.getpid()} on {socket.gethostname()}".encode())

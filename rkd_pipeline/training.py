@@ -308,10 +308,14 @@ class _Checkpoint:
         if found != self.identity:
             raise StoreError(f"checkpoint {self.path} is of {found}, not of {self.identity}; delete it to go on")
         student.load_state_dict(_under("student.", tensors))
+        parameters = optimiser.param_groups[0]["params"]
         moments: dict[int, State] = {}
         for key, tensor in _under("adam.", tensors).items():
             index, _, name = key.partition(".")
-            moments.setdefault(int(index), {})[name] = tensor
+            # The fused Adam pairs a parameter with its moments in memory order: they need the same layout.
+            like = parameters[int(index)]
+            moment = torch.empty_like(like).copy_(tensor) if tensor.shape == like.shape else tensor
+            moments.setdefault(int(index), {})[name] = moment
         optimiser.load_state_dict({"state": moments, "param_groups": optimiser.state_dict()["param_groups"]})
         history = [Epoch(**e) for e in progress["history"]]
         device = next(student.parameters()).device

@@ -93,7 +93,7 @@ def verify(target: Target, index: pd.DataFrame, rows: pd.DataFrame) -> dict[str,
         if sorted(group["image_id"]) != sorted(index["image_id"]):
             defects.append(f"{where}: the split does not hold every picture exactly once")
             continue
-        joined = group.join(info, on="image_id", rsuffix="_official")
+        joined = group.merge(info, on="image_id", suffixes=("", "_official"))
         used = joined[joined["part"] != "set_aside"]
         sides = used.groupby("pixel_sha256")["part"].nunique()
         if (sides > 1).any():

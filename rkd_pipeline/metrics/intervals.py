@@ -23,7 +23,7 @@ def newcombe(auroc: float, n_anomalous: int, n_normal: int, level: float = 0.95)
     Solves ``|auroc - a| = z sqrt(V(a))`` with Hanley and McNeil's variance at equal group sizes ``(m + n) / 2``.
 
     >>> newcombe(1.0, 20, 10)
-    Interval(low=0.862..., high=1.0, method='newcombe')
+    Interval(low=0.848..., high=1.0, method='newcombe')
     """
     z = norm.ppf((1 + level) / 2)
     n = (n_anomalous + n_normal) / 2
@@ -34,8 +34,10 @@ def newcombe(auroc: float, n_anomalous: int, n_normal: int, level: float = 0.95)
     def bound(towards: float) -> float:
         if auroc == towards:
             return towards
-        # At the far end the variance is 0 and the distance is not; at the estimate it is the other way round.
-        return float(brentq(lambda a: abs(auroc - a) - z * np.sqrt(variance(a)), auroc, towards))
+        # At the far end the variance is 0 and the distance is not; beside the estimate it is the other way round.
+        # (At an estimate of 0 or 1 itself both are 0: a root, but not the one that is meant.)
+        beside = auroc + 1e-9 * (towards - auroc)
+        return float(brentq(lambda a: abs(auroc - a) - z * np.sqrt(variance(a)), beside, towards))
 
     return Interval(bound(0.0), bound(1.0), "newcombe")
 

@@ -26,9 +26,12 @@ class Teacher(nn.Module):
         super().__init__()
         self.arch = architecture(weights.name.arch)
         self.sha256 = weights.sha256
-        network = torchvision.models.get_model(self.arch.name, weights=None)
+        with torch.device("meta"):  # no time or random numbers for values that the next lines replace
+            network = torchvision.models.get_model(self.arch.name, weights=None)
         del network.layer4, network.avgpool, network.fc
-        network.load_state_dict(weights.state, strict=False)  # the registry has checked names and shapes
+        # Counters of BatchNorm's steps play no part in eval mode, and some exporters drop them.
+        counters = {k: torch.zeros((), dtype=torch.long) for k in network.state_dict() if k.endswith("tracked")}
+        network.load_state_dict(counters | weights.state, assign=True)
         self.stem = nn.Sequential(network.conv1, network.bn1, network.relu, network.maxpool)
         self.blocks = nn.ModuleList([network.layer1, network.layer2, network.layer3])
         self.register_buffer("mean", 255 * torch.tensor(_MEAN).view(1, 3, 1, 1), persistent=False)

@@ -34,7 +34,7 @@ def score_images(store: Store, target_name: str, training: str, compute: Compute
         parts = ["validation", "test"] if key.recipe.early_stopping else ["test"]
         ids = {part: part_of(rows, wanted, key.repeat, part) for part in parts}
         scored_ids = [name for part in parts for name in ids[part]]
-        with store.lock(f"device {compute.device}", on_wait=print):
+        with store.lock(f"device {compute.device}"):
             teacher, student = open_model(store, model, compute.device)
             card = read_model_card(model)
             scores = score(teacher, student, images.pictures(scored_ids), key.recipe, card.lambda_)

@@ -62,7 +62,15 @@ def training_parameters(key: TrainingKey) -> dict[str, Any]:
     }
 
 
-def train_model(store: Store, target_name: str, training: str, compute: Compute, on_epoch: OnEpoch) -> Result:
+def train_model(
+    store: Store,
+    target_name: str,
+    training: str,
+    compute: Compute,
+    *,
+    checkpoint_seconds: float = 30.0,
+    on_epoch: OnEpoch = lambda epoch: None,
+) -> Result:
     """``trained_model``: the student of one target and training key; resumes a training that was killed.
 
     Raises ``BadKey``, ``DataError``, ``TeacherError`` or ``StoreError``, each saying what to do.
@@ -84,7 +92,7 @@ def train_model(store: Store, target_name: str, training: str, compute: Compute,
     checkpoint = checkpoint_file(store, target_name, training)
 
     def write(folder: Path) -> dict[str, Any]:
-        with store.lock(f"device {compute.device}", on_wait=print):
+        with store.lock(f"device {compute.device}"):
             teacher = place(Teacher(weights), compute.device)
             trained = train(
                 recipe,
@@ -96,6 +104,7 @@ def train_model(store: Store, target_name: str, training: str, compute: Compute,
                 compute=compute,
                 checkpoint=checkpoint,
                 identity=identity,
+                checkpoint_seconds=checkpoint_seconds,
                 on_epoch=on_epoch,
             )
         save_file(trained.state, folder / WEIGHTS_FILE)

@@ -1,0 +1,72 @@
+"""Shared fixtures. Real data is found through RKD_DATA; where it is absent, tests say so and skip (in CI: fail)."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from rkd_pipeline.compute import Compute
+from rkd_pipeline.models.teacher import Teacher
+from rkd_pipeline.models.weights import load_weights
+from rkd_pipeline.store import Store
+from rkd_pipeline.teachers import TeacherName, TeacherRegistry
+
+REAL_DATA = os.environ.get("RKD_DATA")
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _own_environment() -> None:
+    """No test depends on, or writes to, what the user has configured."""
+    for name in [n for n in os.environ if n.startswith(("RKD_", "MLFLOW_", "DAGSTER_"))]:
+        del os.environ[name]
+
+
+def need(present: object, what: str) -> None:
+    """Skip, with the reason, where something outside the repository is absent; in CI that is a failure."""
+    if not present:
+        (pytest.fail if os.environ.get("CI") else pytest.skip)(what)
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    need(REAL_DATA and Path(REAL_DATA).is_dir(), "RKD_DATA does not name a folder with brain_mri/ and head_ct/")
+    return Path(str(REAL_DATA)).resolve()
+
+
+@pytest.fixture(scope="session")
+def real_weights(real_data: Path) -> Path:
+    """An ImageNet ResNet-18 in ``weights/`` beside the data."""
+    found = sorted((real_data.parent / "weights").glob("resnet18*.pth"))
+    need(found, f"no resnet18*.pth in {real_data.parent / 'weights'}")
+    return found[0]
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(tmp_path / "store")
+
+
+@pytest.fixture(scope="session")
+def cpu() -> Compute:
+    return Compute.choose("cpu", "fp32")
+
+
+@pytest.fixture(scope="session")
+def random_teacher() -> Callable[[str], Teacher]:
+    def make(arch: str) -> Teacher:
+        registry = TeacherRegistry(Path("there is no such file"))
+        return Teacher(load_weights(registry, TeacherName(arch, "random")))
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def pictures() -> np.ndarray:
+    """Twelve smooth random pictures, uint8 (12, 64, 64, 3)."""
+    generator = torch.Generator().manual_seed(5)
+    coarse = torch.rand(12, 3, 8, 8, generator=generator)
+    fine = torch.nn.functional.interpolate(coarse, size=64, mode="bilinear")
+    return (fine * 255).byte().permute(0, 2, 3, 1).numpy()

@@ -1,0 +1,178 @@
+import numpy as np
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from scipy.stats import norm
+from sklearn.metrics import f1_score, roc_auc_score
+
+from rkd_pipeline.evaluation import NO_VALIDATION, ORACLE, TOO_FEW, measure
+from rkd_pipeline.metrics.image_ap import image_ap
+from rkd_pipeline.metrics.image_auroc import image_auroc, image_auroc_interval
+from rkd_pipeline.metrics.image_f1_max import image_f1_max
+from rkd_pipeline.metrics.intervals import nadeau_bengio, newcombe, wilson
+from rkd_pipeline.metrics.pixel_auroc import pixel_auroc
+from rkd_pipeline.metrics.threshold import validation_threshold
+from rkd_pipeline.scoring import SCORE_RULES
+
+# Few distinct values: ties are the hard part.
+tied = st.lists(st.tuples(st.booleans(), st.integers(0, 6)), min_size=4, max_size=40)
+
+
+def both_classes(rows: list[tuple[bool, int]]) -> tuple[np.ndarray, np.ndarray]:
+    labels, scores = (np.array(column) for column in zip(*rows, strict=True))
+    assume(2 <= labels.sum() <= len(labels) - 2)
+    return labels.astype(bool), scores / 7
+
+
+@given(tied)
+def test_auroc_is_the_share_of_pairs_in_order(rows: list[tuple[bool, int]]) -> None:
+    labels, scores = both_classes(rows)
+    pairs = [(a > n) + (a == n) / 2 for a in scores[labels] for n in scores[~labels]]
+    assert image_auroc(labels, scores) == pytest.approx(np.mean(pairs), abs=1e-12)
+    assert image_auroc(labels, scores) == pytest.approx(roc_auc_score(labels, scores), abs=1e-12)
+
+
+@given(tied)
+def test_delong_by_the_definition(rows: list[tuple[bool, int]]) -> None:
+    labels, scores = both_classes(rows)
+    order = np.array([[(a > n) + (a == n) / 2 for n in scores[~labels]] for a in scores[labels]])
+    interval = image_auroc_interval(labels, scores)
+    if order.mean() in (0, 1):
+        assert interval.method == "newcombe"
+        assert interval.high - interval.low > 0
+        return
+    m, n = order.shape
+    variance = order.mean(1).var(ddof=1) / m + order.mean(0).var(ddof=1) / n
+    half = norm.ppf(0.975) * variance**0.5
+    assert interval.low == pytest.approx(max(0, order.mean() - half), abs=1e-9)
+    assert interval.high == pytest.approx(min(1, order.mean() + half), abs=1e-9)
+
+
+def test_delong_covers_what_it_promises() -> None:
+    """Normal scores whose true AUROC is known: 95% intervals hold it in about 95% of 3000 samples of 60 + 60."""
+    rng, shift = np.random.default_rng(0), 1.0
+    truth = norm.cdf(shift / 2**0.5)
+    labels = np.repeat([True, False], 60)
+    inside = 0
+    for _ in range(3000):
+        interval = image_auroc_interval(labels, np.r_[rng.normal(shift, 1, 60), rng.normal(0, 1, 60)])
+        inside += interval.low <= truth <= interval.high
+    assert 0.93 <= inside / 3000 <= 0.96
+
+
+@given(arrays(float, 30, elements=st.floats(-5, 5, width=16)), st.integers(1, 29))
+def test_auroc_ignores_any_increasing_change_of_scale(scores: np.ndarray, anomalous: int) -> None:
+    labels = np.arange(30) < anomalous
+    assert image_auroc(labels, scores) == image_auroc(labels, np.exp(scores) + 3)
+    assert image_auroc(labels, -scores) == pytest.approx(1 - image_auroc(labels, scores))
+
+
+@given(tied)
+def test_f1_max_is_the_best_of_all_thresholds(rows: list[tuple[bool, int]]) -> None:
+    labels, scores = both_classes(rows)
+    best = max(f1_score(labels, scores >= t) for t in scores)
+    assert image_f1_max(labels, scores) == pytest.approx(best, abs=1e-12)
+
+
+def test_ap_of_a_perfect_and_of_a_useless_score() -> None:
+    labels = np.array([True, True, False, False])
+    assert image_ap(labels, np.array([4, 3, 2, 1])) == 1
+    assert image_ap(labels, np.zeros(4)) == 0.5
+
+
+@pytest.mark.parametrize(
+    ("labels", "scores", "says"),
+    [
+        ([True, True], [1, 2], "both classes"),
+        ([False, False], [1, 2], "both classes"),
+        ([True, False], [1, np.nan], "1 of 2 scores are NaN"),
+        ([True, False], [1, np.inf], "NaN or infinite"),
+    ],
+)
+def test_what_has_no_auroc_is_an_error(labels: list[bool], scores: list[float], says: str) -> None:
+    with pytest.raises(ValueError, match=says):
+        image_auroc(np.array(labels), np.array(scores))
+
+
+def test_wilson_by_known_values() -> None:
+    # Newcombe 1998, table I.
+    assert (wilson(81, 263).low, wilson(81, 263).high) == pytest.approx((0.2553, 0.3662), abs=5e-5)
+    assert (wilson(0, 20).low, wilson(0, 20).high) == pytest.approx((0, 0.1611), abs=5e-5)
+    with pytest.raises(ValueError, match="at least one"):
+        wilson(0, 0)
+
+
+@given(st.floats(0, 1), st.integers(2, 200), st.integers(2, 200))
+def test_newcombe_holds_its_estimate_and_solves_its_equation(auroc: float, m: int, n: int) -> None:
+    interval = newcombe(auroc, m, n)
+    assert 0 <= interval.low <= auroc <= interval.high <= 1
+    assert interval.high > interval.low
+    mean = (m + n) / 2
+    for bound in (interval.low, interval.high):
+        if 1e-6 < bound < 1 - 1e-6:
+            q1, q2 = bound / (2 - bound), 2 * bound**2 / (1 + bound)  # Hanley and McNeil 1982
+            hanley = bound * (1 - bound) + (mean - 1) * (q1 - bound**2) + (mean - 1) * (q2 - bound**2)
+            assert abs(auroc - bound) == pytest.approx(norm.ppf(0.975) * (hanley / (m * n)) ** 0.5, abs=1e-6)
+
+
+def test_nadeau_bengio_by_hand() -> None:
+    # s^2 = 0.0025; t at 2 degrees of freedom = 4.3027; half = 4.3027 * sqrt(0.0025 * (1/3 + 0.1)).
+    interval = nadeau_bengio([0.80, 0.85, 0.90], test_to_train=0.1)
+    assert interval is not None
+    assert (interval.low, interval.high) == pytest.approx((0.85 - 0.14162, 0.85 + 0.14162), abs=1e-4)
+    assert nadeau_bengio([0.8], 0.1) is None
+
+
+@given(st.integers(0, 60), st.sampled_from([0.01, 0.05, 0.1, 0.5]))
+def test_the_threshold_is_the_conformal_quantile(n: int, rate: float) -> None:
+    scores = np.random.default_rng(n).permutation(n).astype(float)
+    threshold = validation_threshold(scores, rate)
+    if threshold is None:
+        assert n < round(1 / rate) - 1
+    else:
+        # Among n + 1 exchangeable scores, one more lands above with this probability at most.
+        assert (n - 1 - threshold + 1) / (n + 1) <= rate + 1e-9
+
+
+def test_pixel_auroc_is_over_all_pixels_together() -> None:
+    maps = np.random.default_rng(0).random((3, 4, 4))
+    masks = maps > 0.7
+    maps[0] -= 1  # a whole picture darker: what separates within it no longer counts
+    assert pixel_auroc(maps, masks) == pytest.approx(roc_auc_score(masks.ravel(), maps.ravel()))
+    assert pixel_auroc(maps, masks) < 1
+
+
+def scores_table(validation: int) -> "pd.DataFrame":  # noqa: F821
+    import pandas as pd
+
+    rng = np.random.default_rng(0)
+    n = validation + 30
+    table = pd.DataFrame({rule: rng.random(n) for rule in SCORE_RULES})
+    table["part"] = ["validation"] * validation + ["test"] * 30
+    table["anomalous"] = [False] * (validation + 10) + [True] * 20
+    return table
+
+
+def test_a_recipe_without_validation_has_no_honest_threshold_and_says_why() -> None:
+    for validation, reason in ((0, NO_VALIDATION), (5, TOO_FEW)):
+        table = scores_table(validation)
+        rows = measure(table, np.zeros((len(table), 2, 2)), None, early_stopping=bool(validation))
+        at = rows[rows["metric"].isin(["threshold", "fpr_at_threshold", "tpr_at_threshold"])]
+        assert len(at) == 12
+        assert at["value"].isna().all()
+        assert (at["protocol"] == reason).all()
+
+
+def test_rates_are_those_of_the_test_pictures_and_oracles_are_marked() -> None:
+    table = scores_table(40)
+    rows = measure(table, np.zeros((70, 2, 2)), None, early_stopping=True).set_index(["metric", "score_rule"])
+    threshold = rows.loc[("threshold", "l_kd"), "value"]
+    test = table[table["part"] == "test"]
+    called = test["l_kd"] > threshold
+    assert rows.loc[("fpr_at_threshold", "l_kd"), "value"] == called[~test["anomalous"]].mean()
+    assert rows.loc[("tpr_at_threshold", "l_kd"), "value"] == called[test["anomalous"]].mean()
+    assert rows.loc["image_f1_max", "protocol"].unique().tolist() == [ORACLE]
+    assert rows["n_normal"].unique().tolist() == [10]
+    assert rows["n_anomalous"].unique().tolist() == [20]
+    assert rows.loc["image_auroc", "ci_low"].lt(rows.loc["image_auroc", "value"]).all()

@@ -1,0 +1,90 @@
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from torchvision.models import get_model
+from torchvision.models.feature_extraction import create_feature_extractor
+
+from rkd_pipeline.models.architectures import ARCHITECTURES
+from rkd_pipeline.models.reverse_distillation import ReverseDistillation
+from rkd_pipeline.models.teacher import Teacher
+from rkd_pipeline.models.weights import load_weights
+from rkd_pipeline.teachers import TeacherName, TeacherRegistry
+
+
+def millions(module: torch.nn.Module) -> float:
+    return sum(p.numel() for p in module.parameters()) / 1e6
+
+
+def dead_layer(expansion: int) -> float:
+    """Millions of parameters of the official OCBE's unused 1x1 convolution and BatchNorm."""
+    return (1024 * 512 * expansion**2 + 2 * 512 * expansion) / 1e6
+
+
+@pytest.mark.parametrize(
+    ("arch", "width", "ocbe_with_dead_layer", "decoder"),
+    [
+        ("wide_resnet50_2", "wide", 67.28, 24.92),
+        ("wide_resnet50_2", "narrow", 39.22, 24.92),
+        ("resnet18", "wide", 12.21, 3.70),
+        ("resnet18", "narrow", 12.21, 3.70),
+    ],
+)
+def test_parameter_counts_are_the_official_ones(
+    arch: str, width: str, ocbe_with_dead_layer: float, decoder: float
+) -> None:
+    with torch.device("meta"):
+        student = ReverseDistillation(ARCHITECTURES[arch], width)  # type: ignore[arg-type]
+    expected = ocbe_with_dead_layer - dead_layer(ARCHITECTURES[arch].expansion)
+    assert millions(student.ocbe) == pytest.approx(expected, abs=0.006)
+    assert millions(student.decoder) == pytest.approx(decoder, abs=0.006)
+
+
+def test_the_teacher_keeps_blocks_1_to_3(random_teacher: Callable[[str], Teacher]) -> None:
+    assert millions(random_teacher("wide_resnet50_2")) == pytest.approx(24.86, abs=0.006)
+
+
+@pytest.mark.parametrize("arch", sorted(ARCHITECTURES))
+def test_the_student_gives_back_the_teacher_s_shapes(arch: str, random_teacher: Callable[[str], Teacher]) -> None:
+    teacher = random_teacher(arch)
+    features = teacher(torch.zeros(2, 64, 96, 3, dtype=torch.uint8))
+    channels = ARCHITECTURES[arch].channels
+    assert [tuple(f.shape) for f in features] == [
+        (2, c, 64 // s, 96 // s) for c, s in zip(channels, (4, 8, 16), strict=True)
+    ]
+    student = ReverseDistillation(teacher.arch, "wide")
+    assert student.ocbe(features).shape == (2, 2 * channels[2], 2, 3)
+    assert [f.shape for f in student(features)] == [f.shape for f in features]
+
+
+def test_the_teacher_computes_what_torchvision_does() -> None:
+    weights = load_weights(TeacherRegistry(Path("none")), TeacherName("resnet18", "random"))
+    network = get_model("resnet18", weights=None).eval()
+    network.load_state_dict(weights.state, strict=False)
+    reference = create_feature_extractor(network, ["layer1", "layer2", "layer3"])
+    picture = torch.randint(0, 256, (2, 96, 64, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
+    mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
+    normalised = ((picture / 255 - mean) / std).permute(0, 3, 1, 2)
+    for ours, theirs in zip(Teacher(weights)(picture), reference(normalised).values(), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
+
+
+def test_the_teacher_stays_frozen_and_in_eval_mode(random_teacher: Callable[[str], Teacher]) -> None:
+    teacher = random_teacher("resnet18")
+    before = {k: v.clone() for k, v in teacher.state_dict().items()}
+    features = teacher.train()(torch.zeros(2, 64, 64, 3, dtype=torch.uint8))
+    assert not any(f.requires_grad for f in features)
+    assert not any(p.requires_grad for p in teacher.parameters())
+    assert not any(m.training for m in teacher.modules())
+    assert all(torch.equal(v, before[k]) for k, v in teacher.state_dict().items())
+
+
+def test_random_weights_are_the_same_every_time_and_leave_torch_s_generator_alone(
+    random_teacher: Callable[[str], Teacher],
+) -> None:
+    torch.manual_seed(3)
+    expected = torch.rand(3)
+    torch.manual_seed(3)
+    assert random_teacher("resnet18").sha256 == random_teacher("resnet18").sha256
+    assert torch.equal(torch.rand(3), expected)

@@ -1,0 +1,108 @@
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rkd_pipeline.catalog import TARGETS, Target
+from rkd_pipeline.datasets.index import check_counts
+from rkd_pipeline.datasets.split import OFFICIAL_REPEATS, part_of, split, verify
+from rkd_pipeline.errors import DataError
+
+MRI = TARGETS["brain_mri"]
+WEAVE = TARGETS["demo.weave"]
+
+
+def index(groups: list[int], anomalous: int = 5, part: str = "") -> pd.DataFrame:
+    """An index whose normal pictures come in groups of equal pixels of the given sizes."""
+    rows = [(f"n{g:03d}-{copy}", False, f"pixels{g}") for g, size in enumerate(groups) for copy in range(size)]
+    rows += [(f"a{i:03d}", True, f"anomaly{i // 2}") for i in range(anomalous)]
+    table = pd.DataFrame(rows, columns=["image_id", "anomalous", "pixel_sha256"])
+    return table.assign(part=part)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.integers(1, 3), min_size=20, max_size=60), st.integers(1, 12))
+def test_the_paper_s_rule_holds_for_any_groups_of_copies(groups: list[int], anomalous: int) -> None:
+    table = index(groups, anomalous)
+    rows = split(MRI, table)
+    record = verify(MRI, table, rows)  # disjoint by pixels, complete, both classes, 25%
+    assert record["repeats"] == len(groups) // 10
+    pixels = table.set_index("image_id")["pixel_sha256"]
+    drawn: list[str] = []
+    for repeat in range(record["repeats"]):
+        test = part_of(rows, MRI, repeat, "test")
+        normal = [name for name in test if name.startswith("n")]
+        assert len(normal) == 10
+        assert len(test) == 10 + anomalous
+        drawn += pixels[normal].tolist()
+    assert len(drawn) == len(set(drawn))  # repeats test disjoint tens
+
+
+def test_copies_of_a_test_picture_are_set_aside() -> None:
+    rows = split(MRI, index([2] * 20))
+    for repeat in range(2):
+        aside = part_of(rows, MRI, repeat, "set_aside")
+        test = part_of(rows, MRI, repeat, "test")
+        assert len(aside) == 10
+        assert {n.split("-")[0] for n in aside} == {n.split("-")[0] for n in test if n.startswith("n")}
+
+
+def test_the_split_is_the_same_every_time_and_for_any_order_of_the_index() -> None:
+    table = index([1] * 30 + [2] * 5)
+    shuffled = table.sample(frac=1, random_state=3)
+    pd.testing.assert_frame_equal(split(MRI, table), split(MRI, shuffled))
+
+
+def test_an_official_split_is_kept_and_only_validation_is_drawn() -> None:
+    table = pd.concat([index([1] * 40, 0, "train"), index([1] * 6, 4, "test").replace({"^n": "t"}, regex=True)])
+    table["pixel_sha256"] = table["image_id"]
+    rows = split(WEAVE, table)
+    verify(WEAVE, table, rows)
+    validation = [tuple(part_of(rows, WEAVE, r, "validation")) for r in range(OFFICIAL_REPEATS)]
+    assert {len(v) for v in validation} == {10}
+    assert len(set(validation)) > 1
+    official = sorted(table.loc[table["part"] == "test", "image_id"])
+    assert all(part_of(rows, WEAVE, r, "test") == official for r in range(OFFICIAL_REPEATS))
+
+
+def test_too_few_normals_and_unknown_repeats_are_errors() -> None:
+    with pytest.raises(DataError, match="9 distinct normal pictures"):
+        split(MRI, index([2] * 9))
+    rows = split(MRI, index([1] * 25))
+    with pytest.raises(DataError, match=r"2 repeats \(0 to 1\), not 2; .* -s2r0"):
+        part_of(rows, MRI, 2, "test")
+
+
+def swap(rows: pd.DataFrame, name: str, part: str) -> pd.DataFrame:
+    changed = rows.copy()
+    changed.loc[(changed["repeat"] == 0) & (changed["image_id"] == name), "part"] = part
+    return changed
+
+
+def test_verification_finds_every_defect() -> None:
+    table = index([2] * 20)
+    rows = split(MRI, table)
+    first = {p: part_of(rows, MRI, 0, p) for p in ("train", "test", "set_aside", "validation")}
+    normal_test = [n for n in first["test"] if n.startswith("n")]
+    all_train = rows.copy()
+    all_train.loc[all_train["part"] == "validation", "part"] = "train"
+    one_class = rows.copy()
+    one_class.loc[one_class["image_id"].isin(normal_test) & (one_class["repeat"] == 0), "part"] = "set_aside"
+    defects = {
+        "the same pixels on both sides": swap(rows, first["set_aside"][0], "train"),
+        "an anomalous picture outside the test part": swap(rows, "a000", "train"),
+        "does not hold every picture exactly once": rows.drop(index=rows.index[0]),
+        "one class only": one_class,
+        "validation has 0 of": all_train,
+    }
+    verify(MRI, table, rows)
+    for says, broken in defects.items():
+        with pytest.raises(DataError, match=says):
+            verify(MRI, table, broken)
+
+
+def test_official_counts_are_checked() -> None:
+    target = Target("t", "t", "t", "medical", (20, 5), official_split=False, has_masks=False)
+    check_counts(target, index([1] * 20))
+    with pytest.raises(DataError, match="has 19 normal and 5 anomalous pictures; officially 20 and 5"):
+        check_counts(target, index([1] * 19))

@@ -1,0 +1,151 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from rkd_pipeline import flow
+from rkd_pipeline.errors import StoreError
+from rkd_pipeline.flow import IMAGES, METRICS, SPLIT, Stage
+from rkd_pipeline.store import Ref, Result, Store
+
+
+def write(text: str):  # type: ignore[no-untyped-def]
+    def into(folder: Path) -> dict[str, str]:
+        (folder / "data.txt").write_text(text)
+        return {"said": text}
+
+    return into
+
+
+def never(folder: Path) -> None:
+    raise AssertionError("made again although it was done")
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(p.name for p in folder.iterdir())
+
+
+def test_what_is_done_is_not_done_again(store: Store) -> None:
+    first = store.produce(IMAGES, ["t"], write("a"), parameters={"x": 1})
+    again = store.produce(IMAGES, ["t"], never, parameters={"x": 1})
+    assert (first.reused, again.reused) == (False, True)
+    assert again.data_version == first.data_version
+    assert store.require(IMAGES, "t").facts == {"said": "a"}
+
+
+def test_provenance_says_what_was_made_from_what(store: Store) -> None:
+    images = store.produce(IMAGES, ["t"], write("a"))
+    split = store.produce(SPLIT, ["t"], write("b"), parameters={"x": [1, 2]}, inputs=[images])
+    record = json.loads((store.root / "split" / "t" / "provenance.json").read_text())
+    assert record["inputs"] == {"images[t]": images.data_version}
+    assert record["parameters"] == {"x": [1, 2]}
+    assert record["files"]["data.txt"]["bytes"] == 1
+    assert {"torch", "rkd-pipeline"} <= set(record["environment"]["versions"])
+    assert split.data_version != images.data_version
+
+
+@pytest.mark.parametrize("change", ["parameters", "version", "input", "file"])
+def test_every_change_makes_it_again(store: Store, change: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    images = store.produce(IMAGES, ["t"], write("a"))
+    store.produce(SPLIT, ["t"], write("old"), parameters={"x": 1}, inputs=[images])
+    parameters, stage = {"x": 1}, SPLIT
+    if change == "parameters":
+        parameters = {"x": 2}
+    elif change == "version":
+        stage = Stage("split", SPLIT.version + 1)
+        monkeypatch.setitem(flow.STAGES, "split", stage)
+    elif change == "input":
+        images = store.produce(IMAGES, ["t"], write("changed"), parameters={"new": True})
+    else:
+        (store.root / "split" / "t" / "data.txt").write_text("cut")
+        with pytest.raises(StoreError, match=r"data\.txt is missing or cut short"):
+            Store(store.root).require(SPLIT, "t") if (store.root / "split/t/data.txt").write_text("") == 0 else None
+    made = store.produce(stage, ["t"], write("new"), parameters=parameters, inputs=[images])
+    assert not made.reused
+    assert (made.folder / "data.txt").read_text() == "new"
+    assert names(store.root / "split") == ["t"]
+
+
+def test_an_equal_input_made_again_stops_the_change(store: Store) -> None:
+    images = store.produce(IMAGES, ["t"], write("a"))
+    store.produce(SPLIT, ["t"], write("b"), inputs=[images])
+    again = store.produce(IMAGES, ["t"], write("a"), parameters={"touched": True})
+    assert store.produce(SPLIT, ["t"], never, inputs=[again]).reused
+
+
+def test_staleness_is_seen_from_two_steps_away(store: Store) -> None:
+    images = store.produce(IMAGES, ["t"], write("a"))
+    split = store.produce(SPLIT, ["t"], write("b"), inputs=[images])
+    store.produce(METRICS, ["t", "rkd-s0"], write("c"), inputs=[split])
+    assert store.require(METRICS, "t", "rkd-s0").facts == {"said": "c"}
+    store.produce(IMAGES, ["t"], write("other"), parameters={"new": 1})
+    with pytest.raises(
+        StoreError, match=r"metrics\[t, rkd-s0\] is stale: split\[t\] is stale \(images\[t\] has changed"
+    ):
+        store.require(METRICS, "t", "rkd-s0")
+    with pytest.raises(StoreError, match=r"trained_model\[t, k\] is missing"):
+        store.require(flow.TRAINED_MODEL, "t", "k")
+
+
+def test_a_failure_leaves_the_old_result_and_nothing_else(store: Store) -> None:
+    store.produce(IMAGES, ["t"], write("old"))
+
+    def fail(folder: Path) -> None:
+        (folder / "half").write_text("half")
+        raise OSError("disk full")
+
+    with pytest.raises(OSError, match="disk full"):
+        store.produce(IMAGES, ["t"], fail, parameters={"new": 1})
+    assert store.require(IMAGES, "t").facts == {"said": "old"}
+    assert names(store.root / "images") == ["t"]
+
+
+def test_damaged_provenance_names_the_folder_to_delete(store: Store) -> None:
+    folder = store.produce(IMAGES, ["t"], write("a")).folder
+    (folder / "provenance.json").write_text("{")
+    with pytest.raises(StoreError, match="delete the folder"):
+        store.find(Ref("images", "t"))
+
+
+HOLDER = """
+import sys, time
+from pathlib import Path
+from rkd_pipeline.flow import IMAGES
+from rkd_pipeline.store import Store
+def write(folder):
+    (folder / "half").write_text("half")
+    print("holding", flush=True)
+    time.sleep(120)
+Store(Path(sys.argv[1])).produce(IMAGES, ["t"], write)
+"""
+
+
+def test_a_killed_writer_frees_its_lock_and_its_half_result_never_counts(
+    store: Store, caplog: pytest.LogCaptureFixture
+) -> None:
+    holder = subprocess.Popen([sys.executable, "-c", HOLDER, str(store.root)], stdout=subprocess.PIPE, text=True)
+    assert holder.stdout is not None
+    assert holder.stdout.readline() == "holding\n"
+    with pytest.raises(StoreError, match="missing"):
+        store.require(IMAGES, "t")
+    subprocess.Popen(["sh", "-c", f"sleep 1; kill -{signal.SIGKILL.value} {holder.pid}"])
+    started = time.monotonic()
+    made: Result = store.produce(IMAGES, ["t"], write("whole"))
+    assert 0.5 < time.monotonic() - started < 30  # it waited, and no longer than needed
+    assert f"waiting for images[t], held by process {holder.pid}" in caplog.text
+    assert made.facts == {"said": "whole"}
+    assert names(store.root / "images") == ["t"]
+    holder.wait()
+
+
+def test_keys_lists_partitions_and_no_leftovers(store: Store) -> None:
+    for key in (["b", "rkd-s1"], ["a", "rkd@resnet18~2e-s0"]):
+        store.produce(METRICS, key, write("x"))
+    os.makedirs(store.root / "metrics" / "a" / ".rkd-s9.12345678.tmp")
+    (store.root / "metrics" / "a" / ".rkd-s9.12345678.tmp" / "provenance.json").write_text("{}")
+    assert store.keys(METRICS) == [("a", "rkd@resnet18~2e-s0"), ("b", "rkd-s1")]

@@ -1,0 +1,132 @@
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from rkd_pipeline.errors import TeacherError
+from rkd_pipeline.files import file_sha256
+from rkd_pipeline.models.teacher import Teacher
+from rkd_pipeline.models.weights import load_weights, read_state, register_weights
+from rkd_pipeline.teachers import TeacherName, TeacherRegistry
+
+
+@pytest.fixture
+def registry(tmp_path: Path) -> TeacherRegistry:
+    return TeacherRegistry(tmp_path / "teachers.toml")
+
+
+@pytest.fixture
+def weights_file(tmp_path: Path, registry: TeacherRegistry) -> Path:
+    """A complete conv1-to-layer3 file, as some exporters write it: without BatchNorm's counters."""
+    state = load_weights(registry, TeacherName("resnet18", "random")).state
+    file = tmp_path / "weights of mine.pth"
+    torch.save({k: v for k, v in state.items() if not k.endswith("num_batches_tracked")}, file)
+    return file
+
+
+def test_a_registered_file_is_named_by_its_hash_and_loads(registry: TeacherRegistry, weights_file: Path) -> None:
+    name = register_weights(registry, weights_file)
+    assert name == TeacherName("resnet18", file_sha256(weights_file)[:8])  # the architecture is recognised
+    loaded = load_weights(TeacherRegistry(registry.path), name)
+    assert loaded.sha256 == file_sha256(weights_file)
+    random = load_weights(registry, TeacherName("resnet18", "random"))
+    picture = torch.randint(0, 256, (1, 64, 64, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    for a, b in zip(Teacher(loaded)(picture), Teacher(random)(picture), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_safetensors_are_read_too(registry: TeacherRegistry, weights_file: Path, tmp_path: Path) -> None:
+    save_file(read_state(weights_file), tmp_path / "w.safetensors")
+    assert register_weights(registry, tmp_path / "w.safetensors").arch == "resnet18"
+
+
+def test_two_files_can_be_registered_and_a_moved_one_registered_again(
+    registry: TeacherRegistry, weights_file: Path, tmp_path: Path
+) -> None:
+    first = register_weights(registry, weights_file)
+    state = read_state(weights_file)
+    state["conv1.weight"] += 1
+    torch.save(state, tmp_path / "second.pth")
+    second = register_weights(registry, tmp_path / "second.pth")
+    moved = tmp_path / 'a "quoted" name.pth'
+    shutil.move(weights_file, moved)
+    with pytest.raises(TeacherError, match="does not exist"):
+        load_weights(registry, first)
+    assert register_weights(registry, moved) == first
+    assert set(registry.files()) == {str(first), str(second)}
+    assert load_weights(registry, first).origin == str(moved)
+
+
+def test_a_changed_file_is_refused(registry: TeacherRegistry, weights_file: Path) -> None:
+    name = register_weights(registry, weights_file)
+    state = read_state(weights_file)
+    state["conv1.weight"] += 1
+    torch.save(state, weights_file)
+    with pytest.raises(TeacherError, match="has changed"):
+        load_weights(registry, name)
+
+
+def test_a_file_of_another_architecture_says_which(registry: TeacherRegistry, weights_file: Path) -> None:
+    with pytest.raises(TeacherError, match="it is a resnet18: say --teacher resnet18"):
+        register_weights(registry, weights_file, "wide_resnet50_2")
+
+
+def test_a_file_without_layer3_is_refused(registry: TeacherRegistry, weights_file: Path) -> None:
+    state = {k: v for k, v in read_state(weights_file).items() if not k.startswith("layer3.1")}
+    torch.save(state, weights_file)
+    with pytest.raises(TeacherError, match=r"layer3\.1\.conv1\.weight is missing"):
+        register_weights(registry, weights_file, "resnet18")
+    with pytest.raises(TeacherError, match="fits none of"):
+        register_weights(registry, weights_file)
+
+
+class _Evil:
+    def __reduce__(self) -> tuple[object, ...]:
+        return (Path.touch, (Path("pickle-was-run"),))
+
+
+def test_pickled_code_is_not_run(registry: TeacherRegistry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    torch.save({"conv1.weight": _Evil()}, tmp_path / "evil.pth")
+    with pytest.raises(TeacherError, match="cannot be read as weights"):
+        register_weights(registry, tmp_path / "evil.pth")
+    assert not (tmp_path / "pickle-was-run").exists()
+
+
+@pytest.mark.parametrize("content", [b"", b"not weights", b"PK\x03\x04 cut short"])
+def test_garbage_is_named(registry: TeacherRegistry, tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "g.pth").write_bytes(content)
+    with pytest.raises(TeacherError, match=r"g\.pth cannot be read as weights"):
+        register_weights(registry, tmp_path / "g.pth")
+
+
+def test_unregistered_and_absent_weights_are_errors_with_the_fix(
+    registry: TeacherRegistry, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    with pytest.raises(TeacherError, match="--weights FILE"):
+        load_weights(registry, TeacherName("resnet18", "deadbeef"))
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))  # an empty cache
+    monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")  # and nobody to ask
+    with pytest.raises(TeacherError, match="Put the file there, or name weights that you have"):
+        load_weights(registry, TeacherName("wide_resnet50_2"))
+
+
+def test_torchvision_s_cache_is_used(
+    registry: TeacherRegistry, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """torchvision checks the hash in the file name: a cached file of another content must not pass for the teacher."""
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")
+    cached = tmp_path / "hub" / "checkpoints" / "resnet18-f37072fd.pth"
+    cached.parent.mkdir(parents=True)
+    torch.save(load_weights(registry, TeacherName("resnet18", "random")).state, cached)
+    loaded = load_weights(registry, TeacherName("resnet18"))
+    assert (loaded.origin, loaded.sha256) == (str(cached), file_sha256(cached))
+
+
+def test_a_damaged_registry_says_how_to_mend_it(registry: TeacherRegistry) -> None:
+    registry.path.write_text('[teachers."resnet18.4c740094"]\npath = "x"\n')
+    with pytest.raises(TeacherError, match="sha256"):
+        registry.files()

@@ -1,0 +1,169 @@
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from rkd_pipeline.compute import Compute
+from rkd_pipeline.errors import StoreError
+from rkd_pipeline.losses import l_kd, l_val
+from rkd_pipeline.models.teacher import Teacher
+from rkd_pipeline.recipes import RECIPES, EarlyStopping, Recipe
+from rkd_pipeline.training import Epoch, FeatureSource, TrainedStudent, loss_balance, new_student, train
+
+SMALL = replace(RECIPES["rkd"], teacher="resnet18", batch_size=5)  # 12 pictures: batches of 5, 5 and 2
+
+
+@pytest.fixture
+def teacher(random_teacher: Callable[[str], Teacher]) -> Teacher:
+    return random_teacher("resnet18")
+
+
+@pytest.fixture
+def run(teacher: Teacher, pictures: np.ndarray, cpu: Compute, tmp_path: Path) -> Callable[..., TrainedStudent]:
+    def call(recipe: Recipe = SMALL, epochs: int = 3, seed: int = 0, **more: object) -> TrainedStudent:
+        validation = pictures[9:] if recipe.early_stopping else None
+        chosen = {"compute": cpu, "checkpoint": tmp_path / "c.safetensors", "identity": "test"} | more
+        train_pictures = pictures[:9] if recipe.early_stopping else pictures
+        return train(recipe, teacher, train_pictures, validation, epochs=epochs, seed=seed, **chosen)  # type: ignore[arg-type]
+
+    return call
+
+
+def same(a: TrainedStudent, b: TrainedStudent) -> bool:
+    return a.history == b.history and all(torch.equal(v, b.state[k]) for k, v in a.state.items())
+
+
+def test_the_same_seed_gives_the_same_weights_and_another_seed_others(run: Callable[..., TrainedStudent]) -> None:
+    first = run()
+    torch.manual_seed(99)  # the surroundings' generator plays no part
+    assert same(first, run())
+    assert not same(first, run(seed=1))
+
+
+@pytest.mark.parametrize(
+    ("name", "golden"),
+    [
+        ("rkd", [1.50770, 0.87539, 0.66786]),
+        ("rkd-official", [1.55312, 0.96073, 0.70023]),
+        ("rkd-mkd", [1268.634, 612.508, 411.881]),
+        ("rkd-mkd-mean", [8.33234, 4.14994, 2.73886]),
+    ],
+)
+def test_golden_losses(run: Callable[..., TrainedStudent], name: str, golden: list[float]) -> None:
+    """A change here means that trainings differ: bump the version of ``trained_model`` in ``flow.py``."""
+    recipe = replace(RECIPES[name], teacher="resnet18", batch_size=5)
+    losses = [e.train_loss for e in run(recipe).history]
+    assert losses == pytest.approx(golden, rel=2e-3)
+
+
+@pytest.mark.parametrize("name", ["rkd", "rkd-mkd-es"])
+@pytest.mark.parametrize("killed_after", [1, 2])
+def test_a_killed_training_resumes_to_the_same_weights(
+    run: Callable[..., TrainedStudent], tmp_path: Path, name: str, killed_after: int
+) -> None:
+    recipe = replace(RECIPES[name], teacher="resnet18", batch_size=5)
+    whole = run(recipe, epochs=4, checkpoint=tmp_path / "whole")
+    seen: list[int] = []
+
+    def kill(epoch: Epoch) -> None:
+        seen.append(epoch.epoch)
+        if epoch.epoch == killed_after + 1:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(recipe, epochs=4, checkpoint_seconds=0, on_epoch=kill)
+    resumed = run(recipe, epochs=4, checkpoint_seconds=0, on_epoch=lambda e: seen.append(e.epoch))
+    assert same(whole, resumed)
+    assert whole.lambda_ == resumed.lambda_
+    assert seen == [*range(1, killed_after + 2), *range(killed_after + 1, 5)]
+
+
+def test_a_checkpoint_of_something_else_or_damaged_is_an_error_that_names_the_file(
+    run: Callable[..., TrainedStudent], tmp_path: Path
+) -> None:
+    run(checkpoint_seconds=0)
+    with pytest.raises(StoreError, match=r"c\.safetensors is of test, not of another; delete it"):
+        run(identity="another")
+    content = (tmp_path / "c.safetensors").read_bytes()
+    for damaged in (b"", b"x" * 100, content[: len(content) // 2]):
+        (tmp_path / "c.safetensors").write_bytes(damaged)
+        with pytest.raises(StoreError, match=r"c\.safetensors is damaged .* delete it"):
+            run()
+
+
+def test_early_stopping_stops_and_keeps_the_best_weights(run: Callable[..., TrainedStudent], tmp_path: Path) -> None:
+    # A learning rate that soon makes things worse.
+    recipe = replace(SMALL, learning_rate=0.5, early_stopping=EarlyStopping(patience=3))
+    result = run(recipe, epochs=60)
+    losses = [e.validation_loss for e in result.history]
+    assert result.stopped_early
+    assert len(losses) == result.best_epoch + 3 < 60
+    assert losses[result.best_epoch - 1] == min(losses)  # type: ignore[type-var]
+    until_best = run(recipe, epochs=result.best_epoch, checkpoint=tmp_path / "other")
+    assert all(torch.equal(v, until_best.state[k]) for k, v in result.state.items())
+
+
+def test_without_early_stopping_the_last_epoch_counts(run: Callable[..., TrainedStudent]) -> None:
+    result = run(epochs=2)
+    assert (result.best_epoch, result.stopped_early, len(result.history)) == (2, False, 2)
+    assert result.history[0].validation_loss is None
+
+
+def test_recomputed_features_give_the_same_losses(run: Callable[..., TrainedStudent], cpu: Compute) -> None:
+    kept, recomputed = run(), run(compute=replace(cpu, feature_budget=0))
+    assert [e.train_loss for e in recomputed.history] == pytest.approx([e.train_loss for e in kept.history], rel=1e-4)
+
+
+def test_the_budget_decides_what_is_kept(teacher: Teacher, pictures: np.ndarray, cpu: Compute) -> None:
+    needed = 12 * 4 * (64 * 16 * 16 + 128 * 8 * 8 + 256 * 4 * 4)
+    assert FeatureSource(teacher, pictures, replace(cpu, feature_budget=needed)).kept
+    source = FeatureSource(teacher, pictures, replace(cpu, feature_budget=needed - 1))
+    assert not source.kept
+    indices = torch.tensor([3, 1])
+    expected = teacher(torch.from_numpy(pictures[[3, 1]]))
+    for a, b in zip(source.batch(indices), expected, strict=True):
+        torch.testing.assert_close(a, b)
+
+
+def test_kept_features_are_channels_last_and_in_order(teacher: Teacher, pictures: np.ndarray, cpu: Compute) -> None:
+    batch = FeatureSource(teacher, pictures, cpu).batch(torch.tensor([7, 2]))
+    for a, b in zip(batch, teacher(torch.from_numpy(pictures[[7, 2]])), strict=True):
+        assert a.is_contiguous(memory_format=torch.channels_last)
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)
+
+
+def test_lambda_brings_both_terms_to_one_size_and_leaves_no_trace(
+    teacher: Teacher, pictures: np.ndarray, cpu: Compute
+) -> None:
+    student = new_student(SMALL, teacher, seed=0)
+    before = {k: v.clone() for k, v in student.state_dict().items()}
+    features = FeatureSource(teacher, pictures, cpu)
+    balance = loss_balance(student, features, replace(SMALL, batch_size=12), cpu)
+    assert all(torch.equal(v, before[k]) for k, v in student.state_dict().items())
+    with torch.no_grad():
+        a = teacher(torch.from_numpy(pictures))
+        b = student.train()(a)
+    assert balance == pytest.approx(float(l_val(a, b).mean() / l_kd(a, b).mean()), rel=1e-3)
+
+
+def test_a_diverging_training_says_so(run: Callable[..., TrainedStudent]) -> None:
+    with pytest.raises(StoreError, match="the loss of epoch"):
+        run(replace(SMALL, loss="mkd", learning_rate=1e30), epochs=5)
+
+
+def test_validation_and_recipe_must_agree(run: Callable[..., TrainedStudent], teacher: Teacher, cpu: Compute) -> None:
+    with pytest.raises(ValueError, match="disagree about early stopping"):
+        train(
+            SMALL, teacher, np.zeros((2, 64, 64, 3), np.uint8), np.zeros((2, 64, 64, 3), np.uint8),
+            epochs=1, seed=0, compute=cpu, checkpoint=Path("none"), identity="x",
+        )  # fmt: skip
+
+
+def test_bfloat16_trains_to_nearly_the_same_losses(run: Callable[..., TrainedStudent], cpu: Compute) -> None:
+    """Emulated where the hardware has none: slow, but the same arithmetic."""
+    exact, rounded = run(epochs=1), run(epochs=1, compute=replace(cpu, bf16=True))
+    assert rounded.history[0].train_loss == pytest.approx(exact.history[0].train_loss, rel=0.02)
+    assert all(v.dtype == exact.state[k].dtype for k, v in rounded.state.items())
