@@ -11,7 +11,7 @@ from resources.compute import ComputeResource
 from resources.storage import StoreResource
 from rkd_pipeline.benchmark_columns import COLUMN_TYPES, COLUMNS
 from rkd_pipeline.flow import ANOMALY_SCORES, METRICS
-from rkd_pipeline.scoring import SCORE_RULES
+from rkd_pipeline.score_rules import SCORE_RULES
 from rkd_pipeline.stages import evaluation
 
 GROUP = "evaluation"
@@ -31,7 +31,7 @@ SCORE_COLUMNS = {
     "part": "validation or test",
     "anomalous": "label",
     "defect": "kind of defect, or good",
-    **dict.fromkeys(SCORE_RULES, "image score; higher is more anomalous"),
+    **SCORE_RULES,
 }
 
 

@@ -10,7 +10,6 @@ import dagster as dg
 import pandas as pd
 
 from rkd_pipeline.errors import RkdError
-from rkd_pipeline.figures import thumbnail
 from rkd_pipeline.flow import Stage
 from rkd_pipeline.store import Result
 
@@ -60,6 +59,8 @@ def table(rows: pd.DataFrame) -> dg.MetadataValue:
 
 def pictures(*files: Path, width: int = 900) -> dg.MetadataValue:
     """PNG files as inline thumbnails, with the path of the full size. Inline pictures live in the event log: small."""
+    from rkd_pipeline.figures import thumbnail
+
     lines = []
     for file in files:
         encoded = base64.b64encode(thumbnail(file.read_bytes(), width)).decode()

@@ -1,5 +1,7 @@
 """Teachers and training: one model per target and training key."""
 
+from typing import TYPE_CHECKING
+
 import dagster as dg
 import pandas as pd
 
@@ -11,8 +13,10 @@ from resources.storage import StoreResource
 from rkd_pipeline import progress
 from rkd_pipeline.flow import TEACHERS, TRAINED_MODEL
 from rkd_pipeline.stages import training
-from rkd_pipeline.training import Epoch
 from rkd_pipeline.training_key import TrainingKey
+
+if TYPE_CHECKING:
+    from rkd_pipeline.training import Epoch
 
 DEVICE_POOL = "device"  # guards runs that the daemon launches; inside a run, file locks do
 
@@ -46,7 +50,7 @@ def trained_model(
         epochs = TrainingKey.parse(key).epochs
         with progress.bar(epochs, f"{target_name} {key}", "epoch", inner=True) as bar:
 
-            def on_epoch(epoch: Epoch) -> None:
+            def on_epoch(epoch: "Epoch") -> None:
                 bar.update(epoch.epoch - bar.n)
                 bar.set_postfix_str(f"loss {epoch.train_loss:.4f}")
                 if epoch.epoch % max(1, epochs // 10) == 0:

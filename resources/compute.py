@@ -1,10 +1,11 @@
 """Device and precision as a Dagster resource."""
 
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import dagster as dg
 
-from rkd_pipeline.compute import Compute
+if TYPE_CHECKING:
+    from rkd_pipeline.compute import Compute
 
 
 class ComputeResource(dg.ConfigurableResource):
@@ -15,6 +16,8 @@ class ComputeResource(dg.ConfigurableResource):
     feature_gib: float = 4.0
     checkpoint_seconds: float = 30.0
 
-    def choose(self) -> Compute:
+    def choose(self) -> "Compute":
         """The device and precision to use on this machine."""
+        from rkd_pipeline.compute import Compute
+
         return Compute.choose(self.device, self.precision, self.feature_gib)

@@ -252,7 +252,7 @@ class Session:
 
         started = time.monotonic()
         report = Report()
-        blocked = self._prepare_data(list(dict.fromkeys(c.target for c in cells)), report)
+        blocked = self._prepare_data(list(dict.fromkeys(c.target for c in cells)))
         self._launch("list_teachers")
         self.instance.add_dynamic_partitions(TRAINING_DIMENSION, list(dict.fromkeys(c.training for c in cells)))
         before = {cell: training_state(self.store, cell.target, cell.training) for cell in cells}
@@ -260,9 +260,8 @@ class Session:
             for cell in cells:
                 name = f"{cell.target} {cell.training}"
                 bar.set_postfix_str(name)
-                if cell.target in blocked:
-                    report.failures[name] = f"its data is not ready: {blocked[cell.target]}"
-                elif not self._known(cell, before[cell]) and (error := self._train(cell)):
+                error = None if self._known(cell, before[cell]) else blocked.get(cell.target) or self._train(cell)
+                if error:
                     report.failures[name] = error
                     bar.clear()
                     self.say(f"failed: {name}: {error}")
@@ -293,15 +292,14 @@ class Session:
         tracking.prepare(self.store)
         return tracking.tracking_uri(self.store)
 
-    def _prepare_data(self, targets: list[str], report: Report) -> dict[str, str]:
+    def _prepare_data(self, targets: list[str]) -> dict[str, str]:
         """Find datasets and prepare targets; returns, per target that could not be prepared, why."""
         blocked = {}
         sources = {name: self._launch("find_dataset", name) for name in {TARGETS[t].dataset for t in targets}}
         for name in targets:
             error = sources[TARGETS[name].dataset] or self._prepare_target(name)
             if error:
-                blocked[name] = error
-                self.say(f"failed: {name}: {error}")
+                blocked[name] = f"its data is not ready: {error}"
         return blocked
 
     def _prepare_target(self, name: str) -> str | None:

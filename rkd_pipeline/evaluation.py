@@ -12,7 +12,7 @@ from rkd_pipeline.metrics.image_f1_max import image_f1_max
 from rkd_pipeline.metrics.intervals import Interval, wilson
 from rkd_pipeline.metrics.pixel_auroc import pixel_auroc
 from rkd_pipeline.metrics.threshold import FALSE_POSITIVE_RATE, validation_threshold
-from rkd_pipeline.scoring import SCORE_RULES
+from rkd_pipeline.score_rules import SCORE_RULES
 
 LAST_EPOCH = "last epoch"
 VALIDATION = "validation normals"

@@ -19,7 +19,6 @@ from rkd_pipeline.models.teacher import Teacher
 from rkd_pipeline.recipes import Recipe
 
 Fusion = Literal["sum", "product"]
-SCORE_RULES = ("map_max", "l_kd", "l_val", "l_mkd")
 
 
 @dataclass(frozen=True)
@@ -28,8 +27,7 @@ class Scores:
 
     Attributes:
         maps: float32 ``(N, S, S)``, summed over scales and smoothed; higher is more anomalous.
-        images: score rule to float64 ``(N,)``: ``map_max`` (maximum of the map), ``l_kd`` (eq. 2), ``l_val``
-            (eq. 3), ``l_mkd`` (eq. 4 with the training's lambda). Higher is more anomalous.
+        images: score rule (``score_rules.py``) to float64 ``(N,)``; higher is more anomalous.
     """
 
     maps: np.ndarray
@@ -46,10 +44,7 @@ def score(
     *,
     batch_size: int = 32,
 ) -> Scores:
-    """Score pictures, uint8 ``(N, S, S, 3)``, on the device where teacher and student are.
-
-    ``map_max`` is the paper's S_AD (and the official code's), the others its section 4.3.
-    """
+    """Score pictures, uint8 ``(N, S, S, 3)``, on the device where teacher and student are."""
     device = next(student.parameters()).device
     student.eval()
     maps, kd, val = [], [], []

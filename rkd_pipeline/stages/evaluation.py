@@ -1,28 +1,29 @@
 """From a trained model to anomaly maps, image scores, metrics and pictures."""
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
 from rkd_pipeline.catalog import target
-from rkd_pipeline.compute import Compute
 from rkd_pipeline.datasets.split import part_of
-from rkd_pipeline.evaluation import measure
-from rkd_pipeline.figures import loss_curve, map_strip, score_distribution
 from rkd_pipeline.flow import ANOMALY_SCORES, IMAGES, METRICS, SPLIT, TRAINED_MODEL
-from rkd_pipeline.scoring import score
 from rkd_pipeline.stages.data import open_prepared, read_index, read_verified_split
 from rkd_pipeline.stages.training import open_model, read_history, read_model_card
 from rkd_pipeline.store import Result, Store
 from rkd_pipeline.training_key import TrainingKey
 
+if TYPE_CHECKING:
+    from rkd_pipeline.compute import Compute
+
 FIGURES = ("maps.png", "scores.png", "losses.png")
 
 
-def score_images(store: Store, target_name: str, training: str, compute: Compute) -> Result:
+def score_images(store: Store, target_name: str, training: str, compute: "Compute") -> Result:
     """``anomaly_scores``: maps and image scores of the test pictures, and of the validation normals where held out."""
+    from rkd_pipeline.scoring import score
+
     wanted, key = target(target_name), TrainingKey.parse(training)
     model = store.require(TRAINED_MODEL, target_name, training)
     split_result = store.require(SPLIT, target_name)
@@ -62,6 +63,9 @@ def read_scores(scores: Result) -> tuple[pd.DataFrame, np.ndarray]:
 
 def evaluate(store: Store, target_name: str, training: str) -> Result:
     """``metrics``: every metric with its interval, and the pictures that people look at."""
+    from rkd_pipeline.evaluation import measure
+    from rkd_pipeline.figures import loss_curve, map_strip, score_distribution
+
     wanted, key = target(target_name), TrainingKey.parse(training)
     model = store.require(TRAINED_MODEL, target_name, training)
     scores_result = store.require(ANOMALY_SCORES, target_name, training)

@@ -10,7 +10,6 @@ import pandas as pd
 from rkd_pipeline.benchmark_columns import COLUMN_TYPES, COLUMNS
 from rkd_pipeline.catalog import target
 from rkd_pipeline.errors import BadKey
-from rkd_pipeline.figures import map_strip
 from rkd_pipeline.flow import ANOMALY_SCORES, BENCHMARK, METRICS, TABLE_3, TRAINED_MODEL
 from rkd_pipeline.published import published_rows
 from rkd_pipeline.stages.data import open_prepared
@@ -122,6 +121,8 @@ def build_table_3(store: Store) -> Result:
 
 def _strip(store: Store, target_name: str, training: str) -> bytes:
     """Example maps of a training: two normal and four anomalous test pictures."""
+    from rkd_pipeline.figures import map_strip
+
     scores, maps = read_scores(store.require(ANOMALY_SCORES, target_name, training))
     _, images = open_prepared(store, target(target_name), TrainingKey.parse(training).recipe.side)
     shown, captions = example_rows(scores)

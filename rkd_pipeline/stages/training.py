@@ -3,26 +3,28 @@
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
-import torch
-from safetensors.torch import load_file, save_file
 
 from rkd_pipeline.catalog import target
-from rkd_pipeline.compute import Compute, place
 from rkd_pipeline.datasets.split import part_of
 from rkd_pipeline.errors import StoreError
 from rkd_pipeline.files import canonical_json, text_sha256, write_atomically
 from rkd_pipeline.flow import SPLIT, TEACHERS, TRAINED_MODEL
-from rkd_pipeline.models.reverse_distillation import ReverseDistillation
-from rkd_pipeline.models.teacher import Teacher
-from rkd_pipeline.models.weights import TeacherWeights, load_weights
 from rkd_pipeline.stages.data import open_prepared, read_verified_split
 from rkd_pipeline.store import Result, Store
 from rkd_pipeline.teachers import TeacherRegistry
-from rkd_pipeline.training import OnEpoch, train
 from rkd_pipeline.training_key import TrainingKey
+
+if TYPE_CHECKING:
+    import torch
+
+    from rkd_pipeline.compute import Compute
+    from rkd_pipeline.models.reverse_distillation import ReverseDistillation
+    from rkd_pipeline.models.teacher import Teacher
+    from rkd_pipeline.models.weights import TeacherWeights
+    from rkd_pipeline.training import OnEpoch
 
 WEIGHTS_FILE = "student.safetensors"
 MODEL_FILE = "model.json"
@@ -46,8 +48,10 @@ def list_teachers(store: Store) -> Result:
     return store.produce(TEACHERS, [], write, parameters={"files": rows})
 
 
-def open_teacher(store: Store, key: TrainingKey) -> TeacherWeights:
+def open_teacher(store: Store, key: TrainingKey) -> "TeacherWeights":
     """The weights that a key names; raises ``TeacherError`` with the fix."""
+    from rkd_pipeline.models.weights import load_weights
+
     return load_weights(TeacherRegistry(store.teachers_file), key.teacher)
 
 
@@ -66,15 +70,22 @@ def train_model(
     store: Store,
     target_name: str,
     training: str,
-    compute: Compute,
+    compute: "Compute",
     *,
     checkpoint_seconds: float = 30.0,
-    on_epoch: OnEpoch = lambda epoch: None,
+    on_epoch: "OnEpoch" = lambda epoch: None,
 ) -> Result:
     """``trained_model``: the student of one target and training key; resumes a training that was killed.
 
     Raises ``BadKey``, ``DataError``, ``TeacherError`` or ``StoreError``, each saying what to do.
     """
+    import torch
+    from safetensors.torch import save_file
+
+    from rkd_pipeline.compute import place
+    from rkd_pipeline.models.teacher import Teacher
+    from rkd_pipeline.training import train
+
     wanted, key = target(target_name), TrainingKey.parse(training)
     recipe = key.recipe
     split_result = store.require(SPLIT, target_name)
@@ -159,8 +170,14 @@ def read_history(model: Result) -> pd.DataFrame:
     return pd.read_parquet(model.folder / HISTORY_FILE)
 
 
-def open_model(store: Store, model: Result, device: torch.device) -> tuple[Teacher, ReverseDistillation]:
+def open_model(store: Store, model: Result, device: "torch.device") -> "tuple[Teacher, ReverseDistillation]":
     """Teacher and trained student on a device; raises ``StoreError`` where the teacher is not the one trained with."""
+    from safetensors.torch import load_file
+
+    from rkd_pipeline.compute import place
+    from rkd_pipeline.models.reverse_distillation import ReverseDistillation
+    from rkd_pipeline.models.teacher import Teacher
+
     card = read_model_card(model)
     key = TrainingKey.parse(card.training)
     weights = open_teacher(store, key)

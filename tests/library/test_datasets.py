@@ -136,7 +136,7 @@ def test_the_demo_is_complete_and_the_same_every_time(woven: Path, tmp_path: Pat
 
 
 def test_the_demo_s_masks_show_where_it_was_changed(woven: Path) -> None:
-    """The same random numbers without the defect: pixels differ inside the mask, and (but for soft edges) only there."""
+    """The same random numbers without the defect: pixels differ inside the mask, and only there."""
     table = index_pictures(WEAVE, woven)
     masks = prepare_masks(table, woven, demo.SIDE)
     area = masks.mean((1, 2))

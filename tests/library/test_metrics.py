@@ -13,7 +13,7 @@ from rkd_pipeline.metrics.image_f1_max import image_f1_max
 from rkd_pipeline.metrics.intervals import nadeau_bengio, newcombe, wilson
 from rkd_pipeline.metrics.pixel_auroc import pixel_auroc
 from rkd_pipeline.metrics.threshold import validation_threshold
-from rkd_pipeline.scoring import SCORE_RULES
+from rkd_pipeline.score_rules import SCORE_RULES
 
 # Few distinct values: ties are the hard part.
 tied = st.lists(st.tuples(st.booleans(), st.integers(0, 6)), min_size=4, max_size=40)
