@@ -69,6 +69,6 @@ def metrics(context: dg.AssetExecutionContext, store: StoreResource) -> dg.Mater
     with user_errors():
         result = evaluation.evaluate(store.open(), *target_and_training(context))
     rows = evaluation.read_metrics(result)
-    auroc = {f"image_auroc_{rule}": value for rule, value in result.facts["image_auroc"].items()}
+    auroc = {f"image_auroc_{rule}": round(value, 4) for rule, value in result.facts["image_auroc"].items()}
     figures = [result.folder / name for name in evaluation.FIGURES]
-    return materialised(result, {**auroc, "metrics": table(rows), "pictures": pictures(*figures)})
+    return materialised(result, {"pictures": pictures(*figures), "metrics": table(rows), **auroc})

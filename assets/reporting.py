@@ -37,7 +37,7 @@ def materialised(
     result: Result, metadata: Mapping[str, Any] | None = None, checks: list[dg.AssetCheckResult] | None = None
 ) -> dg.MaterializeResult:
     """Report a stored result: where it lies, its data version, whether it was there already, and what to show."""
-    shown: dict[str, Any] = {
+    record: dict[str, Any] = {
         "folder": dg.MetadataValue.path(str(result.folder)),
         "already_in_store": result.reused,
         "seconds": result.provenance.environment["seconds"],
@@ -46,7 +46,7 @@ def materialised(
         ),
     }
     return dg.MaterializeResult(
-        metadata=shown | dict(metadata or {}),
+        metadata=dict(metadata or {}) | record,  # what people look for comes first
         data_version=dg.DataVersion(result.data_version),
         check_results=checks or [],
     )

@@ -26,7 +26,7 @@ def mlflow_run(context: dg.AssetExecutionContext, store: StoreResource, tracking
     later sends what is missing.
     """
     target_name, training = target_and_training(context)
-    tags = {"dagster.run_id": context.run_id}
+    tags = {"dagster.run_id": context.run.run_id}
     with user_errors():
         opened = store.open()
         try:

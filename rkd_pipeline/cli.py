@@ -106,10 +106,10 @@ def _run(options: argparse.Namespace) -> int:
     cells = session.plan(
         _names(options.targets, "--targets"),
         _names(options.recipes, "--recipes"),
-        [int(s) for s in _names(options.seeds, "--seeds")],
+        _numbers(options.seeds, "--seeds"),
         teacher=options.teacher,
         weights=options.weights,
-        epochs=int(options.epochs) if options.epochs else None,
+        epochs=options.epochs,
     )
     report = session.run(cells)
     print(report.text)
@@ -121,6 +121,13 @@ def _names(text: str | None, option: str) -> list[str]:
     if not names:
         raise RkdError(f"{option} is empty; name at least one, separated by commas")
     return names
+
+
+def _numbers(text: str | None, option: str) -> list[int]:
+    names = _names(text, option)
+    if wrong := [name for name in names if not name.isdecimal()]:
+        raise RkdError(f"{option}: {wrong[0]!r} is not a whole number from 0")
+    return [int(name) for name in names]
 
 
 def _table(options: argparse.Namespace) -> int:
@@ -155,7 +162,7 @@ def _ui(options: argparse.Namespace) -> int:
         subprocess.Popen(
             [sys.executable, *command],
             start_new_session=True,
-            env=os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},
+            env=os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"},
         )
         for command in commands
     ]

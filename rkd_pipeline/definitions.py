@@ -3,7 +3,6 @@
 import dagster as dg
 
 from assets import data, evaluation, tables, tracking, training
-from assets.partitions import dataset_partitions, grid, target_partitions
 from resources.compute import ComputeResource
 from resources.storage import DataResource, StoreResource
 from resources.tracking import MlflowTracking
@@ -28,20 +27,17 @@ JOBS = [
     dg.define_asset_job(
         "find_dataset",
         [data.dataset_source],
-        partitions_def=dataset_partitions,
         description="Find (or, for the demo, generate) one dataset.",
     ),
     dg.define_asset_job(
         "prepare_target",
         [data.images, data.split_asset, data.prepared_images],
-        partitions_def=target_partitions,
         description="Index, split and decode the pictures of one target.",
     ),
     dg.define_asset_job("list_teachers", [training.teachers], description="Read the registry of weights files."),
     dg.define_asset_job(
         "train_and_evaluate",
         [training.trained_model, evaluation.anomaly_scores, evaluation.metrics, tracking.mlflow_run],
-        partitions_def=grid,
         description="Train one target with one training key, score, measure, and mirror to MLflow.",
     ),
     dg.define_asset_job(

@@ -1,0 +1,60 @@
+"""The command line as people run it: a process of its own, with a store of its own."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from rkd_pipeline.store import Store
+
+TIMEOUT = 300
+
+
+@dataclass(frozen=True)
+class Rkd:
+    """``rkd`` with one store; ``environment`` adds to the process's own."""
+
+    store: Store
+    environment: dict[str, str]
+
+    def start(self, *arguments: str, **environment: str) -> "subprocess.Popen[str]":
+        """Run in the background, in a process group of its own."""
+        return subprocess.Popen(
+            [sys.executable, "-m", "rkd_pipeline.cli", *arguments, "--store", str(self.store.root)],
+            env=os.environ | self.environment | environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+
+    def __call__(self, *arguments: str, **environment: str) -> "subprocess.CompletedProcess[str]":
+        """Run to the end."""
+        process = self.start(*arguments, **environment)
+        out, err = process.communicate(timeout=TIMEOUT)
+        return subprocess.CompletedProcess(arguments, process.returncode, out, err)
+
+
+@pytest.fixture(scope="session")
+def rkd_in() -> Callable[..., Rkd]:
+    def make(folder: Path, **environment: str) -> Rkd:
+        return Rkd(Store(folder / "store"), {"RKD_DATA": str(folder / "data"), "RKD_DEVICE": "cpu"} | environment)
+
+    return make
+
+
+DEMO = ("run", "--targets", "demo.weave", "--recipes", "rkd-official", "--teacher", "resnet18", "--weights", "random")
+TRAINING = "rkd-official@resnet18.random~2e-s0"
+
+
+@pytest.fixture(scope="session")
+def demo(rkd_in: Callable[..., Rkd], tmp_path_factory: pytest.TempPathFactory) -> Rkd:
+    """A store that holds one finished demo training; tests only read it, or add to it."""
+    rkd = rkd_in(tmp_path_factory.mktemp("demo"))
+    done = rkd(*DEMO, "--epochs", "2")
+    assert done.returncode == 0, done.stderr
+    return rkd

@@ -1,0 +1,139 @@
+"""The pages that people open, in Debian's chromium: what the command line made is there to see."""
+
+import os
+import re
+import shutil
+import signal
+import socket
+import time
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import quote
+
+import pytest
+from selenium import webdriver
+from selenium.webdriver.common.by import By
+from selenium.webdriver.remote.webdriver import WebDriver
+from selenium.webdriver.support.ui import WebDriverWait
+
+from rkd_pipeline.stages.tables import mlflow_run_id
+from tests.conftest import need
+from tests.integration.conftest import TRAINING, Rkd
+
+# Chromium's own calls home are refused on many a closed network, noisily.
+FLAGS = (
+    "--headless=new --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
+    "--disable-component-update --disable-sync --window-size=1500,1700"
+)
+PATIENCE = 60
+
+
+@dataclass(frozen=True)
+class Pages:
+    """Addresses of the two servers."""
+
+    dagster: str
+    mlflow: str
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[WebDriver]:
+    need(shutil.which("chromium") and shutil.which("chromedriver"), "no chromium and chromedriver (Debian's packages)")
+    options = webdriver.ChromeOptions()
+    options.binary_location = str(shutil.which("chromium"))
+    for flag in FLAGS.split():
+        options.add_argument(flag)
+    driver = webdriver.Chrome(options, webdriver.ChromeService(shutil.which("chromedriver")))
+    yield driver
+    driver.quit()
+
+
+@pytest.fixture(scope="module")
+def pages(demo: Rkd) -> Iterator[Pages]:
+    ports = [free_port(), free_port()]
+    process = demo.start("ui", "--port", str(ports[0]), "--mlflow-port", str(ports[1]))
+    dagster, mlflow = (f"http://127.0.0.1:{port}" for port in ports)
+    for address in (f"{dagster}/server_info", f"{mlflow}/health"):
+        deadline = time.monotonic() + 120
+        while not answers(address):
+            assert process.poll() is None, "rkd ui ended by itself"
+            assert time.monotonic() < deadline, f"{address} did not answer"
+            time.sleep(0.5)
+    yield Pages(dagster, mlflow)
+    process.send_signal(signal.SIGTERM)
+    process.wait(timeout=60)
+    for port in ports:  # ending the command ends both servers
+        with socket.socket() as probe:
+            assert probe.connect_ex(("127.0.0.1", port)) != 0
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def answers(address: str) -> bool:
+    try:
+        with urllib.request.urlopen(address, timeout=5) as reply:
+            return bool(reply.status == 200)
+    except OSError:
+        return False
+
+
+def wait_for(browser: WebDriver, pattern: str) -> str:
+    """The page's text, once it matches."""
+    found = WebDriverWait(browser, PATIENCE).until(
+        lambda b: (text := b.find_element(By.TAG_NAME, "body").text) and re.search(pattern, text) and text,
+        f"the page never showed {pattern!r}",
+    )
+    if folder := os.environ.get("RKD_SCREENSHOTS"):
+        name = re.sub(r"\W+", "-", pattern)[:40].strip("-")
+        browser.save_screenshot(str(Path(folder) / f"{name}.png"))
+    return str(found)
+
+
+def show_markdown(browser: WebDriver, row: int) -> None:
+    """Open the row-th markdown value of an asset's metadata."""
+    links = WebDriverWait(browser, PATIENCE).until(
+        lambda b: len(found := b.find_elements(By.XPATH, "//*[text()='[Show Markdown]']")) > row and found
+    )
+    browser.execute_script("arguments[0].scrollIntoView(); arguments[0].click()", links[row])
+
+
+def test_table_3_is_on_its_page(browser: WebDriver, pages: Pages) -> None:
+    browser.get(f"{pages.dagster}/assets/table_3")
+    wait_for(browser, "Table 3 of the paper")
+    show_markdown(browser, 0)
+    text = wait_for(browser, r"Head CT\s+published\s+78\.0\s+77\.2\s+81\.3")
+    assert "not measured" in text
+
+
+def test_a_partition_shows_its_pictures(browser: WebDriver, pages: Pages) -> None:
+    browser.get(f"{pages.dagster}/assets/metrics?partition={quote(f'demo.weave|{TRAINING}')}&view=partitions")
+    wait_for(browser, "image_auroc_map_max")
+    show_markdown(browser, 0)
+    wait_for(browser, r"maps\.png")
+    widths = WebDriverWait(browser, PATIENCE).until(
+        lambda b: b.execute_script(
+            "return [...document.images].filter(i => i.src.startsWith('data:image/png')).map(i => i.naturalWidth)"
+        )
+    )
+    assert len(widths) == 3
+    assert min(widths) > 300
+
+
+def test_the_lineage_reads_from_data_to_paper(browser: WebDriver, pages: Pages) -> None:
+    browser.get(f"{pages.dagster}/asset-groups/")
+    text = wait_for(browser, r"data[\s\S]*evaluation[\s\S]*paper[\s\S]*training")
+    assert "rror loading" not in text
+
+
+def test_mlflow_shows_the_run_with_its_model(browser: WebDriver, pages: Pages, demo: Rkd) -> None:
+    run_id = mlflow_run_id(demo.store, "demo.weave", TRAINING)
+    browser.get(f"{pages.mlflow}/#/experiments/1/runs/{run_id}")
+    text = wait_for(browser, r"demo\.weave " + re.escape(TRAINING) + r"[\s\S]*image_auroc\.map_max")
+    for shown in ("recipe.loss", "kd_flat", "model", "image_auroc.map_max"):
+        assert shown in text
