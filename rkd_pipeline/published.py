@@ -12,7 +12,8 @@ PAPER = "Masciulli 2022"
 def published_rows() -> pd.DataFrame:
     """All published numbers as benchmark rows; percent become fractions.
 
-    ``verified`` is how a number was checked: ``read`` in the named source, ``read second-hand``, or ``recalled``.
+    ``verified`` is how a number was checked, beginning with ``read`` (in the named source, or second-hand) or
+    ``recalled`` (from the literature, not read again).
     """
     with files("rkd_pipeline").joinpath("published_results.csv").open("rb") as stream:
         table = pd.read_csv(stream, keep_default_na=False)

@@ -28,6 +28,7 @@ FLAGS = (
     "--disable-component-update --disable-sync --window-size=1500,1700"
 )
 PATIENCE = 60
+SCREENSHOTS = os.environ.get("RKD_SCREENSHOTS")  # a folder, to look at what the tests saw
 
 
 @dataclass(frozen=True)
@@ -89,9 +90,9 @@ def wait_for(browser: WebDriver, pattern: str) -> str:
         lambda b: (text := b.find_element(By.TAG_NAME, "body").text) and re.search(pattern, text) and text,
         f"the page never showed {pattern!r}",
     )
-    if folder := os.environ.get("RKD_SCREENSHOTS"):
+    if SCREENSHOTS:
         name = re.sub(r"\W+", "-", pattern)[:40].strip("-")
-        browser.save_screenshot(str(Path(folder) / f"{name}.png"))
+        browser.save_screenshot(str(Path(SCREENSHOTS) / f"{name}.png"))
     return str(found)
 
 

@@ -1,0 +1,104 @@
+import pandas as pd
+import pytest
+
+from rkd_pipeline.benchmark_columns import COLUMN_TYPES, COLUMNS
+from rkd_pipeline.metrics.intervals import nadeau_bengio
+from rkd_pipeline.published import published_rows
+from rkd_pipeline.tables import NOT_MEASURED, table_3, table_3_markdown
+
+
+def measured(
+    target: str, recipe: str, seed: int, value: float, *, epochs: int = 200, **more: object
+) -> dict[str, object]:
+    row = {
+        "target": target, "recipe": recipe, "teacher": "wide_resnet50_2", "epochs": epochs, "seed": seed,
+        "training": f"{recipe}-s{seed}", "short_schedule": epochs < 200, "metric": "image_auroc",
+        "score_rule": "map_max", "value": value, "ci_low": value - 0.1, "ci_high": value + 0.1,
+        "interval_method": "delong", "n_normal": 10, "n_anomalous": 155, "origin": "measured",
+    }  # fmt: skip
+    return row | more
+
+
+def benchmark(*rows: dict[str, object]) -> pd.DataFrame:
+    ours = pd.DataFrame(list(rows)).reindex(columns=list(COLUMNS)).astype(COLUMN_TYPES)
+    return pd.concat([ours, published_rows().astype(COLUMN_TYPES)], ignore_index=True)
+
+
+def cell(cells: pd.DataFrame, dataset: str, system: str) -> pd.Series:
+    [row] = [r for _, r in cells.iterrows() if (r["dataset"], r["system"]) == (dataset, system)]
+    return row
+
+
+def test_published_values_stand_where_the_paper_has_them() -> None:
+    cells = table_3(benchmark(), {})
+    assert cell(cells, "brain_mri", "Ours+L_MKD AS")["published"] == pytest.approx(0.930)
+    assert cell(cells, "retinal_oct", "Ours+L_KD AS")["published"] == pytest.approx(0.9024)
+    assert pd.isna(cell(cells, "retinal_oct", "Ours+ES")["published"])
+    assert cells["measured"].isna().all()
+    assert table_3_markdown(cells).count(NOT_MEASURED) == 18
+
+
+def test_seeds_are_averaged_with_the_corrected_interval() -> None:
+    values = [0.80, 0.85, 0.90]
+    rows = [measured("brain_mri", "rkd", s, v) for s, v in enumerate(values)]
+    cells = table_3(benchmark(*rows), {("brain_mri", f"rkd-s{s}"): 80 for s in range(3)})
+    ours = cell(cells, "brain_mri", "Ours")
+    expected = nadeau_bengio(values, 10 / 80)
+    assert expected is not None
+    assert (ours["measured"], ours["seeds"], ours["interval_method"]) == (pytest.approx(0.85), 3, "nadeau_bengio")
+    assert (ours["ci_low"], ours["ci_high"]) == pytest.approx((expected.low, expected.high))
+    assert "85.0 [" in table_3_markdown(cells)
+
+
+def test_one_seed_keeps_the_interval_of_its_test_pictures() -> None:
+    cells = table_3(benchmark(measured("head_ct", "rkd-mkd", 0, 0.7)), {("head_ct", "rkd-mkd-s0"): 90})
+    ours = cell(cells, "head_ct", "Ours+L_MKD")
+    assert (ours["interval_method"], ours["ci_low"], ours["ci_high"]) == (
+        "delong",
+        pytest.approx(0.6),
+        pytest.approx(0.8),
+    )
+
+
+def test_schedules_and_teachers_are_never_averaged_together() -> None:
+    rows = [
+        measured("head_ct", "rkd", 0, 0.7),
+        measured("head_ct", "rkd", 1, 0.5, epochs=10, training="rkd~10e-s1"),
+        measured("head_ct", "rkd", 2, 0.9, teacher="resnet18", training="rkd@resnet18-s2"),
+    ]
+    cells = table_3(benchmark(*rows), {("head_ct", str(r["training"])): 90 for r in rows})
+    ours = cells[(cells["dataset"] == "head_ct") & (cells["system"] == "Ours")]
+    found = {(r["teacher"], r["epochs"]): r["measured"] for r in ours.to_dict("records")}
+    assert found == {("wide_resnet50_2", 200): 0.7, ("wide_resnet50_2", 10): 0.5, ("resnet18", 200): 0.9}
+    text = table_3_markdown(cells)
+    assert "shorter than the recipes' 200 epochs" in text
+
+
+def test_each_column_reads_its_own_score() -> None:
+    rows = [
+        measured("brain_mri", "rkd", 0, 0.1),
+        measured("brain_mri", "rkd", 0, 0.2, score_rule="l_kd"),
+        measured("brain_mri", "rkd-mkd", 0, 0.3),
+        measured("brain_mri", "rkd-mkd", 0, 0.4, score_rule="l_mkd"),
+        measured("brain_mri", "rkd-es", 0, 0.5),
+        measured("brain_mri", "rkd-official", 0, 0.6),
+    ]
+    cells = table_3(benchmark(*rows), {("brain_mri", str(r["training"])): 80 for r in rows})
+    of = cells[cells["dataset"] == "brain_mri"].set_index("system")["measured"]
+    assert of.drop("MKD").to_dict() == {
+        "Ours": 0.1, "Ours+ES": 0.5, "Ours+L_KD AS": 0.2, "Ours+L_MKD": 0.3, "Ours+L_MKD AS": 0.4,
+    }  # fmt: skip
+
+
+def test_early_stopping_that_could_not_act_is_said() -> None:
+    rows = [measured("head_ct", "rkd-es", 0, 0.7, epochs=10, training="rkd-es~10e-s0")]
+    text = table_3_markdown(table_3(benchmark(*rows), {("head_ct", "rkd-es~10e-s0"): 68}))
+    assert "10 epochs are too few for early stopping to act (patience 15)" in text
+
+
+def test_published_rows_fit_the_table_and_say_where_they_are_from() -> None:
+    rows = published_rows()
+    assert list(rows.columns) == list(COLUMNS)
+    assert rows["value"].between(0, 1).all()
+    assert (rows["source"].str.len() > 5).all()
+    assert rows["verified"].str.match("read|recalled").all()
