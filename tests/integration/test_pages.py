@@ -1,5 +1,6 @@
 """The pages that people open, in Debian's chromium: what the command line made is there to see."""
 
+import json
 import os
 import re
 import shutil
@@ -18,6 +19,7 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.remote.webdriver import WebDriver
 from selenium.webdriver.support.ui import WebDriverWait
 
+from rkd_pipeline.flow import METRICS
 from rkd_pipeline.stages.tables import mlflow_run_id
 from tests.conftest import need
 from tests.integration.conftest import TRAINING, Rkd
@@ -28,6 +30,7 @@ FLAGS = (
     "--disable-component-update --disable-sync --window-size=1500,1700"
 )
 PATIENCE = 60
+LOCATION = "rkd_pipeline.definitions"  # the code location's name, as `rkd ui` starts it
 SCREENSHOTS = os.environ.get("RKD_SCREENSHOTS")  # a folder, to look at what the tests saw
 
 
@@ -138,3 +141,52 @@ def test_mlflow_shows_the_run_with_its_model(browser: WebDriver, pages: Pages, d
     text = wait_for(browser, r"demo\.weave " + re.escape(TRAINING) + r"[\s\S]*image_auroc\.map_max")
     for shown in ("recipe.loss", "kd_flat", "model", "image_auroc.map_max"):
         assert shown in text
+
+
+def graphql(pages: Pages, query: str, **variables: object) -> dict[str, object]:
+    body = json.dumps({"query": query, "variables": variables}).encode()
+    request = urllib.request.Request(f"{pages.dagster}/graphql", body, {"Content-Type": "application/json"})
+    with urllib.request.urlopen(request, timeout=60) as reply:
+        answer = json.load(reply)
+    assert "errors" not in answer, answer["errors"]
+    [result] = answer["data"].values()
+    return dict(result)
+
+
+def test_a_key_added_in_the_ui_is_trained_by_the_daemon(pages: Pages, demo: Rkd) -> None:
+    """What the launch dialogue sends: a new training key, then a run of its partition by the daemon."""
+    key = "rkd@resnet18.random~1e-s3"
+    place = {"repositoryName": "__repository__", "repositoryLocationName": LOCATION}
+    added = graphql(
+        pages,
+        """mutation($place: RepositorySelector!, $key: String!) { addDynamicPartition(repositorySelector: $place,
+           partitionsDefName: "training", partitionKey: $key) { __typename } }""",
+        place=place,
+        key=key,
+    )
+    assert added["__typename"] == "AddDynamicPartitionSuccess"
+    tags = {"dagster/partition": f"demo.weave|{key}", "dagster/partition/target": "demo.weave"}
+    tags["dagster/partition/training"] = key
+    launched = graphql(
+        pages,
+        """mutation($params: ExecutionParams!) { launchPipelineExecution(executionParams: $params) {
+           __typename ... on LaunchRunSuccess { run { runId } } } }""",
+        params={
+            "selector": place | {"pipelineName": "train_and_evaluate"},
+            "mode": "default",
+            "runConfigData": {},
+            "executionMetadata": {"tags": [{"key": k, "value": v} for k, v in tags.items()]},
+        },
+    )
+    assert launched["__typename"] == "LaunchRunSuccess", launched
+    run_id = launched["run"]["runId"]  # type: ignore[index]
+    status = ""
+    deadline = time.monotonic() + 240
+    while status not in ("SUCCESS", "FAILURE", "CANCELED"):
+        assert time.monotonic() < deadline, f"the run is still {status}"
+        time.sleep(1)
+        status = str(
+            graphql(pages, "query($id: ID!) { runOrError(runId: $id) { ... on Run { status } } }", id=run_id)["status"]
+        )
+    assert status == "SUCCESS"
+    assert demo.store.require(METRICS, "demo.weave", key).facts["image_auroc"]
