@@ -1,0 +1,23 @@
+import pytest
+
+from rkd_pipeline.errors import UnknownName
+from rkd_pipeline.plan import Cell, cross
+from rkd_pipeline.teachers import TeacherName
+
+
+def test_seeds_come_outermost_so_that_an_early_stop_leaves_whole_comparisons() -> None:
+    cells = cross(["brain_mri", "head_ct"], ["rkd", "rkd-es"], [0, 2])
+    assert [(c.target, c.training) for c in cells] == [
+        ("brain_mri", "rkd-s0"), ("brain_mri", "rkd-es-s0"), ("head_ct", "rkd-s0"), ("head_ct", "rkd-es-s0"),
+        ("brain_mri", "rkd-s2"), ("brain_mri", "rkd-es-s2"), ("head_ct", "rkd-s2"), ("head_ct", "rkd-es-s2"),
+    ]  # fmt: skip
+
+
+def test_teacher_and_schedule_become_part_of_the_key() -> None:
+    [cell] = cross(["head_ct"], ["rkd"], [1], teacher=TeacherName("resnet18", "4c740094"), epochs=40)
+    assert cell == Cell("head_ct", "rkd@resnet18.4c740094~40e-s1")
+
+
+def test_an_unknown_recipe_is_refused() -> None:
+    with pytest.raises(UnknownName, match="unknown recipe"):
+        cross(["head_ct"], ["nope"], [0])
