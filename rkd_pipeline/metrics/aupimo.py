@@ -56,19 +56,16 @@ def aupimo_per_image(
     grid = Grid.spanning(*everything.extremes(), found.scores.dtype, BITS)
     order = np.argsort(-found.scores)
     above, at_or_above = outranking(pixels, grid, found.scores[order], bounds[1] * pixels.n)
-    area = _area(above / pixels.n, at_or_above / pixels.n, *bounds)
+    area = area_of(above / pixels.n, at_or_above / pixels.n, *bounds)
     image = found.region_image[found.region]
     kept = np.bincount(image[order[: len(above)]], area, minlength=found.n_maps)
     pictures = np.unique(found.region_image)
     return kept[pictures] / np.bincount(image, minlength=found.n_maps)[pictures]
 
 
-def _area(first: np.ndarray, last: np.ndarray, low: float, high: float) -> np.ndarray:
-    """What a pixel adds that enters, in a line, while the rate goes from ``first`` < ``high`` to ``last``."""
+def area_of(first: np.ndarray, last: np.ndarray, low: float, high: float) -> np.ndarray:
+    """What a pixel adds that enters, in a line, while the rate goes from ``first`` to ``last``; any shape."""
     begin, end = np.clip(first, low, high), np.clip(last, low, high)
-    full = np.log(high / end)
-    rising = np.zeros(len(first))
-    slope = last > first
-    a, b = first[slope], last[slope]
-    rising[slope] = (end[slope] - begin[slope] - a * np.log(end[slope] / begin[slope])) / (b - a)
-    return (full + rising) / np.log(high / low)
+    width = np.where(last > first, last - first, 1)  # no line, nothing to divide: begin equals end
+    rising = (end - begin - first * np.log(end / begin)) / width
+    return (np.log(high / end) + rising) / np.log(high / low)

@@ -78,7 +78,7 @@ class Pixels(Protocol):
         """Number of pixels in every bin of the last step, int64."""
 
     def sorted_within(self, steps: Steps, marked: np.ndarray, n: int) -> np.ndarray:
-        """The scores of the ``n`` pixels in bins of the last step that are ``marked``, in ascending order."""
+        """The keys of the ``n`` pixels in bins of the last step that are ``marked``, in ascending order."""
 
 
 def pixels_of(maps: Array, images: np.ndarray | None = None) -> Pixels:
@@ -103,22 +103,21 @@ def keys_of(scores: np.ndarray, signed: bool) -> np.ndarray:
 
 def bins_of(scores: np.ndarray, steps: Steps) -> np.ndarray:
     """The bin of every score in the last step; all of them lie in bins that were divided."""
-    return _located(scores, steps)[1]
+    return _located(keys_of(scores, steps[0].signed), steps)[1]
 
 
-def _located(scores: np.ndarray, steps: Steps) -> tuple[np.ndarray, np.ndarray]:
-    """Those scores that lie in divided bins, and their bins in the last step (intp)."""
+def _located(keys: np.ndarray, steps: Steps) -> tuple[np.ndarray, np.ndarray]:
+    """Those keys that lie in divided bins, and their bins in the last step (intp)."""
     grid, *divisions = steps
-    keys = keys_of(scores, grid.signed)
     bins = np.right_shift(keys, keys.dtype.type(grid.shift), dtype=np.intp)
     bins -= grid.base
     for division in divisions:
         place = division.place.take(bins, mode="wrap")  # wrap: a bin is in range, and this checks fastest
         inside = place >= 0
-        scores, keys, place = scores.compress(inside), keys.compress(inside), place.compress(inside)
+        keys, place = keys.compress(inside), place.compress(inside)
         bins = place.astype(np.intp) << division.bits
         bins |= (keys >> keys.dtype.type(division.shift)) & keys.dtype.type((1 << division.bits) - 1)
-    return scores, bins
+    return keys, bins
 
 
 class ArrayPixels:
@@ -130,7 +129,8 @@ class ArrayPixels:
         self._area = maps[0].size if len(maps) else 0
         self.dtype, self.n = score_dtype(maps), self._count * self._area
 
-    def _blocks(self) -> Iterator[np.ndarray]:
+    def blocks(self) -> Iterator[np.ndarray]:
+        """The pixels, some 2^18 at a time, as ``dtype``."""
         together = max(1, BLOCK // max(1, self._area))
         for first in range(0, self._count, together):
             chosen = slice(first, first + together)
@@ -142,7 +142,7 @@ class ArrayPixels:
     def extremes(self) -> tuple[float, float]:
         """See ``Pixels``."""
         low, high = np.inf, -np.inf
-        for block in self._blocks():
+        for block in self.blocks():
             low, high = min(low, block.min()), max(high, block.max())
             if not (np.isfinite(block.min()) and np.isfinite(block.max())):
                 raise ValueError(_where_not_finite(self._maps, self._images))
@@ -151,16 +151,16 @@ class ArrayPixels:
     def counts(self, steps: Steps) -> np.ndarray:
         """See ``Pixels``."""
         counts = np.zeros(steps[-1].bins, np.int64)
-        for block in self._blocks():
-            np.add.at(counts, _located(block, steps)[1], 1)
+        for block in self.blocks():
+            np.add.at(counts, bins_of(block, steps), 1)
         return counts
 
     def sorted_within(self, steps: Steps, marked: np.ndarray, n: int) -> np.ndarray:
         """See ``Pixels``."""
-        found, at = np.empty(n, self.dtype), 0
-        for block in self._blocks():
-            scores, bins = _located(block, steps)
-            kept = scores.compress(marked.take(bins, mode="wrap"))
+        found, at = np.empty(n, f"i{self.dtype.itemsize}"), 0
+        for block in self.blocks():
+            keys, bins = _located(keys_of(block, steps[0].signed), steps)
+            kept = keys.compress(marked.take(bins, mode="wrap"))
             found[at : at + len(kept)] = kept
             at += len(kept)
         found.sort()
@@ -180,7 +180,8 @@ class TensorPixels:
         self.dtype, self.n = score_dtype(maps), self._count * self._area
         self._float = torch.float32 if self.dtype.itemsize == 4 else torch.float64
 
-    def _blocks(self) -> Iterator["torch.Tensor"]:
+    def blocks(self) -> Iterator["torch.Tensor"]:
+        """The pixels, some 2^24 at a time, as floats of ``dtype``'s width."""
         together = max(1, DEVICE_BLOCK // max(1, self._area))
         for first in range(0, self._count, together):
             chosen = slice(first, first + together)
@@ -190,7 +191,7 @@ class TensorPixels:
     def extremes(self) -> tuple[float, float]:
         """See ``Pixels``."""
         low, high = np.inf, -np.inf
-        for block in self._blocks():
+        for block in self.blocks():
             least, most = block.min().item(), block.max().item()
             if not (np.isfinite(least) and np.isfinite(most)):
                 raise ValueError(_where_not_finite(self._maps, self._images))
@@ -208,14 +209,14 @@ class TensorPixels:
         for division in divisions:
             place = torch.from_numpy(division.place).to(bins.device)[bins]
             inside = place >= 0
-            scores, keys, place = scores[inside], keys[inside], place[inside]
+            keys, place = keys[inside], place[inside]
             bins = (place.long() << division.bits) | ((keys >> division.shift) & ((1 << division.bits) - 1))
-        return scores, bins
+        return keys, bins
 
     def counts(self, steps: Steps) -> np.ndarray:
         """See ``Pixels``."""
         total = self._torch.zeros(steps[-1].bins, dtype=self._torch.int64, device=self._maps.device)
-        for block in self._blocks():
+        for block in self.blocks():
             total += self._torch.bincount(self._located(block, steps)[1], minlength=steps[-1].bins)
         return total.cpu().numpy()
 
@@ -223,9 +224,9 @@ class TensorPixels:
         """See ``Pixels``."""
         flags = self._torch.from_numpy(marked).to(self._maps.device)
         found = []
-        for block in self._blocks():
-            scores, bins = self._located(block, steps)
-            found.append(scores[flags[bins]])
+        for block in self.blocks():
+            keys, bins = self._located(block, steps)
+            found.append(keys[flags[bins]])
         return self._torch.sort(self._torch.cat(found)).values.cpu().numpy()
 
 

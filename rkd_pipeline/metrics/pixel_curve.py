@@ -17,13 +17,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from rkd_pipeline.metrics.arrays import Array
-from rkd_pipeline.metrics.pixel_blocks import Division, Grid, Pixels, Steps, bins_of, pixels_of
+from rkd_pipeline.metrics.pixel_blocks import Division, Grid, Pixels, Steps, bins_of, keys_of, pixels_of
 from rkd_pipeline.metrics.regions import AnomalousPixels, Undefined, anomalous_pixels
 
 PIXELS_PER_BIN = 5  # fewer: the bins outgrow the cache; more: too many pixels share a bin with an anomalous one
 MIN_BITS, MAX_BITS = 16, 22  # of the bins; 2^22 counts of 8 bytes are 32 MiB
-DIVISION_BITS = 23
-SORTED_SHARE = 0.25  # of all pixels: where more share bins with anomalous ones, dividing bins is faster than sorting
+DIVISION_BITS = 25  # of all new bins together: 256 MiB of counts
+SORTED_SHARE = 0.15  # of all pixels: where more share bins with anomalous ones, dividing bins is faster than sorting
+SORTED_ANYWAY = 1 << 20  # pixels: so few are sorted in no time
 
 
 @dataclass(frozen=True)
@@ -119,7 +120,7 @@ def outranking(
     counts = pixels.counts(steps)
     at = bins_of(scores, steps)
     # Pixels in higher bins are certain to lie above. Where they alone reach the limit, the score is left out.
-    certain = _from_top(counts)[at]
+    certain = _in_higher_bins(counts, at)
     if own is not None:
         certain -= higher_and_equal(at)[0]
     kept = int(np.searchsorted(certain, limit))
@@ -128,11 +129,12 @@ def outranking(
     while steps[-1].shift > 0 and len(scores):
         marked = np.zeros(len(counts), bool)
         marked[at] = True
-        above += _from_top(np.where(marked, 0, counts))[at]
         n = int(counts[marked].sum())
-        if n <= SORTED_SHARE * pixels.n:
+        counts[marked] = 0
+        above += _in_higher_bins(counts, at)
+        if n <= max(SORTED_ANYWAY, SORTED_SHARE * pixels.n):
             near = pixels.sorted_within(steps, marked, n)
-            ascending = scores[::-1].copy()
+            ascending = keys_of(scores[::-1].copy(), grid.signed)
             to = np.searchsorted(near, ascending, "right")[::-1]
             above += n - to
             equal = to - np.searchsorted(near, ascending, "left")[::-1]
@@ -141,7 +143,7 @@ def outranking(
         counts = pixels.counts(steps)
         at = bins_of(scores, steps)
     else:  # a bin holds one score only
-        above += _from_top(counts)[at]
+        above += _in_higher_bins(counts, at)
         equal = counts[at]
     at_or_above = above + equal
     if own is not None:
@@ -157,7 +159,7 @@ def _division(step: Grid | Division, marked: np.ndarray) -> Division:
     return Division(place, bits, step.shift - bits, n << bits)
 
 
-def _from_top(counts: np.ndarray) -> np.ndarray:
-    """For each bin, how many pixels the higher bins hold together."""
+def _in_higher_bins(counts: np.ndarray, at: np.ndarray) -> np.ndarray:
+    """For each of the bins ``at``, how many pixels the higher bins hold together."""
     up_to = np.cumsum(counts)
-    return up_to[-1] - up_to
+    return up_to[-1] - up_to[at]

@@ -124,7 +124,7 @@ def rd4ad_loop(one: np.ndarray, mask: np.ndarray) -> float:
 @contextmanager
 def small_machinery(bits: int, share: float, division: int, block: int) -> Iterator[None]:
     """The same algorithm with few bins and small blocks, so that few pixels go through all of it."""
-    curve = {"MIN_BITS": bits, "MAX_BITS": bits, "SORTED_SHARE": share, "DIVISION_BITS": division}
+    curve = {"MIN_BITS": bits, "MAX_BITS": bits, "SORTED_SHARE": share, "SORTED_ANYWAY": 0, "DIVISION_BITS": division}
     with patch.multiple(pixel_curve, **curve), patch.multiple(pixel_blocks, BLOCK=block):
         yield
 
