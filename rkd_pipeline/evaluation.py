@@ -1,35 +1,18 @@
 """Every metric of one trained model, from its stored scores and maps: no metric needs a training."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 
+from rkd_pipeline.measurement import LAST_EPOCH, NO_VALIDATION, ORACLE, TOO_FEW, VALIDATION, Measurement
 from rkd_pipeline.metrics.image_ap import image_ap
 from rkd_pipeline.metrics.image_auroc import image_auroc, image_auroc_interval
 from rkd_pipeline.metrics.image_f1_max import image_f1_max
-from rkd_pipeline.metrics.intervals import Interval, wilson
-from rkd_pipeline.metrics.pixel_auroc import pixel_auroc
-from rkd_pipeline.metrics.threshold import FALSE_POSITIVE_RATE, validation_threshold
+from rkd_pipeline.metrics.intervals import wilson
+from rkd_pipeline.metrics.threshold import validation_threshold
+from rkd_pipeline.pixel_evaluation import measure_pixels
 from rkd_pipeline.score_rules import SCORE_RULES
-
-LAST_EPOCH = "last epoch"
-VALIDATION = "validation normals"
-ORACLE = "oracle"
-NO_VALIDATION = "none: the recipe trains on all normals, so no held-out ones can set a threshold"
-TOO_FEW = f"none: too few validation normals to promise a false-positive rate of {FALSE_POSITIVE_RATE:.0%}"
-
-
-@dataclass(frozen=True)
-class Measurement:
-    """One number: which metric of which score, chosen on what, and its interval where there is one."""
-
-    metric: str
-    score_rule: str
-    protocol: str
-    value: float | None
-    interval: Interval | None = None
 
 
 def measure(scores: pd.DataFrame, maps: np.ndarray, masks: np.ndarray | None, *, early_stopping: bool) -> pd.DataFrame:
@@ -58,9 +41,17 @@ def measure(scores: pd.DataFrame, maps: np.ndarray, masks: np.ndarray | None, *,
             *_at_threshold(rule, validation[rule].to_numpy(), anomalous, values),
         ]
     if masks is not None:
-        found.append(Measurement("pixel_auroc", "map", trained, pixel_auroc(maps[in_test], masks[in_test])))
+        of_test, of_validation = _where(in_test), _where(~in_test)
+        found += measure_pixels(maps[of_test], masks[of_test], maps[of_validation], trained)
     rows = pd.DataFrame([_row(m) for m in found])
     return rows.assign(n_normal=int((~test["anomalous"]).sum()), n_anomalous=int(test["anomalous"].sum()))
+
+
+def _where(flags: np.ndarray) -> slice | np.ndarray:
+    """An index of the flagged rows: a slice, which copies nothing, where they lie together."""
+    rows = np.flatnonzero(flags)
+    together = len(rows) > 0 and rows[-1] - rows[0] + 1 == len(rows)
+    return slice(int(rows[0]), int(rows[-1]) + 1) if together else flags
 
 
 def _at_threshold(

@@ -26,7 +26,7 @@ PREPARED_IMAGES = Stage("prepared_images", 1)
 TEACHERS = Stage("teachers", 1)
 TRAINED_MODEL = Stage("trained_model", 1)
 ANOMALY_SCORES = Stage("anomaly_scores", 1)
-METRICS = Stage("metrics", 1)
+METRICS = Stage("metrics", 2)
 BENCHMARK = Stage("benchmark", 1)
 TABLE_3 = Stage("table_3", 1)
 

@@ -25,3 +25,25 @@ def validation_threshold(normal_scores: np.ndarray, false_positive_rate: float =
     """
     k = math.ceil((len(normal_scores) + 1) * (1 - false_positive_rate))
     return None if k > len(normal_scores) else float(np.sort(normal_scores)[k - 1])
+
+
+def pixel_threshold(normal_maps: np.ndarray, false_positive_rate: float = FALSE_POSITIVE_RATE) -> float | None:
+    """The score above which a pixel is called anomalous, from maps of held-out normal pictures ``(N, H, W)``.
+
+    Pixels of a picture depend on each other, so the promise is about pictures (conformal risk control, Angelopoulos et
+    al. 2024): the share of pixels above the threshold, in a new normal picture of the same kind, is at most ``rate``
+    on average over pictures and validation sets. It is the lowest score with a mean share over the N pictures of at
+    most ``(rate (N + 1) - 1) / N``.
+
+    Returns:
+        None where N is too small to promise that rate (N < 19 for 5%).
+
+    >>> pixel_threshold(np.arange(400.0).reshape(100, 2, 2))
+    383.0
+    """
+    n, pixels = len(normal_maps), normal_maps[0].size if len(normal_maps) else 0
+    allowed = pixels * (false_positive_rate * (n + 1) - 1)
+    if n == 0 or allowed < -1e-9:
+        return None
+    k = n * pixels - 1 - math.floor(allowed + 1e-9)
+    return float(np.partition(normal_maps, k, axis=None)[k])

@@ -6,7 +6,8 @@ from hypothesis.extra.numpy import arrays
 from scipy.stats import norm
 from sklearn.metrics import f1_score, roc_auc_score
 
-from rkd_pipeline.evaluation import NO_VALIDATION, ORACLE, TOO_FEW, measure
+from rkd_pipeline.evaluation import measure
+from rkd_pipeline.measurement import NO_VALIDATION, ORACLE, TOO_FEW
 from rkd_pipeline.metrics.image_ap import image_ap
 from rkd_pipeline.metrics.image_auroc import image_auroc, image_auroc_interval
 from rkd_pipeline.metrics.image_f1_max import image_f1_max
