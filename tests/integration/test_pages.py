@@ -29,7 +29,8 @@ FLAGS = (
     "--headless=new --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
     "--disable-component-update --disable-sync --window-size=1500,1700"
 )
-PATIENCE = 60
+PATIENCE = 60  # seconds, for a page
+START = 240  # seconds, for the servers: far more than they need on a free machine
 LOCATION = "rkd_pipeline.definitions"  # the code location's name, as `rkd ui` starts it
 SCREENSHOTS = os.environ.get("RKD_SCREENSHOTS")  # a folder, to look at what the tests saw
 
@@ -59,15 +60,17 @@ def pages(demo: Rkd) -> Iterator[Pages]:
     ports = [free_port(), free_port()]
     process = demo.start("ui", "--port", str(ports[0]), "--mlflow-port", str(ports[1]))
     dagster, mlflow = (f"http://127.0.0.1:{port}" for port in ports)
-    for address in (f"{dagster}/server_info", f"{mlflow}/health"):
-        deadline = time.monotonic() + 120
-        while not answers(address):
-            assert process.poll() is None, "rkd ui ended by itself"
-            assert time.monotonic() < deadline, f"{address} did not answer"
-            time.sleep(0.5)
-    yield Pages(dagster, mlflow)
-    process.send_signal(signal.SIGTERM)
-    process.wait(timeout=60)
+    try:
+        for address in (f"{dagster}/server_info", f"{mlflow}/health"):
+            deadline = time.monotonic() + START
+            while not answers(address):
+                assert process.poll() is None, "rkd ui ended by itself"
+                assert time.monotonic() < deadline, f"{address} did not answer"
+                time.sleep(0.5)
+        yield Pages(dagster, mlflow)
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.wait(timeout=60)
     for port in ports:  # ending the command ends both servers
         with socket.socket() as probe:
             assert probe.connect_ex(("127.0.0.1", port)) != 0
