@@ -16,9 +16,9 @@ from typing import Any
 import dagster as dg
 
 from rkd_pipeline import __version__
-from rkd_pipeline.files import text_sha256, write_atomically
+from rkd_pipeline.files import link_or_copy, text_sha256, write_atomically
 from rkd_pipeline.flow import METRICS, SPLIT, TRAINED_MODEL
-from rkd_pipeline.scorer import CARD, STUDENT, TEACHER, export_scorer, link_or_copy
+from rkd_pipeline.scorer import CARD, STUDENT, TEACHER, export_scorer
 from rkd_pipeline.stages.data import read_verified_split
 from rkd_pipeline.stages.evaluation import FIGURES, read_metrics, value_of
 from rkd_pipeline.stages.tables import tracking_file

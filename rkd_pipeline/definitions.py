@@ -2,8 +2,8 @@
 
 import dagster as dg
 
-from assets import data, evaluation, tables, tracking, training
-from assets.partitions import dataset_partitions, grid, target_partitions
+from assets import data, evaluation, tables, tracking, training, upkeep
+from assets.partitions import grid, target_partitions
 from resources.compute import ComputeResource
 from resources.storage import DataResource, StoreResource
 from resources.tracking import MlflowTracking
@@ -14,6 +14,7 @@ ASSETS = [
     data.images,
     data.split_asset,
     data.prepared_images,
+    data.dataset_card,
     training.teachers,
     training.trained_model,
     evaluation.anomaly_scores,
@@ -23,19 +24,13 @@ ASSETS = [
     tables.table_3,
 ]
 
-# A job holds assets of one partitioning: Dagster cannot run a dataset, a target and a grid cell in one run.
+# A job holds assets of one partitioning: Dagster cannot run a target and a grid cell in one run.
 JOBS = [
     dg.define_asset_job(
-        "find_dataset",
-        [data.dataset_source],
-        partitions_def=dataset_partitions,
-        description="Find (or, for the demo, generate) one dataset.",
-    ),
-    dg.define_asset_job(
         "prepare_target",
-        [data.images, data.split_asset, data.prepared_images],
+        [data.dataset_source, data.images, data.split_asset, data.prepared_images, data.dataset_card],
         partitions_def=target_partitions,
-        description="Index, split and decode the pictures of one target.",
+        description="Find or fetch the pictures of one target; decode, index, split and describe them.",
     ),
     dg.define_asset_job("list_teachers", [training.teachers], description="Read the registry of weights files."),
     dg.define_asset_job(
@@ -57,9 +52,10 @@ def build_defs(settings: Settings) -> dg.Definitions:
     return dg.Definitions(
         assets=ASSETS,
         jobs=JOBS,
+        sensors=[upkeep.targets_in_step],
         resources={
             "store": StoreResource(root=str(settings.store.resolve())),
-            "data_folder": DataResource(root=str(settings.data.resolve())),
+            "data_folder": DataResource.of(settings),
             "compute": ComputeResource(
                 device=settings.device,
                 precision=settings.precision,

@@ -5,7 +5,6 @@ Holds student and teacher as safetensors and ``scorer.json``; this is what MLflo
 
 import json
 import os
-import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ from safetensors.torch import load_file, save_file
 
 from rkd_pipeline.compute import place
 from rkd_pipeline.datasets.pictures import read_rgb, resized
+from rkd_pipeline.files import link_or_copy
 from rkd_pipeline.models.architectures import architecture
 from rkd_pipeline.models.reverse_distillation import ReverseDistillation
 from rkd_pipeline.models.teacher import Teacher
@@ -51,14 +51,6 @@ def export_scorer(store: Store, model: Result, threshold: float | None, folder: 
     link_or_copy(kept, folder / TEACHER)
     card = ScorerCard(read_model_card(model), threshold)
     (folder / CARD).write_text(json.dumps(asdict(card), indent=1), encoding="utf-8")
-
-
-def link_or_copy(source: Path, destination: Path) -> None:
-    """The same file under a second name, or a copy where the two are on different file systems."""
-    try:
-        os.link(source, destination)
-    except OSError:
-        shutil.copyfile(source, destination)
 
 
 class Scorer:

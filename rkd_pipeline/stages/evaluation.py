@@ -6,7 +6,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from rkd_pipeline.catalog import target
 from rkd_pipeline.compute import Compute
 from rkd_pipeline.datasets.split import part_of
 from rkd_pipeline.evaluation import measure
@@ -23,7 +22,7 @@ FIGURES = ("maps.png", "scores.png", "losses.png")
 
 def score_images(store: Store, target_name: str, training: str, compute: Compute) -> Result:
     """``anomaly_scores``: maps and image scores of the test pictures, and of the validation normals where held out."""
-    wanted, key = target(target_name), TrainingKey.parse(training)
+    wanted, key = store.targets.target(target_name), TrainingKey.parse(training)
     model = store.require(TRAINED_MODEL, target_name, training)
     split_result = store.require(SPLIT, target_name)
     prepared, images = open_prepared(store, wanted, key.recipe.side)
@@ -62,14 +61,14 @@ def read_scores(scores: Result) -> tuple[pd.DataFrame, np.ndarray]:
 
 def evaluate(store: Store, target_name: str, training: str) -> Result:
     """``metrics``: every metric with its interval, and the pictures that people look at."""
-    wanted, key = target(target_name), TrainingKey.parse(training)
+    wanted, key = store.targets.target(target_name), TrainingKey.parse(training)
     model = store.require(TRAINED_MODEL, target_name, training)
     scores_result = store.require(ANOMALY_SCORES, target_name, training)
     prepared, images = open_prepared(store, wanted, key.recipe.side)
 
     def write(folder: Path) -> dict[str, Any]:
         scores, maps = read_scores(scores_result)
-        masks = images.masks(list(scores["image_id"])) if wanted.has_masks else None
+        masks = images.masks(list(scores["image_id"])) if images.has_masks else None
         metrics = measure(scores, maps, masks, early_stopping=key.recipe.early_stopping is not None)
         metrics.to_parquet(folder / "metrics.parquet", index=False)
 

@@ -9,7 +9,6 @@ import pandas as pd
 import torch
 from safetensors.torch import load_file, save_file
 
-from rkd_pipeline.catalog import target
 from rkd_pipeline.compute import Compute, place
 from rkd_pipeline.datasets.split import part_of
 from rkd_pipeline.errors import StoreError
@@ -75,7 +74,7 @@ def train_model(
 
     Raises ``BadKey``, ``DataError``, ``TeacherError`` or ``StoreError``, each saying what to do.
     """
-    wanted, key = target(target_name), TrainingKey.parse(training)
+    wanted, key = store.targets.target(target_name), TrainingKey.parse(training)
     recipe = key.recipe
     split_result = store.require(SPLIT, target_name)
     rows = read_verified_split(split_result)
