@@ -1,50 +1,59 @@
-"""Data: where a dataset lies, its index, its split, its prepared pictures."""
+"""Data: where a target's files lie, their index, their split, the prepared pictures, and the dataset card."""
 
 import dagster as dg
 
-from assets.partitions import dataset_partitions, target_partitions, targets_of_dataset
-from assets.reporting import asset_options, column_schema, materialised, table, user_errors
+from assets.partitions import target_partitions
+from assets.reporting import asset_options, column_schema, materialised, pictures, table, user_errors
 from resources.storage import DataResource, StoreResource
-from rkd_pipeline.catalog import dataset, target
 from rkd_pipeline.datasets import index, split
-from rkd_pipeline.flow import DATASET_SOURCE, IMAGES, PREPARED_IMAGES, SPLIT
+from rkd_pipeline.flow import DATASET_CARD, DATASET_SOURCE, IMAGES, PREPARED_IMAGES, SPLIT
 from rkd_pipeline.recipes import RECIPES
-from rkd_pipeline.stages import data
+from rkd_pipeline.stages import cards, data
 
 GROUP = "data"
 
 
-@dg.asset(**asset_options(DATASET_SOURCE, GROUP, "file"), partitions_def=dataset_partitions)
+@dg.asset(**asset_options(DATASET_SOURCE, GROUP, "file"), partitions_def=target_partitions)
 def dataset_source(
     context: dg.AssetExecutionContext, store: StoreResource, data_folder: DataResource
 ) -> dg.MaterializeResult:
-    """Where a dataset's files are (under ``RKD_DATA``, used in place; the demo is generated), with a listing."""
-    described = dataset(context.partition_key)
+    """Where a target's files are, with a listing.
+
+    Under ``RKD_DATA``, used in place; else unpacked from a local archive in ``RKD_ARCHIVES``; else downloaded, where
+    ``RKD_DOWNLOAD`` allows it. The demo is generated.
+    """
     with user_errors():
-        result = data.find_source(store.open(), data_folder.folder(), described.name)
+        opened = store.open()
+        described = opened.targets.dataset_of(context.partition_key)
+        fetching = data_folder.fetching(context.log.info)
+        result = data.find_source(opened, data_folder.folder(), context.partition_key, fetching=fetching)
     about = {k: getattr(described, k) for k in ("title", "source", "licence", "citation", "layout")}
-    return materialised(result, {"files_in": dg.MetadataValue.path(str(data.source_folder(result)))} | about)
+    origin = {"origin": str(result.facts["origin"])} if "origin" in result.facts else {}
+    return materialised(result, {"files_in": dg.MetadataValue.path(str(data.source_folder(result)))} | about | origin)
 
 
 @dg.asset(
     **asset_options(IMAGES, GROUP, "parquet"),
     partitions_def=target_partitions,
-    deps=[dg.AssetDep(dataset_source, partition_mapping=targets_of_dataset)],
+    deps=[dataset_source],
     metadata=column_schema(index.COLUMNS),
 )
-def images(context: dg.AssetExecutionContext, store: StoreResource) -> dg.MaterializeResult:
-    """The index of a target: every picture decoded once, with label, size, mode and hashes of file and pixels."""
+def images(context: dg.AssetExecutionContext, store: StoreResource, data_folder: DataResource) -> dg.MaterializeResult:
+    """The index of a target: every picture decoded once, with label, size, mode, hashes and statistics."""
     with user_errors():
-        result = data.index_images(store.open(), context.partition_key)
+        opened = store.open()
+        result = data.index_images(opened, context.partition_key, skip_bad=data_folder.skip_bad)
+    for warning in result.facts["warnings"]:
+        context.log.warning(warning)
     rows = data.read_index(result)
     copies = rows[rows.duplicated("pixel_sha256", keep=False)].sort_values(["pixel_sha256", "image_id"])
     return materialised(
         result,
         {
             **{k: str(v) for k, v in result.facts.items()},
-            "kind": target(context.partition_key).kind,
+            "kind": opened.targets.target(context.partition_key).kind,
             "pictures_with_copies": len(copies),
-            "first_rows": table(rows.head(8).drop(columns=["file_sha256", "pixel_sha256"])),
+            "first_rows": table(rows.head(8).drop(columns=["file_sha256", "pixel_sha256", "phash"])),
             "dagster/row_count": len(rows),
         },
     )
@@ -62,7 +71,8 @@ def images(context: dg.AssetExecutionContext, store: StoreResource) -> dg.Materi
 def split_asset(context: dg.AssetExecutionContext, store: StoreResource) -> dg.MaterializeResult:
     """Which picture trains, validates, tests or is set aside, for every repeat.
 
-    The paper's rule: 10 normal pictures and all anomalous ones test. A defect raises here and writes nothing, and
+    The publisher's split where there is one; the paper's rule (10 normal pictures and all anomalous ones test) for the
+    medical datasets; five folds by content hash for the user's own. A defect raises here and writes nothing, and
     ``trained_model`` reads no split without this verified record; the check makes the record visible.
     """
     with user_errors():
@@ -70,7 +80,9 @@ def split_asset(context: dg.AssetExecutionContext, store: StoreResource) -> dg.M
         result = data.split_images(opened, context.partition_key)
         rows = data.read_verified_split(result)
         found = split.verify(
-            target(context.partition_key), data.read_index(data.index_images(opened, context.partition_key)), rows
+            opened.targets.target(context.partition_key),
+            data.read_index(opened.require(IMAGES, context.partition_key)),
+            rows,
         )
     sizes = rows.groupby(["repeat", "part"]).size().unstack(fill_value=0).reset_index()
     check = dg.AssetCheckResult(passed=True, check_name="no_leak", metadata={k: int(v) for k, v in found.items()})
@@ -86,3 +98,38 @@ def prepared_images(context: dg.AssetExecutionContext, store: StoreResource) -> 
     with user_errors():
         result = data.prepare_images(store.open(), context.partition_key, RECIPES["rkd"].side)
     return materialised(result, {k: str(v) for k, v in result.facts.items()})
+
+
+@dg.asset(
+    **asset_options(DATASET_CARD, GROUP, "markdown"),
+    partitions_def=target_partitions,
+    deps=[images, split_asset, prepared_images],
+    check_specs=[
+        dg.AssetCheckSpec(
+            "not_separable_by_trivial_statistics",
+            asset=DATASET_CARD.name,
+            description="Brightness, contrast, file size or picture size alone should not tell the test classes apart.",
+        ),
+        dg.AssetCheckSpec(
+            "no_near_duplicates", asset=DATASET_CARD.name, description="No test picture nearly equals a training one."
+        ),
+    ],
+)
+def dataset_card(context: dg.AssetExecutionContext, store: StoreResource) -> dg.MaterializeResult:
+    """What a target's pictures are like: counts, a montage, histograms, copies, licence, and what is odd about them."""
+    with user_errors():
+        result = cards.make_card(store.open(), context.partition_key)
+    checks = [
+        dg.AssetCheckResult(
+            check_name=name,
+            passed=not found,
+            severity=dg.AssetCheckSeverity.WARN,
+            metadata={"found": "; ".join(found) or "nothing"},
+        )
+        for name, found in (
+            ("not_separable_by_trivial_statistics", result.facts["shifts"]),
+            ("no_near_duplicates", result.facts["leaks"]),
+        )
+    ]
+    shown = pictures(*(result.folder / name for name in result.facts["pictures"]))
+    return materialised(result, {"card": dg.MetadataValue.md(cards.read_card(result)), "pictures": shown}, checks)

@@ -1,29 +1,44 @@
-"""The partitions: datasets, targets, and the grid of targets and trainings.
+"""The partitions: targets, trainings, and the grid of both.
 
-A training is a key like ``rkd-s0`` (``rkd_pipeline/training_key.py``); keys are added at run time, by ``rkd run`` or
-in the UI's launch dialogue.
+Both dimensions are dynamic and live in the store's Dagster instance. A target is one of the catalog, or the user's
+own, added at run time with ``rkd add-target`` or a line in ``targets.toml``; ``offer_targets`` and the sensor
+``targets_in_step`` keep the instance in step with them, so that the UI shows a new target without a restart. A training
+is a key like ``rkd-s0`` (``rkd_pipeline/training_key.py``), added by ``rkd run`` or in the UI's launch dialogue.
+
+``dataset_source`` is partitioned by target too, though many targets may share a dataset's folder: one run then goes
+from the files to the prepared pictures, and a category added to a dataset leaves the results of the others alone.
 """
 
 import dagster as dg
 
-from rkd_pipeline.catalog import DATASETS, TARGETS
 from rkd_pipeline.errors import BadKey
+from rkd_pipeline.own_targets import OwnTargets
 
-TRAINING_DIMENSION = "training"
+TARGET_DIMENSION, TRAINING_DIMENSION = "target", "training"
 
-dataset_partitions = dg.StaticPartitionsDefinition(list(DATASETS))
-target_partitions = dg.StaticPartitionsDefinition(list(TARGETS))
+target_partitions = dg.DynamicPartitionsDefinition(name=TARGET_DIMENSION)
 training_partitions = dg.DynamicPartitionsDefinition(name=TRAINING_DIMENSION)
-grid = dg.MultiPartitionsDefinition({"target": target_partitions, TRAINING_DIMENSION: training_partitions})
+grid = dg.MultiPartitionsDefinition({TARGET_DIMENSION: target_partitions, TRAINING_DIMENSION: training_partitions})
 
-targets_of_dataset = dg.StaticPartitionMapping(
-    {name: [t.name for t in TARGETS.values() if t.dataset == name] for name in DATASETS}
-)
+
+def targets_to_change(instance: dg.DagsterInstance, targets: OwnTargets) -> tuple[list[str], list[str]]:
+    """Targets that the instance lacks, and such that it should no longer offer."""
+    wanted, offered = targets.names(), instance.get_dynamic_partitions(TARGET_DIMENSION)
+    return [t for t in wanted if t not in offered], [t for t in offered if t not in wanted]
+
+
+def offer_targets(instance: dg.DagsterInstance, targets: OwnTargets) -> None:
+    """Make the instance offer exactly the targets that there are."""
+    new, gone = targets_to_change(instance, targets)
+    if new:
+        instance.add_dynamic_partitions(TARGET_DIMENSION, new)
+    for name in gone:
+        instance.delete_dynamic_partition(TARGET_DIMENSION, name)
 
 
 def grid_key(target: str, training: str) -> dg.MultiPartitionKey:
     """The key of one cell."""
-    return dg.MultiPartitionKey({"target": target, TRAINING_DIMENSION: training})
+    return dg.MultiPartitionKey({TARGET_DIMENSION: target, TRAINING_DIMENSION: training})
 
 
 def target_and_training(context: dg.AssetExecutionContext) -> tuple[str, str]:
@@ -36,7 +51,7 @@ def target_and_training(context: dg.AssetExecutionContext) -> tuple[str, str]:
         raise BadKey("materialise one target and one training at a time: this run has no partition, or several")
     key = context.partition_key
     if isinstance(key, dg.MultiPartitionKey):
-        return key.keys_by_dimension["target"], key.keys_by_dimension[TRAINING_DIMENSION]
+        return key.keys_by_dimension[TARGET_DIMENSION], key.keys_by_dimension[TRAINING_DIMENSION]
     target, bar, training = key.partition("|")
     if not bar:
         raise BadKey(f"partition {key!r} does not name a target and a training, like brain_mri|rkd-s0")

@@ -1,10 +1,13 @@
-"""Folders as Dagster resources: the store, and the data that is read in place."""
+"""Folders as Dagster resources: the store, and the data that is read in place or fetched."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import dagster as dg
 
 from resources.liveness import process_tags
+from rkd_pipeline.datasets.fetch import Fetching
+from rkd_pipeline.settings import Settings
 from rkd_pipeline.store import Store
 
 
@@ -24,10 +27,31 @@ class StoreResource(dg.ConfigurableResource):
 
 
 class DataResource(dg.ConfigurableResource):
-    """The folder that holds the datasets' folders (``RKD_DATA``); only read."""
+    """The folder that holds the datasets' folders (``RKD_DATA``), and what may be done where one is absent."""
 
     root: str
+    archives: str = ""
+    download: bool = False
+    mvtec_ad_urls: str = ""
+    skip_bad: bool = False
+
+    @classmethod
+    def of(cls, settings: Settings) -> "DataResource":
+        """As the settings ask for."""
+        return cls(
+            root=str(settings.data.resolve()),
+            archives=str(settings.archives.resolve()) if settings.archives else "",
+            download=settings.download,
+            mvtec_ad_urls=settings.mvtec_ad_urls,
+            skip_bad=settings.skip_bad,
+        )
 
     def folder(self) -> Path:
         """As a path."""
         return Path(self.root)
+
+    def fetching(self, say: Callable[[str], None]) -> Fetching:
+        """What may be done to get an absent dataset; ``say`` shows its licence."""
+        urls = tuple(u.strip() for u in self.mvtec_ad_urls.split(",") if u.strip())
+        archives = Path(self.archives) if self.archives else None
+        return Fetching(archives, self.download, {"mvtec_ad": urls} if urls else {}, say)

@@ -24,7 +24,7 @@ COLUMNS = {
     "n_anomalous": "anomalous test pictures",
     "origin": "measured or published",
     "verified": "published rows: how the number was checked",
-    "source": "published rows: where; measured rows: the result in the store",
+    "source": "published rows: where; measured rows: the result in the store, and files left out, if any",
     "mlflow_run_id": "run that mirrors the training; empty where tracking has not received it",
 }
 DTYPES = {

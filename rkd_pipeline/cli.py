@@ -16,9 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rkd_pipeline import progress
-from rkd_pipeline.catalog import TARGETS, target
 from rkd_pipeline.errors import BadKey, RkdError
-from rkd_pipeline.flow import METRICS, SPLIT, TABLE_3
+from rkd_pipeline.flow import METRICS, TABLE_3
 from rkd_pipeline.plan import PAPER_RECIPES, Cell, cross
 from rkd_pipeline.settings import Settings
 from rkd_pipeline.store import Ref, Store
@@ -214,11 +213,13 @@ class Session:
     @classmethod
     def open(cls, say: Say) -> "Session":
         """Open store and instance; runs of dead processes are reported failed first."""
+        from assets.partitions import offer_targets
         from resources.instance import open_instance
 
         settings = Settings.from_environment()
         store = Store(settings.store)
         instance, dead = open_instance(store)
+        offer_targets(instance, store.targets)
         for run_id in dead:
             say(f"run {run_id[:8]} was left by a process that is gone; reported as failed")
         return cls(settings, store, instance, say)
@@ -235,7 +236,7 @@ class Session:
     ) -> list[Cell]:
         """The trainings asked for; a weights file is registered on the way. Raises ``RkdError`` for what cannot be."""
         for name in targets:
-            target(name)
+            self.store.targets.target(name)
         named = self._teacher(teacher, weights)
         if named is None and weights is not None:
             raise BadKey(f"--weights {weights} needs --teacher ARCH: weights belong to one architecture")
@@ -300,19 +301,15 @@ class Session:
         return tracking.tracking_uri(self.store)
 
     def _prepare_data(self, targets: list[str]) -> dict[str, str]:
-        """Find datasets and prepare targets; returns, per target that could not be prepared, why."""
+        """Bring targets up to date with their files; returns, per target that could not be prepared, why.
+
+        Launched every time: only the files can tell whether they have changed, and what has not is not made again.
+        """
         blocked = {}
-        sources = {name: self._launch("find_dataset", name) for name in {TARGETS[t].dataset for t in targets}}
         for name in targets:
-            error = sources[TARGETS[name].dataset] or self._prepare_target(name)
-            if error:
+            if error := self._launch("prepare_target", name):
                 blocked[name] = f"its data is not ready: {error}"
         return blocked
-
-    def _prepare_target(self, name: str) -> str | None:
-        split = self.store.find(Ref(SPLIT.name, name))
-        done = split is not None and self.store.why_stale(split) is None
-        return None if done and self._heard("split", name) else self._launch("prepare_target", name)
 
     def _known(self, cell: Cell, state: str) -> bool:
         """Done in the store, heard of by Dagster, mirrored to MLflow: nothing to launch."""

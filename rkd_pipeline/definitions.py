@@ -2,7 +2,7 @@
 
 import dagster as dg
 
-from assets import data, evaluation, tables, tracking, training
+from assets import data, evaluation, tables, tracking, training, upkeep
 from resources.compute import ComputeResource
 from resources.storage import DataResource, StoreResource
 from resources.tracking import MlflowTracking
@@ -13,6 +13,7 @@ ASSETS = [
     data.images,
     data.split_asset,
     data.prepared_images,
+    data.dataset_card,
     training.teachers,
     training.trained_model,
     evaluation.anomaly_scores,
@@ -22,17 +23,12 @@ ASSETS = [
     tables.table_3,
 ]
 
-# A job holds assets of one partitioning: Dagster cannot run a dataset, a target and a grid cell in one run.
+# A job holds assets of one partitioning: Dagster cannot run a target and a grid cell in one run.
 JOBS = [
     dg.define_asset_job(
-        "find_dataset",
-        [data.dataset_source],
-        description="Find (or, for the demo, generate) one dataset.",
-    ),
-    dg.define_asset_job(
         "prepare_target",
-        [data.images, data.split_asset, data.prepared_images],
-        description="Index, split and decode the pictures of one target.",
+        [data.dataset_source, data.images, data.split_asset, data.prepared_images, data.dataset_card],
+        description="Find or fetch the pictures of one target; decode, index, split and describe them.",
     ),
     dg.define_asset_job("list_teachers", [training.teachers], description="Read the registry of weights files."),
     dg.define_asset_job(
@@ -53,9 +49,10 @@ def build_defs(settings: Settings) -> dg.Definitions:
     return dg.Definitions(
         assets=ASSETS,
         jobs=JOBS,
+        sensors=[upkeep.targets_in_step],
         resources={
             "store": StoreResource(root=str(settings.store.resolve())),
-            "data_folder": DataResource(root=str(settings.data.resolve())),
+            "data_folder": DataResource.of(settings),
             "compute": ComputeResource(
                 device=settings.device,
                 precision=settings.precision,

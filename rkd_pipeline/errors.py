@@ -1,6 +1,7 @@
 """Errors that a user can act on. Each message names what is wrong, where, and the fix."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 
 class RkdError(Exception):
@@ -20,6 +21,41 @@ class BadKey(RkdError):
 
 class DataError(RkdError):
     """A dataset that is absent, incomplete or damaged."""
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One file, or one row of a table, that cannot be used.
+
+    Attributes:
+        path: which, as the dataset names it.
+        what: what is wrong with it.
+        fix: what to do about it.
+    """
+
+    path: str
+    what: str
+    fix: str
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.what}; {self.fix}"
+
+
+class BadFiles(DataError):
+    """Files that cannot be used: one report that names them all."""
+
+    def __init__(
+        self, where: str, problems: Sequence[Problem], of: int | None = None, *, skippable: bool = True
+    ) -> None:
+        self.problems = tuple(problems)
+        count = f"{len(problems)}" if of is None else f"{len(problems)} of {of}"
+        lines = [f"{where}: {count} {'entry' if len(problems) == 1 and of is None else 'entries'} cannot be used"]
+        lines += [f"  {problem}" for problem in self.problems]
+        if skippable:
+            lines.append(
+                "Mend or remove them, or go on without them: --skip-bad (or RKD_SKIP_BAD=1); every result then says so"
+            )
+        super().__init__("\n".join(lines))
 
 
 class TeacherError(RkdError):

@@ -32,7 +32,7 @@ def loss_curve(history: pd.DataFrame, title: str, best_epoch: int | None = None)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.legend(frameon=False)
     axes.spines[["top", "right"]].set_visible(False)
-    return _png(figure)
+    return png(figure)
 
 
 def score_distribution(scores: pd.DataFrame, rule: str, threshold: float | None, title: str) -> bytes:
@@ -50,7 +50,7 @@ def score_distribution(scores: pd.DataFrame, rule: str, threshold: float | None,
     axes.set(xlabel=f"score ({rule})", ylabel="test pictures", title=title)
     axes.legend(frameon=False)
     axes.spines[["top", "right"]].set_visible(False)
-    return _png(figure)
+    return png(figure)
 
 
 def map_strip(
@@ -80,7 +80,7 @@ def map_strip(
         axis.axis("off")
     figure.colorbar(shown, ax=list(axes[1]), fraction=0.04, pad=0.01).ax.tick_params(labelsize=7)
     figure.suptitle(title, fontsize=10)
-    return _png(figure)
+    return png(figure)
 
 
 def thumbnail(png: bytes, width: int) -> bytes:
@@ -93,7 +93,8 @@ def thumbnail(png: bytes, width: int) -> bytes:
     return buffer.getvalue()
 
 
-def _png(figure: Figure) -> bytes:
+def png(figure: Figure) -> bytes:
+    """A figure as PNG bytes: the same figure gives the same bytes."""
     buffer = BytesIO()
     # Without the "Software" entry the same figure gives the same bytes under every matplotlib release.
     FigureCanvasAgg(figure).print_png(buffer, metadata={"Software": None})

@@ -1,6 +1,6 @@
 """The stages of the flow and their versions.
 
-    dataset_source -> images -> split -> prepared_images --+
+    dataset_source -> images -> split -> prepared_images --+-> dataset_card
                                             teachers ------+-> trained_model -> anomaly_scores -> metrics
     metrics (all) + published -> benchmark -> table_3
 
@@ -19,15 +19,16 @@ class Stage:
     version: int
 
 
-DATASET_SOURCE = Stage("dataset_source", 1)
-IMAGES = Stage("images", 1)
+DATASET_SOURCE = Stage("dataset_source", 2)
+IMAGES = Stage("images", 2)
 SPLIT = Stage("split", 1)
-PREPARED_IMAGES = Stage("prepared_images", 1)
+PREPARED_IMAGES = Stage("prepared_images", 2)
+DATASET_CARD = Stage("dataset_card", 1)
 TEACHERS = Stage("teachers", 1)
 TRAINED_MODEL = Stage("trained_model", 1)
 ANOMALY_SCORES = Stage("anomaly_scores", 1)
 METRICS = Stage("metrics", 2)
-BENCHMARK = Stage("benchmark", 1)
+BENCHMARK = Stage("benchmark", 2)
 TABLE_3 = Stage("table_3", 1)
 
 STAGES = {
@@ -37,6 +38,7 @@ STAGES = {
         IMAGES,
         SPLIT,
         PREPARED_IMAGES,
+        DATASET_CARD,
         TEACHERS,
         TRAINED_MODEL,
         ANOMALY_SCORES,

@@ -15,6 +15,10 @@ class Settings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     data: Path = Field(Path("data"), description="folder that holds the datasets' folders")
+    archives: Path | None = Field(None, description="folder of datasets' archives that were downloaded by hand")
+    download: bool = Field(False, description="download datasets that are absent")
+    mvtec_ad_urls: str = Field("", description="addresses of MVTec AD's archive, separated by commas")
+    skip_bad: bool = Field(False, description="go on without pictures that cannot be used, and say so everywhere")
     store: Path = Field(Path("store"), description="folder of all results; a second store is a second world")
     device: Literal["auto", "cpu", "cuda"] = "auto"
     precision: Literal["auto", "fp32", "bf16"] = "auto"

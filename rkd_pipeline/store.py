@@ -30,6 +30,7 @@ from rkd_pipeline import __version__
 from rkd_pipeline.errors import StoreError
 from rkd_pipeline.files import canonical_json, file_sha256, text_sha256, write_atomically
 from rkd_pipeline.flow import STAGES, Stage
+from rkd_pipeline.own_targets import OwnTargets
 
 PROVENANCE = "provenance.json"
 _log = logging.getLogger(__name__)
@@ -115,6 +116,11 @@ class Store:
     def teachers_file(self) -> Path:
         """The registry of weights files."""
         return self.root / "teachers.toml"
+
+    @property
+    def targets(self) -> OwnTargets:
+        """The catalog's targets and, from ``targets.toml``, the user's own."""
+        return OwnTargets(self.root / "targets.toml")
 
     def folder(self, ref: Ref) -> Path:
         """Where a result lies, whether or not it is there."""

@@ -2,19 +2,20 @@
 
 from pathlib import Path
 
-from rkd_pipeline.datasets.pictures import Picture
+from rkd_pipeline.datasets.listing import pictures_in, relative
+from rkd_pipeline.datasets.pictures import Listing, Picture
 from rkd_pipeline.errors import DataError
 
 
-def pictures(folder: Path, category: str) -> list[Picture]:
+def listing(folder: Path, category: str) -> Listing:
     """All pictures, normal first. Raises ``DataError`` when a class folder is missing.
 
     Kaggle's archive holds the two folders twice; only those directly under ``folder`` are read.
     """
-    listed = []
+    found = Listing()
     for name, anomalous in (("no", False), ("yes", True)):
         if not (folder / name).is_dir():
             raise DataError(f"{folder / name} is not a folder; expected {category}/no/* and {category}/yes/*")
-        files = sorted(p for p in (folder / name).iterdir() if p.is_file() and not p.name.startswith("."))
-        listed += [Picture(f"{name}/{p.name}", anomalous, "tumour" if anomalous else "good") for p in files]
-    return listed
+        files = pictures_in(folder / name, folder, found)
+        found.pictures += [Picture(relative(p, folder), anomalous, "tumour" if anomalous else "good") for p in files]
+    return found

@@ -1,14 +1,34 @@
-"""The index of a target: one row per picture, every file decoded once and hashed."""
+"""The index of a target: one row per picture. The pass that makes it decodes every file, once, and keeps the arrays.
 
+What is known after it: hashes, sizes, grey statistics, mask areas, and the pictures and masks at one side length. Only
+other side lengths decode again, and only when somebody asks for them.
+"""
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from rkd_pipeline.catalog import Target
-from rkd_pipeline.datasets.pictures import Picture, in_parallel, pixel_sha256, read_rgb
-from rkd_pipeline.datasets.registry import list_pictures
-from rkd_pipeline.errors import DataError
-from rkd_pipeline.files import file_sha256
+from rkd_pipeline.datasets.arrays import ArrayFile
+from rkd_pipeline.datasets.perceptual import perceptual_hash
+from rkd_pipeline.datasets.pictures import (
+    BadPicture,
+    Listing,
+    Picture,
+    decode,
+    full_mask,
+    in_parallel,
+    pixel_sha256,
+    resized,
+    resized_mask,
+)
+from rkd_pipeline.errors import BadFiles, DataError, Problem
+from rkd_pipeline.progress import bar
 
 COLUMNS = {
     "image_id": "path relative to the dataset's folder",
@@ -17,54 +37,184 @@ COLUMNS = {
     "part": "the publisher's part, train or test; empty where there is no official split",
     "mask": "path of the ground-truth mask; empty where there is none",
     "mode": "PIL mode of the file as stored",
-    "width": "pixels",
-    "height": "pixels",
+    "width": "pixels, set upright",
+    "height": "pixels, set upright",
     "bytes": "file size",
     "file_sha256": "hash of the file",
     "pixel_sha256": "hash of the decoded RGB pixels; equal for copies",
+    "mean": "mean grey of the resized picture, from 0 to 1",
+    "contrast": "standard deviation of its grey",
+    "phash": "perceptual hash, 64 bits as hex",
+    "mask_area": "share of the picture that its mask covers; empty where there is no mask",
 }
+PICTURES, MASKS = "pictures.npy", "masks.npy"
+_GREY = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R 601, as PIL converts
 
 
-def index_pictures(target: Target, folder: Path) -> pd.DataFrame:
-    """The index of a target, columns as in ``COLUMNS``, sorted by ``image_id``.
+@dataclass
+class Index:
+    """What a pass over a target's files found.
 
-    Raises ``DataError`` naming every file that does not decode, or saying how the layout does not fit.
+    Attributes:
+        table: columns as in ``COLUMNS``, sorted by ``image_id``; the arrays are in the same order.
+        skipped: files left out, because that was allowed.
+        warnings: what people should know, and nothing stops at.
+        variant: which mirror or layout was found.
     """
-    listed = list_pictures(target, folder)
-    if not listed:
-        raise DataError(f"{folder} holds no pictures of {target.name}")
 
-    def row(picture: Picture) -> dict[str, object]:
-        from PIL import Image
-
-        path = folder / picture.path
-        rgb = read_rgb(path)
-        with Image.open(path) as image:
-            mode = image.mode
-        if picture.mask is not None:
-            read_rgb(folder / picture.mask)
-        return {
-            "image_id": picture.path,
-            "anomalous": picture.anomalous,
-            "defect": picture.defect,
-            "part": picture.part or "",
-            "mask": picture.mask or "",
-            "mode": mode,
-            "width": rgb.width,
-            "height": rgb.height,
-            "bytes": path.stat().st_size,
-            "file_sha256": file_sha256(path),
-            "pixel_sha256": pixel_sha256(rgb),
-        }
-
-    return pd.DataFrame(in_parallel(row, listed), columns=list(COLUMNS)).sort_values("image_id", ignore_index=True)
+    table: pd.DataFrame
+    skipped: list[Problem] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+    variant: str = ""
 
 
-def check_counts(target: Target, index: pd.DataFrame) -> None:
-    """Raises ``DataError`` where the index does not hold the official number of pictures per class."""
+@dataclass(frozen=True)
+class _Row:
+    values: dict[str, Any]
+    picture: np.ndarray
+    mask: np.ndarray | None
+
+
+def index_pictures(
+    target: Target, folder: Path, listing: Listing, side: int, out: Path, *, skip_bad: bool = False
+) -> Index:
+    """Decode, hash and resize all pictures of a listing, in parallel; memory holds a few pictures at a time.
+
+    Args:
+        target: whose pictures they are.
+        folder: the dataset's.
+        listing: what it holds.
+        side: of the arrays, in pixels.
+        out: existing folder; receives ``pictures.npy``, uint8 ``(N, side, side, 3)``, and, where any picture has a
+            mask, ``masks.npy``, bool ``(N, side, side)``.
+        skip_bad: leave out what cannot be used.
+
+    Raises:
+        BadFiles: files that cannot be used (all of them, named at once), unless they may be skipped.
+        DataError: no picture is left.
+    """
+    problems = list(listing.problems)
+    usable, doubled = _without_doubles(listing.pictures)
+    problems += doubled
+    rows: list[dict[str, Any]] = []
+    with_masks = any(p.mask for p in usable)
+    with ExitStack() as stack:
+        pictures = stack.enter_context(ArrayFile(out / PICTURES, (side, side, 3), np.uint8))
+        masks = stack.enter_context(ArrayFile(out / MASKS, (side, side), np.bool_)) if with_masks else None
+        progress = stack.enter_context(bar(len(usable), f"decode {target.name}", "picture", inner=True))
+        for result in in_parallel(lambda p: _read(p, folder, side), usable):
+            progress.update()
+            if isinstance(result, Problem):
+                problems.append(result)
+                continue
+            rows.append(result.values)
+            pictures.append(result.picture)
+            if masks is not None:
+                masks.append(np.zeros((side, side), bool) if result.mask is None else result.mask)
+    if problems and not skip_bad:
+        raise BadFiles(f"{target.name} in {folder}", problems, len(listing.pictures) + len(listing.problems))
+    if not rows:
+        raise DataError(f"{folder} holds no usable pictures of {target.name}")
+    table = pd.DataFrame(rows, columns=list(COLUMNS))
+    return Index(table, problems, listing.warnings + _warnings(table), listing.variant)
+
+
+def _without_doubles(pictures: Sequence[Picture]) -> tuple[list[Picture], list[Problem]]:
+    """Pictures sorted by id, each once; an id that is listed twice is a problem, since its label may differ."""
+    unique: dict[str, Picture] = {}
+    doubled = []
+    for picture in sorted(pictures, key=lambda p: p.path):
+        if picture.path in unique:
+            doubled.append(Problem(picture.path, "is listed more than once", "list it once"))
+        unique.setdefault(picture.path, picture)
+    return list(unique.values()), doubled
+
+
+def _read(picture: Picture, folder: Path, side: int) -> _Row:
+    decoded = decode(folder / picture.path, picture.path)
+    rgb = decoded.rgb
+    small = resized(rgb, side)
+    grey = small.astype(np.float32) @ _GREY
+    mask = None if picture.mask is None else _mask_of(picture, folder, rgb.size)
+    values = {
+        "image_id": picture.path,
+        "anomalous": picture.anomalous,
+        "defect": picture.defect,
+        "part": picture.part or "",
+        "mask": picture.mask or "",
+        "mode": decoded.mode,
+        "width": rgb.width,
+        "height": rgb.height,
+        "bytes": decoded.file_bytes,
+        "file_sha256": decoded.file_sha256,
+        "pixel_sha256": pixel_sha256(rgb),
+        "mean": float(grey.mean()) / 255,
+        "contrast": float(grey.std()) / 255,
+        "phash": perceptual_hash(grey.round().astype(np.uint8)),
+        "mask_area": None if mask is None else float(mask.mean()),
+    }
+    return _Row(values, small, None if mask is None else resized_mask(mask, side))
+
+
+def _mask_of(picture: Picture, folder: Path, size: tuple[int, int]) -> np.ndarray:
+    """A picture's mask at full size, checked against the picture."""
+    name = str(picture.mask)
+    mask = full_mask(folder / name, name)
+    if mask.shape != (size[1], size[0]):
+        raise BadPicture(
+            Problem(
+                name,
+                f"the mask has {mask.shape[1]}x{mask.shape[0]} pixels, its picture {picture.path} {size[0]}x{size[1]}",
+                "save the mask at the picture's size",
+            )
+        )
+    if mask.any() and not picture.anomalous:
+        raise BadPicture(
+            Problem(picture.path, f"is labelled good, but its mask {name} shows a defect", "mend the label or the mask")
+        )
+    return mask
+
+
+def _warnings(table: pd.DataFrame) -> list[str]:
+    warnings = []
+    defects = table[table["anomalous"] & (table["mask"] != "")]
+    for what, which in (
+        ("an empty mask: pixel metrics will count its defect as normal", defects["mask_area"] == 0),
+        ("a mask that covers more than half of the picture; are black and white swapped?", defects["mask_area"] > 0.5),
+    ):
+        if which.any():
+            warnings.append(f"{int(which.sum())} defect pictures have {what}: {_some(defects.loc[which, 'image_id'])}")
+    deep = table[table["mode"].str.startswith("I") & (table["mean"] < 0.04)]
+    if len(deep):
+        warnings.append(
+            f"{len(deep)} 16-bit pictures are nearly black after scaling by 1/256; if they hold 10 or 12 bits, "
+            f"stretch them to 16 first: {_some(deep['image_id'])}"
+        )
+    return warnings
+
+
+def _some(ids: "pd.Series[str]", most: int = 10) -> str:
+    shown = ", ".join(ids.head(most))
+    return shown if len(ids) <= most else f"{shown} and {len(ids) - most} more"
+
+
+def check_counts(target: Target, index: pd.DataFrame, skipped: int = 0) -> None:
+    """Raises ``DataError`` where the index does not hold the official number of pictures, in all and in the test part.
+
+    ``skipped`` pictures may be missing, since they were left out on purpose.
+    """
     found = (int((~index["anomalous"]).sum()), int(index["anomalous"].sum()))
-    if found != target.counts:
+    checks = [("", found, target.counts)]
+    if target.test is not None:
+        test = index[index["part"] == "test"]
+        in_test = (int((~test["anomalous"]).sum()), int(test["anomalous"].sum()))
+        checks.append((" in its test part", in_test, target.test))
+    for where, have, official in checks:
+        if official is None or have == official:
+            continue
+        if all(0 <= o - h <= skipped for h, o in zip(have, official, strict=True)):
+            continue
         raise DataError(
-            f"{target.name} has {found[0]} normal and {found[1]} anomalous pictures; officially {target.counts[0]} and "
-            f"{target.counts[1]}. Remove what does not belong, or get the dataset again"
+            f"{target.name} has {have[0]} normal and {have[1]} anomalous pictures{where}; officially {official[0]} and "
+            f"{official[1]}. Remove what does not belong, or get the dataset again"
         )

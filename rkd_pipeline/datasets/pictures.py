@@ -1,19 +1,29 @@
-"""Reading pictures: one way from any file to RGB pixels, errors that name the file."""
+"""Reading pictures: one way from any file to RGB pixels, errors that name the file and the fix."""
 
 import hashlib
-from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from io import BytesIO
 from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
 from PIL import Image, ImageOps
 
-from rkd_pipeline.errors import DataError
+from rkd_pipeline.errors import DataError, Problem
 
 T = TypeVar("T")
 R = TypeVar("R")
+
+SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".ppm", ".pgm", ".jp2"})
+# Line-scan cameras make 300 megapixels; decoded as RGB, 400 take 1.2 GB. What claims more is a mistake or a bomb.
+MAX_PIXELS = 400_000_000
+Image.MAX_IMAGE_PIXELS = MAX_PIXELS
+_MANY_FRAMES = frozenset({"GIF", "TIFF", "WEBP", "PNG"})  # phones' MPO holds a preview as a second frame: harmless
+_RESTORE = "restore it from the dataset's source"
 
 
 @dataclass(frozen=True)
@@ -35,17 +45,105 @@ class Picture:
     mask: str | None = None
 
 
-def read_rgb(path: Path) -> Image.Image:
-    """A picture as RGB, upright, whatever its mode; 16-bit grey is scaled to 8. Raises ``DataError``."""
+@dataclass
+class Listing:
+    """What a dataset's folder holds, before any file is opened.
+
+    Attributes:
+        pictures: the usable ones.
+        problems: entries that cannot be used, each with the fix.
+        warnings: what people should know, and nothing stops at.
+        variant: which of several layouts or mirrors was found; empty where there is one.
+    """
+
+    pictures: list[Picture] = field(default_factory=list)
+    problems: list[Problem] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+    variant: str = ""
+
+
+class BadPicture(DataError):
+    """A file that is no usable picture."""
+
+    def __init__(self, problem: Problem) -> None:
+        self.problem = problem
+        super().__init__(str(problem))
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """A picture in memory, and what its file was like."""
+
+    rgb: Image.Image
+    mode: str
+    file_bytes: int
+    file_sha256: str
+
+
+def decode(path: Path, name: str | None = None) -> Decoded:
+    """A picture as RGB, upright, whatever its mode; 16-bit grey is scaled to 8, transparency is dropped.
+
+    Reads the file once, for pixels and hash together. Raises ``BadPicture`` under ``name`` (default: the path).
+    """
+    name = name or str(path)
     try:
-        with Image.open(path) as image:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        raise BadPicture(Problem(name, "the file does not exist", _RESTORE)) from None
+    except OSError as error:
+        raise BadPicture(
+            Problem(name, f"cannot be read ({error.strerror})", "give read permission, or copy it")
+        ) from error
+    if not content:
+        raise BadPicture(Problem(name, "the file is empty", _RESTORE))
+    try:
+        with Image.open(BytesIO(content)) as image:
+            _refuse_unfit(image, name)
             image.load()
             upright = ImageOps.exif_transpose(image)
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise DataError(f"{path} cannot be decoded ({error}); restore it from the dataset's source") from error
-    if upright.mode.startswith("I"):
-        upright = Image.fromarray((np.asarray(upright, np.uint32) >> 8).clip(0, 255).astype(np.uint8))
-    return upright.convert("RGB")
+    except BadPicture:
+        raise
+    except Image.DecompressionBombError:
+        raise BadPicture(_too_large(name)) from None
+    except Exception as error:  # Pillow's plugins raise OSError, ValueError, SyntaxError, struct.error, zlib.error, ...
+        reason = str(error).split("<")[0].strip() or type(error).__name__  # without "<_io.BytesIO object at ...>"
+        raise BadPicture(Problem(name, f"cannot be decoded ({reason})", _RESTORE)) from error
+    mode = upright.mode
+    if mode.startswith("I"):
+        upright = _eight_bits(upright, name)
+    return Decoded(upright.convert("RGB"), mode, len(content), hashlib.sha256(content).hexdigest())
+
+
+def _refuse_unfit(image: Image.Image, name: str) -> None:
+    if image.width * image.height > MAX_PIXELS:
+        raise BadPicture(_too_large(name))
+    if image.mode == "F":
+        raise BadPicture(
+            Problem(name, "holds floating-point pixels, whose range is not known", "save it with 8 or 16 bits a pixel")
+        )
+    frames = getattr(image, "n_frames", 1)
+    if frames > 1 and image.format in _MANY_FRAMES:
+        raise BadPicture(Problem(name, f"holds {frames} pictures", "save the one that is meant as a file of its own"))
+
+
+def _too_large(name: str) -> Problem:
+    return Problem(name, f"has more than {MAX_PIXELS // 1_000_000} megapixels", "scale it down or cut it into tiles")
+
+
+def _eight_bits(image: Image.Image, name: str) -> Image.Image:
+    pixels = np.asarray(image).astype(np.int64)
+    if pixels.min() < 0 or pixels.max() > 65535:
+        raise BadPicture(
+            Problem(
+                name, f"has pixel values from {pixels.min()} to {pixels.max()}", "save it with 8 or 16 bits a pixel"
+            )
+        )
+    return Image.fromarray((pixels >> 8).astype(np.uint8))
+
+
+def read_rgb(path: Path) -> Image.Image:
+    """The pixels of ``decode`` alone."""
+    return decode(path).rgb
 
 
 def pixel_sha256(image: Image.Image) -> str:
@@ -58,21 +156,46 @@ def resized(image: Image.Image, side: int) -> np.ndarray:
     return np.asarray(image.resize((side, side), Image.Resampling.BILINEAR))
 
 
-def in_parallel(function: Callable[[T], R], items: Iterable[T]) -> list[R]:
-    """``function`` over ``items`` in threads (PIL decodes outside the GIL), in order.
+MASK_RULE = "defect where the mask is at least half white (or, in masks of labels below 128, not 0); resized; > 0.5"
 
-    Every ``DataError`` is collected, and raised as one that lists them all.
+
+def full_mask(path: Path, name: str | None = None) -> np.ndarray:
+    """A ground-truth mask at its own size, bool ``(H, W)``. Raises ``BadPicture``.
+
+    White on black at half of white, so that JPEG noise and soft edges add nothing; files of class labels (0, 1, 2,
+    ...) wherever there is a label.
+    """
+    grey = np.asarray(decode(path, name).rgb.convert("L"))
+    return grey >= 128 if grey.max(initial=0) >= 128 else grey > 0
+
+
+def resized_mask(mask: np.ndarray, side: int) -> np.ndarray:
+    """bool ``(side, side)``: bilinear, then above 0.5."""
+    return resized(Image.fromarray(mask.astype(np.float32)), side) > 0.5
+
+
+def in_parallel(function: Callable[[T], R], items: Iterable[T]) -> Iterator[R | Problem]:
+    """``function`` over ``items`` in threads (PIL decodes outside the GIL): results in order, a few ahead of use.
+
+    A ``BadPicture`` comes out as its problem instead of ending the rest.
     """
 
-    def attempt(item: T) -> R | DataError:
+    def attempt(item: T) -> R | Problem:
         try:
             return function(item)
-        except DataError as error:
-            return error
+        except BadPicture as error:
+            return error.problem
 
-    with ThreadPoolExecutor() as pool:
-        results = list(pool.map(attempt, items))
-    errors = [str(r) for r in results if isinstance(r, DataError)]
-    if errors:
-        raise DataError("\n".join(errors))
-    return [r for r in results if not isinstance(r, DataError)]
+    workers = os.cpu_count() or 1
+    waiting: deque[Future[R | Problem]] = deque()
+    with ThreadPoolExecutor(workers) as pool:
+        try:
+            for item in items:
+                waiting.append(pool.submit(attempt, item))
+                if len(waiting) >= 8 * workers:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            for future in waiting:
+                future.cancel()

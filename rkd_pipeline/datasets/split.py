@@ -3,8 +3,13 @@
 The paper's rule for data without an official split: 10 normal pictures and all anomalous ones test, the rest trains.
 Repeats are disjoint tens of one seeded permutation of the distinct normal pictures. 25% of the normal training
 pictures are named ``validation``; a recipe without early stopping trains on them too.
+
+The user's own pictures, where nobody has split them: the distinct normal pictures stand in the order of a seeded hash
+of their pixels, and each of five repeats tests another fifth of them. Names and folders play no part, so renaming
+files changes nothing, and adding some changes little.
 """
 
+import hashlib
 import math
 
 import numpy as np
@@ -16,6 +21,8 @@ from rkd_pipeline.errors import DataError
 TEST_NORMALS = 10
 VALIDATION_SHARE = 0.25
 OFFICIAL_REPEATS = 10
+OWN_REPEATS = 5
+FEWEST_TRAINING_NORMALS = 4
 PARTS = ("train", "validation", "test", "set_aside")
 COLUMNS = {
     "repeat": "number of the repeat, from 0",
@@ -30,9 +37,15 @@ def split(target: Target, index: pd.DataFrame) -> pd.DataFrame:
     Pictures with the same pixels never stand on both sides: of a drawn group of normals one picture tests and its
     copies are set aside; the others of a group train, or validate, together. Anomalous pictures all test, copies
     included, as in the paper. Where the publisher splits, test is his in every repeat and only the validation part
-    is drawn.
+    is drawn; training pictures with the pixels of a test picture are set aside. Raises ``DataError`` where there are
+    too few pictures to split.
     """
-    repeats = _official(index) if target.official_split else _paper_rule(target, index)
+    if target.own and not index["anomalous"].any():
+        raise DataError(f"{target.name} has no anomalous picture, so nothing can be tested; add some")
+    if target.official_split or (target.own and index["part"].ne("").all()):
+        repeats = _official(target, index)
+    else:
+        repeats = _folds(target, index) if target.own else _paper_rule(target, index)
     rows = pd.concat(repeats, keys=range(len(repeats)), names=["repeat"]).reset_index("repeat")
     return rows[list(COLUMNS)].sort_values(["repeat", "image_id"], ignore_index=True)
 
@@ -49,22 +62,46 @@ def _paper_rule(target: Target, index: pd.DataFrame) -> list[pd.DataFrame]:
     count = len(groups) // TEST_NORMALS
     if count == 0:
         raise DataError(f"{target.name} has {len(groups)} distinct normal pictures; {TEST_NORMALS} are needed to test")
-    anomalous = index.loc[index["anomalous"], "image_id"]
-    repeats = []
-    for repeat in range(count):
-        drawn = set(order[repeat * TEST_NORMALS : (repeat + 1) * TEST_NORMALS])
-        part = dict.fromkeys(anomalous, "test")
-        for number in drawn:
-            part |= {groups[number][0]: "test"} | dict.fromkeys(groups[number][1:], "set_aside")
-        rest = [g for number, g in enumerate(groups) if number not in drawn]
-        repeats.append(_table(part | _train_and_validation(rest, repeat)))
-    return repeats
+    tens = [order[repeat * TEST_NORMALS : (repeat + 1) * TEST_NORMALS] for repeat in range(count)]
+    return [_repeat(index, groups, {int(n) for n in ten}, repeat) for repeat, ten in enumerate(tens)]
 
 
-def _official(index: pd.DataFrame) -> list[pd.DataFrame]:
-    test = dict.fromkeys(index.loc[index["part"] == "test", "image_id"], "test")
-    groups = _groups(index, index["part"] == "train")
-    return [_table(test | _train_and_validation(groups, repeat)) for repeat in range(OFFICIAL_REPEATS)]
+def _folds(target: Target, index: pd.DataFrame) -> list[pd.DataFrame]:
+    """The user's own pictures: every fifth of the normals, in the order of their pixels' hash, tests in one repeat."""
+    pixels = index.set_index("image_id")["pixel_sha256"]
+    groups = sorted(
+        _groups(index, ~index["anomalous"]), key=lambda g: hashlib.sha256(f"fold {pixels[g[0]]}".encode()).hexdigest()
+    )
+    if len(groups) < OWN_REPEATS:
+        raise DataError(
+            f"{target.name} has {len(groups)} distinct normal pictures; {OWN_REPEATS} are the least that can be split "
+            "into training, validation and test"
+        )
+    folds = [{n for n in range(len(groups)) if n * OWN_REPEATS // len(groups) == r} for r in range(OWN_REPEATS)]
+    return [_repeat(index, groups, fold, repeat) for repeat, fold in enumerate(folds)]
+
+
+def _repeat(index: pd.DataFrame, groups: list[list[str]], drawn: set[int], repeat: int) -> pd.DataFrame:
+    """One repeat: one picture of every drawn group of normals tests, with all anomalous ones; the rest trains."""
+    part = dict.fromkeys(index.loc[index["anomalous"], "image_id"], "test")
+    for number in drawn:
+        part |= {groups[number][0]: "test"} | dict.fromkeys(groups[number][1:], "set_aside")
+    rest = [g for number, g in enumerate(groups) if number not in drawn]
+    return _table(part | _train_and_validation(rest, repeat))
+
+
+def _official(target: Target, index: pd.DataFrame) -> list[pd.DataFrame]:
+    in_test = index["part"] == "test"
+    seen = index["pixel_sha256"].isin(index.loc[in_test, "pixel_sha256"])
+    fixed = dict.fromkeys(index.loc[in_test, "image_id"], "test")
+    fixed |= dict.fromkeys(index.loc[~in_test & seen, "image_id"], "set_aside")
+    groups = _groups(index, ~in_test & ~seen)
+    if len(groups) < FEWEST_TRAINING_NORMALS:
+        raise DataError(
+            f"{target.name} has {len(groups)} distinct normal training pictures that are not in its test part; "
+            f"{FEWEST_TRAINING_NORMALS} are the least for training and validation"
+        )
+    return [_table(fixed | _train_and_validation(groups, repeat)) for repeat in range(OFFICIAL_REPEATS)]
 
 
 def _train_and_validation(groups: list[list[str]], repeat: int) -> dict[str, str]:

@@ -1,46 +1,60 @@
 """From a dataset's folder to arrays that are ready to train on."""
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from rkd_pipeline.catalog import Target, dataset, target
+from rkd_pipeline.catalog import Target
 from rkd_pipeline.datasets import demo
-from rkd_pipeline.datasets.index import check_counts, index_pictures
-from rkd_pipeline.datasets.prepare import prepare_masks, prepare_pictures
-from rkd_pipeline.datasets.registry import locate
+from rkd_pipeline.datasets.fetch import Fetching, find_or_fetch, read_origin
+from rkd_pipeline.datasets.index import MASKS, PICTURES, check_counts, index_pictures
+from rkd_pipeline.datasets.pictures import MASK_RULE, Listing
+from rkd_pipeline.datasets.prepare import prepare_arrays
+from rkd_pipeline.datasets.registry import list_pictures
 from rkd_pipeline.datasets.split import split, verify
 from rkd_pipeline.errors import DataError
-from rkd_pipeline.files import file_sha256, text_sha256
+from rkd_pipeline.files import file_sha256, link_or_copy, text_sha256
 from rkd_pipeline.flow import DATASET_SOURCE, IMAGES, PREPARED_IMAGES, SPLIT
 from rkd_pipeline.store import Result, Store
 
+FIRST_SIDE = 224  # of the paper's recipes; made in the pass that decodes for the index
 
-def find_source(store: Store, data_root: Path, dataset_name: str) -> Result:
-    """``dataset_source``: where a dataset's files are, and a listing whose change makes everything after it stale.
 
-    Datasets on disk are used in place; the demo is generated into the store. Raises ``DataError`` where the dataset
-    is absent.
+def find_source(store: Store, data_root: Path, target_name: str, *, fetching: Fetching | None = None) -> Result:
+    """``dataset_source``: where a target's files are, and a listing whose change makes everything after it stale.
+
+    Datasets on disk are used in place; an absent one is unpacked or downloaded where ``fetching`` allows it; the demo
+    is generated into the store. One result per target, so that a new category of a dataset leaves the others alone.
+    Raises ``DataError`` where the files are absent.
     """
-    described = dataset(dataset_name)
-    if dataset_name == "demo":
-        parameters: dict[str, Any] = {"generator": demo.VERSION, "seed": demo.SEED}
+    wanted, described = store.targets.target(target_name), store.targets.dataset_of(target_name)
+    if wanted.dataset == "demo":
+        made: dict[str, Any] = {"generator": demo.VERSION, "seed": demo.SEED}
 
-        def write(folder: Path) -> dict[str, Any]:
+        def generate(folder: Path) -> dict[str, Any]:
             demo.generate(folder)
             return {"folder": "."}
+
+        return store.produce(DATASET_SOURCE, [target_name], generate, parameters=made)
+
+    if wanted.own:
+        entry = store.targets.entries()[target_name]
+        source, files = entry.root, _own_files(entry.path, entry.listing())
     else:
-        source = locate(described, data_root.resolve())
-        listing = _listing(source)
-        parameters = {"folder": str(source), "files": len(listing.splitlines()), "listing": text_sha256(listing)}
+        source = find_or_fetch(described, wanted, data_root.resolve(), fetching or Fetching())
+        only = source / wanted.category
+        files = [p for p in (only if wanted.dataset == "mvtec_ad" else source).rglob("*") if p.is_file()]
+    listing = _describe(sorted(files), source)
+    parameters = {"folder": str(source), "files": len(listing.splitlines()), "listing": text_sha256(listing)}
 
-        def write(folder: Path) -> dict[str, Any]:
-            (folder / "files.tsv").write_text(listing, encoding="utf-8")
-            return {"folder": str(source)}
+    def write(folder: Path) -> dict[str, Any]:
+        (folder / "files.tsv").write_text(listing, encoding="utf-8")
+        return {"folder": str(source), "origin": read_origin(source)}
 
-    return store.produce(DATASET_SOURCE, [dataset_name], write, parameters=parameters)
+    return store.produce(DATASET_SOURCE, [target_name], write, parameters=parameters)
 
 
 def source_folder(source: Result) -> Path:
@@ -48,31 +62,53 @@ def source_folder(source: Result) -> Path:
     return source.folder / source.facts["folder"]
 
 
-def _listing(folder: Path) -> str:
-    files = sorted(p for p in folder.rglob("*") if p.is_file())
-    rows = ((p.relative_to(folder).as_posix(), p.stat()) for p in files)
+def _own_files(path: Path, listing: Listing) -> list[Path]:
+    """What an own target's results depend on: a folder's files, or a manifest and the files that it names."""
+    if path.is_dir():
+        return [p for p in path.rglob("*") if p.is_file()]
+    named = [name for p in listing.pictures for name in (p.path, p.mask) if name]
+    return [path, *(path.parent / name for name in dict.fromkeys(named))]
+
+
+def _describe(files: Iterable[Path], folder: Path) -> str:
+    rows = ((p.relative_to(folder).as_posix() if p.is_relative_to(folder) else str(p), p.stat()) for p in files)
     return "".join(f"{name}\t{stat.st_size}\t{stat.st_mtime_ns}\n" for name, stat in rows)
 
 
-def index_images(store: Store, target_name: str) -> Result:
-    """``images``: one row per picture, decoded and hashed. Raises ``DataError`` naming every damaged file."""
-    wanted = target(target_name)
-    source = store.require(DATASET_SOURCE, wanted.dataset)
+def index_images(store: Store, target_name: str, *, skip_bad: bool = False) -> Result:
+    """``images``: one row per picture, decoded and hashed, with the arrays of the paper's side length.
+
+    ``skip_bad`` (or the target's own entry) leaves out files that cannot be used, by name. Raises ``BadFiles``, which
+    names every one of them, otherwise.
+    """
+    wanted = store.targets.target(target_name)
+    source = store.require(DATASET_SOURCE, target_name)
+    entry = store.targets.entries()[target_name] if wanted.own else None
+    skip = skip_bad or (entry is not None and entry.skip_bad)
 
     def write(folder: Path) -> dict[str, Any]:
-        index = index_pictures(wanted, source_folder(source))
-        index.to_parquet(folder / "index.parquet", index=False)
-        normal = index[~index["anomalous"]]
+        files = source_folder(source)
+        listing = entry.listing() if entry else list_pictures(wanted, files)
+        index = index_pictures(wanted, files, listing, FIRST_SIDE, folder, skip_bad=skip)
+        index.table.to_parquet(folder / "index.parquet", index=False)
+        table = index.table
+        normal = table[~table["anomalous"]]
         return {
             "normal": len(normal),
-            "anomalous": int(index["anomalous"].sum()),
+            "anomalous": int(table["anomalous"].sum()),
             "distinct_normal": int(normal["pixel_sha256"].nunique()),
-            "modes": index["mode"].value_counts().to_dict(),
-            "width": [int(index["width"].min()), int(index["width"].max())],
-            "height": [int(index["height"].min()), int(index["height"].max())],
+            "with_mask": int((table["mask"] != "").sum()),
+            "variant": index.variant,
+            "modes": table["mode"].value_counts().to_dict(),
+            "width": [int(table["width"].min()), int(table["width"].max())],
+            "height": [int(table["height"].min()), int(table["height"].max())],
+            "skipped": [str(problem) for problem in index.skipped],
+            "warnings": index.warnings,
         }
 
-    return store.produce(IMAGES, [target_name], write, inputs=[source])
+    if skip and (flawless := store.current(IMAGES, [target_name], {"skip_bad": False}, [source])):
+        return flawless  # nothing had to be left out
+    return store.produce(IMAGES, [target_name], write, parameters={"skip_bad": skip}, inputs=[source])
 
 
 def read_index(images: Result) -> pd.DataFrame:
@@ -80,14 +116,21 @@ def read_index(images: Result) -> pd.DataFrame:
     return pd.read_parquet(images.folder / "index.parquet")
 
 
+def data_note(images: Result) -> str:
+    """What every result from these pictures must say about them; empty where there is nothing to say."""
+    skipped = len(images.facts["skipped"])
+    total = images.facts["normal"] + images.facts["anomalous"] + skipped
+    return f"without {skipped} of {total} files, which could not be used" if skipped else ""
+
+
 def split_images(store: Store, target_name: str) -> Result:
     """``split``: all repeats, checked. Raises ``DataError`` and writes nothing where counts or split are wrong."""
-    wanted = target(target_name)
+    wanted = store.targets.target(target_name)
     images = store.require(IMAGES, target_name)
 
     def write(folder: Path) -> dict[str, Any]:
         index = read_index(images)
-        check_counts(wanted, index)
+        check_counts(wanted, index, len(images.facts["skipped"]))
         rows = split(wanted, index)
         record = verify(wanted, index, rows)
         file = folder / "split.parquet"
@@ -109,17 +152,22 @@ def read_verified_split(split_result: Result) -> pd.DataFrame:
 
 
 def prepare_images(store: Store, target_name: str, side: int) -> Result:
-    """``prepared_images``: pictures as uint8 ``(N, side, side, 3)``, and masks, in the order of the index."""
-    wanted = target(target_name)
+    """``prepared_images``: pictures as uint8 ``(N, side, side, 3)``, and masks, in the order of the index.
+
+    The first side length was made with the index and is linked, not copied; others are decoded here, once.
+    """
     images = store.require(IMAGES, target_name)
-    source = store.require(DATASET_SOURCE, wanted.dataset)
+    source = store.require(DATASET_SOURCE, target_name)
 
     def write(folder: Path) -> dict[str, Any]:
-        index = read_index(images)
-        np.save(folder / "pictures.npy", prepare_pictures(index, source_folder(source), side))
-        if wanted.has_masks:
-            np.save(folder / "masks.npy", prepare_masks(index, source_folder(source), side))
-        return {"pictures": len(index), "side": side, "resize": "PIL bilinear, no crop", "mask_rule": "> 0.5"}
+        if side == FIRST_SIDE:
+            for name in (PICTURES, MASKS):
+                if (images.folder / name).exists():
+                    link_or_copy(images.folder / name, folder / name)
+        else:
+            prepare_arrays(read_index(images), source_folder(source), side, folder)
+        count = images.facts["normal"] + images.facts["anomalous"]
+        return {"pictures": count, "side": side, "resize": "PIL bilinear, no crop", "mask_rule": MASK_RULE}
 
     parameters = {"side": side}
     return store.produce(PREPARED_IMAGES, [target_name, f"{side}px"], write, parameters=parameters, inputs=[images])
@@ -132,13 +180,18 @@ class PreparedImages:
         self._folder = prepared.folder
         self._row = {name: row for row, name in enumerate(index["image_id"])}
 
+    @property
+    def has_masks(self) -> bool:
+        """Some pictures have a ground-truth mask."""
+        return (self._folder / MASKS).exists()
+
     def pictures(self, image_ids: list[str]) -> np.ndarray:
         """uint8 ``(len(image_ids), side, side, 3)``."""
-        return self._take("pictures.npy", image_ids)
+        return self._take(PICTURES, image_ids)
 
     def masks(self, image_ids: list[str]) -> np.ndarray:
         """bool ``(len(image_ids), side, side)``; for targets that have masks."""
-        return self._take("masks.npy", image_ids)
+        return self._take(MASKS, image_ids)
 
     def _take(self, file: str, image_ids: list[str]) -> np.ndarray:
         array = np.load(self._folder / file, mmap_mode="r")

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from rkd_pipeline.catalog import target
 from rkd_pipeline.datasets.split import part_of
 from rkd_pipeline.flow import ANOMALY_SCORES, IMAGES, METRICS, SPLIT, TRAINED_MODEL
 from rkd_pipeline.stages.data import open_prepared, read_index, read_verified_split
@@ -24,7 +23,7 @@ def score_images(store: Store, target_name: str, training: str, compute: "Comput
     """``anomaly_scores``: maps and image scores of the test pictures, and of the validation normals where held out."""
     from rkd_pipeline.scoring import score
 
-    wanted, key = target(target_name), TrainingKey.parse(training)
+    wanted, key = store.targets.target(target_name), TrainingKey.parse(training)
     model = store.require(TRAINED_MODEL, target_name, training)
     split_result = store.require(SPLIT, target_name)
     prepared, images = open_prepared(store, wanted, key.recipe.side)
@@ -66,14 +65,14 @@ def evaluate(store: Store, target_name: str, training: str) -> Result:
     from rkd_pipeline.evaluation import measure
     from rkd_pipeline.figures import loss_curve, map_strip, score_distribution
 
-    wanted, key = target(target_name), TrainingKey.parse(training)
+    wanted, key = store.targets.target(target_name), TrainingKey.parse(training)
     model = store.require(TRAINED_MODEL, target_name, training)
     scores_result = store.require(ANOMALY_SCORES, target_name, training)
     prepared, images = open_prepared(store, wanted, key.recipe.side)
 
     def write(folder: Path) -> dict[str, Any]:
         scores, maps = read_scores(scores_result)
-        masks = images.masks(list(scores["image_id"])) if wanted.has_masks else None
+        masks = images.masks(list(scores["image_id"])) if images.has_masks else None
         metrics = measure(scores, maps, masks, early_stopping=key.recipe.early_stopping is not None)
         metrics.to_parquet(folder / "metrics.parquet", index=False)
 

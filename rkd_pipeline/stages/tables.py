@@ -8,11 +8,10 @@ import numpy as np
 import pandas as pd
 
 from rkd_pipeline.benchmark_columns import COLUMN_TYPES, COLUMNS
-from rkd_pipeline.catalog import target
 from rkd_pipeline.errors import BadKey
-from rkd_pipeline.flow import ANOMALY_SCORES, BENCHMARK, METRICS, TABLE_3, TRAINED_MODEL
+from rkd_pipeline.flow import ANOMALY_SCORES, BENCHMARK, IMAGES, METRICS, TABLE_3, TRAINED_MODEL
 from rkd_pipeline.published import published_rows
-from rkd_pipeline.stages.data import open_prepared
+from rkd_pipeline.stages.data import data_note, open_prepared
 from rkd_pipeline.stages.evaluation import example_rows, read_metrics, read_scores
 from rkd_pipeline.stages.training import training_parameters
 from rkd_pipeline.store import Ref, Result, Store
@@ -56,7 +55,7 @@ def build_benchmark(store: Store) -> Result:
     runs = {tuple(r.provenance.key): mlflow_run_id(store, *r.provenance.key) for r in good}
 
     def write(folder: Path) -> dict[str, Any]:
-        frames = [_rows(r, runs[tuple(r.provenance.key)]) for r in good] + [published_rows()]
+        frames = [_rows(store, r, runs[tuple(r.provenance.key)]) for r in good] + [published_rows()]
         table = pd.concat([f.astype(COLUMN_TYPES) for f in frames], ignore_index=True)
         table.to_parquet(folder / "benchmark.parquet", index=False)
         return {"measured_trainings": len(good), "rows": len(table), "left_out": stale}
@@ -65,9 +64,10 @@ def build_benchmark(store: Store) -> Result:
     return store.produce(BENCHMARK, [], write, parameters=parameters, inputs=good)
 
 
-def _rows(metrics: Result, mlflow_run: str | None) -> pd.DataFrame:
+def _rows(store: Store, metrics: Result, mlflow_run: str | None) -> pd.DataFrame:
     target_name, training = metrics.provenance.key
-    described, key = target(target_name), TrainingKey.parse(training)
+    described, key = store.targets.target(target_name), TrainingKey.parse(training)
+    note = data_note(store.require(IMAGES, target_name))
     return (
         read_metrics(metrics)
         .assign(
@@ -85,7 +85,7 @@ def _rows(metrics: Result, mlflow_run: str | None) -> pd.DataFrame:
             repeat=key.repeat,
             origin="measured",
             verified=None,
-            source=f"{METRICS.name}/{target_name}/{training}",
+            source="; ".join(filter(None, (f"{METRICS.name}/{target_name}/{training}", note))),
             mlflow_run_id=mlflow_run,
         )
         .reindex(columns=list(COLUMNS))
@@ -124,7 +124,7 @@ def _strip(store: Store, target_name: str, training: str) -> bytes:
     from rkd_pipeline.figures import map_strip
 
     scores, maps = read_scores(store.require(ANOMALY_SCORES, target_name, training))
-    _, images = open_prepared(store, target(target_name), TrainingKey.parse(training).recipe.side)
+    _, images = open_prepared(store, store.targets.target(target_name), TrainingKey.parse(training).recipe.side)
     shown, captions = example_rows(scores)
     pictures = images.pictures(list(scores["image_id"].iloc[shown]))
     return map_strip(pictures, np.asarray(maps[shown]), captions, f"{target_name}, {training}")

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from rkd_pipeline.catalog import target
 from rkd_pipeline.datasets.split import part_of
 from rkd_pipeline.errors import StoreError
 from rkd_pipeline.files import canonical_json, text_sha256, write_atomically
@@ -86,7 +85,7 @@ def train_model(
     from rkd_pipeline.models.teacher import Teacher
     from rkd_pipeline.training import train
 
-    wanted, key = target(target_name), TrainingKey.parse(training)
+    wanted, key = store.targets.target(target_name), TrainingKey.parse(training)
     recipe = key.recipe
     split_result = store.require(SPLIT, target_name)
     rows = read_verified_split(split_result)

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from safetensors.torch import load_file
 
-from assets.partitions import TRAINING_DIMENSION, grid_key
+from assets.partitions import TRAINING_DIMENSION, grid_key, offer_targets
 from rkd_pipeline.definitions import ASSETS, build_defs
 from rkd_pipeline.flow import ANOMALY_SCORES, IMAGES, METRICS, PREPARED_IMAGES, SPLIT, TABLE_3, TRAINED_MODEL
 from rkd_pipeline.models.weights import register_weights
@@ -45,9 +45,8 @@ class Graph:
         assert result.success is ok
         return result
 
-    def data(self, dataset: str, target: str) -> None:
-        self.materialise("dataset_source", partition=dataset)
-        self.materialise("images", "split", "prepared_images", partition=target)
+    def data(self, target: str) -> None:
+        self.materialise("dataset_source", "images", "split", "prepared_images", "dataset_card", partition=target)
 
 
 @pytest.fixture(scope="module")
@@ -56,6 +55,7 @@ def make_graph(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..
 
         def make(data: Path, **settings: object) -> Graph:
             store = Store(tmp_path_factory.mktemp("graph") / "store")
+            offer_targets(instance, store.targets)
             return Graph(store, Settings(data=data, store=store.root, device="cpu", **settings), instance)
 
         yield make
@@ -66,7 +66,7 @@ def head_ct(make_graph: Callable[..., Graph], real_data: Path, real_weights: Pat
     """Head CT, one epoch of ``rkd-es`` with the real ResNet-18, through every asset."""
     graph = make_graph(real_data)
     register_weights(TeacherRegistry(graph.store.teachers_file), real_weights)
-    graph.data("head_ct", "head_ct")
+    graph.data("head_ct")
     graph.materialise("teachers")
     graph.instance.add_dynamic_partitions(TRAINING_DIMENSION, [TRAINING])
     graph.materialise(*GRID_ASSETS, partition=grid_key("head_ct", TRAINING))
@@ -91,7 +91,7 @@ def test_head_ct_is_split_by_the_paper_s_rule(head_ct: Graph) -> None:
 
 def test_brain_mri_s_copies_never_stand_on_both_sides(make_graph: Callable[..., Graph], real_data: Path) -> None:
     graph = make_graph(real_data)
-    graph.data("brain_mri", "brain_mri")
+    graph.data("brain_mri")
     index = read_index(graph.store.require(IMAGES, "brain_mri"))
     assert (len(index), int(index["anomalous"].sum())) == (253, 155)
     assert index["mode"].value_counts().to_dict() == {"RGB": 217, "L": 30, "RGBA": 5, "P": 1}

@@ -5,16 +5,22 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from rkd_pipeline.catalog import TARGETS, dataset
+from rkd_pipeline.catalog import TARGETS, Target, dataset
 from rkd_pipeline.datasets import demo
-from rkd_pipeline.datasets.index import COLUMNS, check_counts, index_pictures
-from rkd_pipeline.datasets.pictures import read_rgb
-from rkd_pipeline.datasets.prepare import prepare_masks, prepare_pictures
-from rkd_pipeline.datasets.registry import list_pictures, locate
+from rkd_pipeline.datasets.fetch import Fetching, find_or_fetch
+from rkd_pipeline.datasets.index import COLUMNS, MASKS, PICTURES, check_counts, index_pictures
+from rkd_pipeline.datasets.pictures import full_mask, read_rgb, resized_mask
+from rkd_pipeline.datasets.prepare import prepare_arrays
+from rkd_pipeline.datasets.registry import list_pictures
 from rkd_pipeline.errors import DataError
 
 MRI, CT, WEAVE = TARGETS["brain_mri"], TARGETS["head_ct"], TARGETS["demo.weave"]
 GREEN = (0, 128, 0)
+
+
+def index(target: Target, folder: Path, out: Path, side: int = 32) -> pd.DataFrame:
+    out.mkdir(exist_ok=True)
+    return index_pictures(target, folder, list_pictures(target, folder), side, out).table
 
 
 def save(path: Path, image: Image.Image) -> Path:
@@ -61,7 +67,7 @@ def test_all_damaged_files_are_named_at_once(tmp_path: Path) -> None:
     (tmp_path / "brain_mri/no/1.png").write_bytes(whole[: len(whole) // 2])
     (tmp_path / "brain_mri/yes/2.png").write_bytes(b"")
     with pytest.raises(DataError) as caught:
-        index_pictures(MRI, tmp_path / "brain_mri")
+        index(MRI, tmp_path / "brain_mri", tmp_path / "out")
     for part in ("no/1.png", "yes/2.png", "restore it from the dataset's source"):
         assert part in str(caught.value)
     assert "no/0.png" not in str(caught.value)
@@ -73,7 +79,7 @@ def test_the_index_tells_copies_by_their_pixels(tmp_path: Path) -> None:
     save(tmp_path / "no/b ä.PNG", picture.convert("RGB"))
     save(tmp_path / "no/turned.png", picture.transpose(Image.Transpose.ROTATE_180))
     save(tmp_path / "yes/c.bmp", picture.rotate(90, expand=True))
-    table = index_pictures(MRI, tmp_path)
+    table = index(MRI, tmp_path, tmp_path / "out")
     assert list(table.columns) == list(COLUMNS)
     rows = table.set_index("image_id")
     assert rows.loc["no/a.png", "pixel_sha256"] == rows.loc["no/b ä.PNG", "pixel_sha256"]
@@ -92,7 +98,7 @@ def head_ct(folder: Path, labels: str, pictures: int = 2) -> Path:
 
 
 def test_head_ct_s_header_has_a_leading_blank(tmp_path: Path) -> None:
-    listed = list_pictures(CT, head_ct(tmp_path, "id, hemorrhage\n0,1\n1,0\n"))
+    listed = list_pictures(CT, head_ct(tmp_path, "id, hemorrhage\n0,1\n1,0\n")).pictures
     assert [(p.path, p.anomalous, p.defect) for p in listed] == [
         ("head_ct/000.png", True, "hemorrhage"),
         ("head_ct/001.png", False, "good"),
@@ -104,7 +110,7 @@ def test_head_ct_s_header_has_a_leading_blank(tmp_path: Path) -> None:
     [
         ("id,label\n0,1\n", r"expected columns id and hemorrhage \(0 or 1\)"),
         ("id, hemorrhage\n0,2\n", "expected columns"),
-        ("id, hemorrhage\n0,1\n1,0\n2,0\n", r"names 1 pictures that are not there, first head_ct/002\.png"),
+        ("id, hemorrhage\nx,1\n", "expected columns"),
     ],
 )
 def test_head_ct_s_table_is_checked(tmp_path: Path, labels: str, says: str) -> None:
@@ -114,7 +120,7 @@ def test_head_ct_s_table_is_checked(tmp_path: Path, labels: str, says: str) -> N
 
 def test_an_absent_dataset_says_where_it_belongs_and_where_to_get_it(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"brain_mri/no/\*.*set RKD_DATA"):
-        locate(dataset("brain_mri"), tmp_path)
+        find_or_fetch(dataset("brain_mri"), MRI, tmp_path, Fetching())
     (tmp_path / "brain_mri/no").mkdir(parents=True)
     with pytest.raises(DataError, match="yes is not a folder"):
         list_pictures(MRI, tmp_path / "brain_mri")
@@ -128,17 +134,18 @@ def woven(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_demo_is_complete_and_the_same_every_time(woven: Path, tmp_path: Path) -> None:
-    first = index_pictures(WEAVE, woven)
+    first = index(WEAVE, woven, tmp_path / "first")
     check_counts(WEAVE, first)
     assert first["pixel_sha256"].is_unique
-    demo.generate(tmp_path)
-    pd.testing.assert_series_equal(index_pictures(WEAVE, tmp_path)["pixel_sha256"], first["pixel_sha256"])
+    demo.generate(tmp_path / "again")
+    again = index(WEAVE, tmp_path / "again", tmp_path / "second")
+    pd.testing.assert_series_equal(again["pixel_sha256"], first["pixel_sha256"])
 
 
-def test_the_demo_s_masks_show_where_it_was_changed(woven: Path) -> None:
+def test_the_demo_s_masks_show_where_it_was_changed(woven: Path, tmp_path: Path) -> None:
     """The same random numbers without the defect: pixels differ inside the mask, and only there."""
-    table = index_pictures(WEAVE, woven)
-    masks = prepare_masks(table, woven, demo.SIDE)
+    table = index(WEAVE, woven, tmp_path, demo.SIDE)
+    masks = np.load(tmp_path / MASKS)
     area = masks.mean((1, 2))
     assert (area[table["anomalous"]] > 0).all()
     assert (area[~table["anomalous"]] == 0).all()
@@ -150,32 +157,60 @@ def test_the_demo_s_masks_show_where_it_was_changed(woven: Path) -> None:
     assert not (np.abs(changed - clean).max(-1) > 0)[~mask].any()
 
 
-def test_a_defect_without_its_mask_is_an_error(woven: Path, tmp_path: Path) -> None:
-    import shutil
-
-    shutil.copytree(woven, tmp_path / "copy")
-    (tmp_path / "copy/weave/ground_truth/hole/003_mask.png").unlink()
-    with pytest.raises(DataError, match=r"hole/003\.png shows a defect but has no mask"):
-        list_pictures(WEAVE, tmp_path / "copy")
-
-
-def test_prepared_pictures_are_pil_s_bilinear_in_the_index_s_order(woven: Path) -> None:
-    table = index_pictures(WEAVE, woven).iloc[[5, 60, 2]]
-    arrays = prepare_pictures(table, woven, 96)
-    assert (arrays.shape, arrays.dtype) == ((3, 96, 96, 3), np.uint8)
-    for name, array in zip(table["image_id"], arrays, strict=True):
-        with Image.open(woven / name) as image:
+def test_both_ways_of_preparing_give_pil_s_bilinear_in_the_index_s_order(woven: Path, tmp_path: Path) -> None:
+    table = index(WEAVE, woven, tmp_path, 96)
+    again = tmp_path / "again"
+    again.mkdir()
+    prepare_arrays(table, woven, 96, again)
+    arrays, masks = np.load(tmp_path / PICTURES), np.load(tmp_path / MASKS)
+    assert (arrays.shape, arrays.dtype) == ((70, 96, 96, 3), np.uint8)
+    assert (masks.shape, masks.dtype) == ((70, 96, 96), np.bool_)
+    np.testing.assert_array_equal(np.load(again / PICTURES), arrays)
+    np.testing.assert_array_equal(np.load(again / MASKS), masks)
+    for row in (5, 60, 2):
+        with Image.open(woven / table["image_id"][row]) as image:
             expected = image.convert("RGB").resize((96, 96), Image.Resampling.BILINEAR)
-        np.testing.assert_array_equal(array, np.asarray(expected))
+        np.testing.assert_array_equal(arrays[row], np.asarray(expected))
 
 
 def test_masks_are_cut_at_one_half_after_resizing(tmp_path: Path) -> None:
     mask = np.zeros((8, 8), np.uint8)
     mask[:, :3] = 255  # at half the size: columns 0 full, 1 three quarters or less, 2 and 3 empty
-    save(tmp_path / "m.png", Image.fromarray(mask))
-    table = pd.DataFrame({"mask": ["m.png", ""]})
-    prepared = prepare_masks(table, tmp_path, 4)
+    file = save(tmp_path / "m.png", Image.fromarray(mask))
     exact = np.asarray(Image.fromarray(mask / np.float32(255)).resize((4, 4), Image.Resampling.BILINEAR))
-    np.testing.assert_array_equal(prepared[0], exact > 0.5)
-    assert prepared.dtype == bool
-    assert not prepared[1].any()
+    np.testing.assert_array_equal(resized_mask(full_mask(file), 4), exact > 0.5)
+
+
+def test_masks_of_labels_and_of_grey_are_both_understood(tmp_path: Path) -> None:
+    ramp = np.array([[0, 1, 2, 3]], np.uint8)
+    assert full_mask(save(tmp_path / "labels.png", Image.fromarray(ramp))).tolist() == [[False, True, True, True]]
+    grey = np.array([[0, 9, 127, 128, 255]], np.uint8)  # 9: the noise of a JPEG
+    expected = [[False, False, False, True, True]]
+    assert full_mask(save(tmp_path / "grey.png", Image.fromarray(grey))).tolist() == expected
+
+
+def test_mvtec_ad_s_official_numbers_add_up() -> None:
+    targets = [t for t in TARGETS.values() if t.dataset == "mvtec_ad"]
+    test = [t.test or (0, 0) for t in targets]
+    train = sum((t.counts or (0, 0))[0] - normal for t, (normal, _) in zip(targets, test, strict=True))
+    assert (len(targets), train, sum(map(sum, test)), sum(normal for normal, _ in test)) == (15, 3629, 1725, 467)
+    assert sum(t.kind == "texture" for t in targets) == 5
+
+
+@pytest.mark.parametrize(
+    ("name", "normal", "anomalous", "with_mask", "parts"),
+    [
+        ("brain_mri", 98, 155, 0, {"": 253}),
+        ("head_ct", 100, 100, 0, {"": 200}),
+        ("mvtec_ad.screw", 361, 119, 119, {"train": 320, "test": 160}),
+    ],
+)
+def test_the_real_datasets_are_complete(
+    real_data: Path, tmp_path: Path, name: str, normal: int, anomalous: int, with_mask: int, parts: dict[str, int]
+) -> None:
+    target = TARGETS[name]
+    table = index(target, real_data / target.dataset, tmp_path / "out")
+    check_counts(target, table)
+    assert (int((~table["anomalous"]).sum()), int(table["anomalous"].sum())) == (normal, anomalous)
+    assert table["part"].value_counts().to_dict() == parts
+    assert (table["mask_area"] > 0).sum() == with_mask

@@ -1,0 +1,209 @@
+"""The user's own pictures as targets: ``targets.toml`` in the store, one line each.
+
+    [targets]
+    screws = "/data/screws"
+    tiles = { path = "/data/tiles.csv", kind = "texture", skip_bad = true }
+
+Layouts: ``mvtec`` (train/good, test/<defect>, ground_truth/<defect> where there are masks), ``folder`` (good/ and
+bad/), ``manifest`` (a CSV or parquet table). What is not said is recognised.
+
+What belongs here: names and where the pictures are. What does not: reading them (``datasets/``).
+"""
+
+import json
+import re
+import tomllib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, get_args
+
+from rkd_pipeline import catalog
+from rkd_pipeline.catalog import Dataset, Kind, Target
+from rkd_pipeline.datasets import folder, manifest, mvtec_layout
+from rkd_pipeline.datasets.pictures import Listing
+from rkd_pipeline.errors import DataError, UnknownName
+from rkd_pipeline.files import write_atomically
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
+LAYOUTS = ("mvtec", "folder", "manifest")
+_KEYS = {"path": str, "layout": str, "kind": str, "skip_bad": bool}
+
+
+@dataclass(frozen=True)
+class OwnTarget:
+    """An entry of ``targets.toml``.
+
+    Attributes:
+        name: the target's.
+        path: a folder, or a manifest.
+        layout: ``mvtec``, ``folder`` or ``manifest``; None recognises it.
+        kind: what the tables sort it under.
+        skip_bad: go on without files that cannot be used.
+    """
+
+    name: str
+    path: Path
+    layout: str | None = None
+    kind: Kind = "object"
+    skip_bad: bool = False
+
+    @property
+    def root(self) -> Path:
+        """The folder that picture names are relative to."""
+        return self.path.parent if self.path.suffix.lower() in manifest.SUFFIXES else self.path
+
+    def recognised(self) -> str:
+        """The layout, given or found. Raises ``DataError`` naming what would fit."""
+        return self.layout or recognise(self.path)
+
+    def listing(self) -> Listing:
+        """What is there. Raises ``DataError`` where it does not fit the layout."""
+        layout = self.recognised()
+        if not self.path.exists():
+            raise DataError(
+                f"{self.path}, the pictures of {self.name}, is not there; bring it back or add the target again"
+            )
+        readers: dict[str, Callable[[], Listing]] = {
+            "mvtec": lambda: mvtec_layout.listing(self.path, "", masks=(self.path / "ground_truth").is_dir()),
+            "folder": lambda: folder.listing(self.path),
+            "manifest": lambda: manifest.listing(self.path),
+        }
+        found = readers[layout]()
+        found.variant = layout + (f", {found.variant}" if found.variant else "")
+        return found
+
+    def target(self) -> Target:
+        """As the rest of the code knows targets. Whether the split is given shows in the pictures, and masks too."""
+        return Target(self.name, self.name, self.name, self.kind, None, False, None, own=True)
+
+    def dataset(self) -> Dataset:
+        """The dataset that this target is the only one of."""
+        return Dataset(
+            self.name,
+            f"{self.name}, the user's own pictures",
+            self.layout or "as found",
+            str(self.path),
+            "as the owner of the pictures says",
+            "none needed",
+        )
+
+
+def recognise(path: Path) -> str:
+    """Which layout a folder or file has. Raises ``DataError`` naming what was found and what would fit."""
+    if not path.exists():
+        raise DataError(f"{path} does not exist; give a folder of pictures, or a CSV or parquet file that lists them")
+    if path.is_file():
+        if path.suffix.lower() in manifest.SUFFIXES:
+            return "manifest"
+        raise DataError(f"{path} is no manifest; a manifest ends in {', '.join(sorted(manifest.SUFFIXES))}")
+    if (path / "train").is_dir() and (path / "test").is_dir():
+        return "mvtec"
+    names = sorted(p.name for p in path.iterdir() if p.is_dir() and not p.name.startswith("."))
+    if len(names) > 1 and any(n.lower() in folder.GOOD_NAMES for n in names):
+        return "folder"
+    nested = [n for n in names if (path / n / "train").is_dir() or (path / n / "good").is_dir()]
+    hint = f" Did you mean {path / nested[0]}?" if nested else ""
+    raise DataError(
+        f"{path} holds {', '.join(names) or 'no folders'}, which is no layout that is known: train/good with "
+        f"test/<defect>, or good/ with bad/, or a CSV or parquet manifest.{hint}"
+    )
+
+
+class OwnTargets:
+    """The entries of a store's ``targets.toml``, and the catalog's targets beside them."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def entries(self) -> dict[str, OwnTarget]:
+        """All own targets by name; empty where there is no file. Raises ``DataError`` if it is unreadable."""
+        if not self.path.exists():
+            return {}
+        try:
+            table = tomllib.loads(self.path.read_text(encoding="utf-8"))
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise DataError(f"{self.path} is not readable ({error}); mend that line") from error
+        targets = table.pop("targets", {})
+        if table or not isinstance(targets, dict):
+            raise DataError(f'{self.path}: entries belong under [targets], as NAME = "/path/to/pictures"')
+        return {name: self._entry(name, value) for name, value in targets.items()}
+
+    def _entry(self, name: str, value: Any) -> OwnTarget:
+        check_name(name)
+        given = {"path": value} if isinstance(value, str) else value
+        where = f"{self.path}: {name}"
+        if not isinstance(given, dict) or "path" not in given:
+            raise DataError(f'{where} needs a path: {name} = "/path/to/pictures"')
+        for key, item in given.items():
+            if key not in _KEYS or not isinstance(item, _KEYS[key]):
+                known = ", ".join(f"{k} ({t.__name__})" for k, t in _KEYS.items())
+                raise DataError(f"{where} has {key} = {item!r}; known: {known}")
+        return make_entry(name, **given, base=self.path.parent, where=where)
+
+    def add(self, entry: OwnTarget) -> None:
+        """Enter a target, keeping everything else in the file. Raises ``DataError`` where the name is taken."""
+        if entry.name in self.entries():
+            raise DataError(f"{entry.name} is in {self.path} already; choose another name, or change that line")
+        values = {"path": str(entry.path), "layout": entry.layout, "kind": entry.kind}
+        # A JSON string is a TOML string; the standard library reads TOML but does not write it.
+        inline = ", ".join(f"{k} = {json.dumps(v)}" for k, v in values.items() if v)
+        line = f"{json.dumps(entry.name)} = {{ {inline}{', skip_bad = true' if entry.skip_bad else ''} }}\n"
+        before = self.path.read_text(encoding="utf-8") if self.path.exists() else ""
+        header = re.search(r"^\[targets\][ \t]*(#.*)?\n", before, re.MULTILINE)
+        if header:  # right below it: what follows may be another table
+            after = before[: header.end()] + line + before[header.end() :]
+        else:
+            after = (
+                (before + "\n" if before else "# The user's own targets; see `rkd add-target`.\n")
+                + "[targets]\n"
+                + line
+            )
+        tomllib.loads(after)
+        write_atomically(self.path, after.encode())
+
+    def names(self) -> list[str]:
+        """The catalog's targets, then the user's own."""
+        return [*catalog.TARGETS, *self.entries()]
+
+    def target(self, name: str) -> Target:
+        """A target of the catalog or of the user's own; raises ``UnknownName`` with the list of known ones."""
+        if name in catalog.TARGETS:
+            return catalog.TARGETS[name]
+        entries = self.entries()
+        if name not in entries:
+            raise UnknownName("target", name, [*catalog.TARGETS, *entries])
+        return entries[name].target()
+
+    def dataset_of(self, name: str) -> Dataset:
+        """The dataset that a target belongs to."""
+        target = self.target(name)
+        return self.entries()[name].dataset() if target.own else catalog.dataset(target.dataset)
+
+
+def check_name(name: str) -> None:
+    """Raises ``DataError`` for a name that cannot be a target's."""
+    if not _NAME.fullmatch(name) or name.endswith("."):
+        raise DataError(f"{name!r} cannot name a target: letters, digits, _, - and . (at most 64, starting with one)")
+    if name in catalog.TARGETS or name in catalog.DATASETS:
+        raise DataError(f"{name} is a dataset of the catalog; choose another name")
+
+
+def make_entry(
+    name: str,
+    path: str,
+    layout: str | None = None,
+    kind: str = "object",
+    skip_bad: bool = False,
+    *,
+    base: Path | None = None,
+    where: str = "add-target",
+) -> OwnTarget:
+    """An entry from plain values; relative paths start at ``base``. Raises ``DataError`` for what is not known."""
+    check_name(name)
+    if layout is not None and layout not in LAYOUTS:
+        raise DataError(f"{where}: layout {layout!r} is not known; choose {', '.join(LAYOUTS)}, or leave it out")
+    if kind not in get_args(Kind):
+        raise DataError(f"{where}: kind {kind!r} is not known; choose {', '.join(get_args(Kind))}")
+    resolved = Path(path).expanduser()
+    return OwnTarget(name, (base / resolved if base else resolved.absolute()), layout, kind, skip_bad)  # type: ignore[arg-type]
