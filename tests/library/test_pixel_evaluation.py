@@ -1,0 +1,139 @@
+"""Intervals of pixel metrics, the pixel threshold, and what a trained model's table says about pixels."""
+
+from dataclasses import asdict
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy.ndimage import gaussian_filter
+
+from rkd_pipeline.evaluation import measure
+from rkd_pipeline.measurement import LAST_EPOCH, NO_VALIDATION, ORACLE, TOO_FEW, VALIDATION
+from rkd_pipeline.metrics import pixel_metrics
+from rkd_pipeline.metrics.aupimo import aupimo
+from rkd_pipeline.metrics.pixel_intervals import draws, image_counts, pixel_intervals, resampled
+from rkd_pipeline.metrics.pro_rd4ad import pro_rd4ad
+from rkd_pipeline.metrics.regions import anomalous_pixels
+from rkd_pipeline.metrics.threshold import pixel_threshold
+from rkd_pipeline.pixel_evaluation import AT_THRESHOLD, PER_IMAGE, RANKED
+from rkd_pipeline.scoring import SCORE_RULES
+
+
+def smooth_maps(n: int, n_normal: int, side: int = 64) -> tuple[np.ndarray, np.ndarray]:
+    """Smooth, heavy-tailed maps; all but the first ``n_normal`` pictures have one or two defects."""
+    rng = np.random.default_rng(0)
+    maps = np.stack([gaussian_filter(rng.normal(size=(side, side)), 3) for _ in range(n)])
+    masks = np.zeros(maps.shape, bool)
+    for i in range(n_normal, n):
+        for _ in range(rng.integers(1, 3)):
+            row, column = rng.integers(0, side - 12, 2)
+            masks[i, row : row + rng.integers(3, 12), column : column + rng.integers(3, 12)] = True
+        maps[i] += masks[i] * rng.uniform(0, 2 * maps.std())
+    return np.exp(maps / maps.std()).astype(np.float32), masks
+
+
+def exact(maps: np.ndarray, masks: np.ndarray) -> dict[str, float]:
+    return asdict(pixel_metrics(maps, masks)) | {"aupimo": aupimo(maps, masks)}
+
+
+def test_a_replicate_from_counts_is_close_to_one_from_pixels() -> None:
+    """What the docstring promises about the bins: 0.001 for the pictures as they are; here for drawn ones too."""
+    maps, masks = smooth_maps(40, 15)
+    counts = image_counts(maps, anomalous_pixels(maps, masks))
+    weights = np.r_[np.ones((1, 40)), draws(counts.regions > 0, 4, seed=1)]
+    found = resampled(counts, weights)
+    for row, times in enumerate(weights):
+        drawn = np.repeat(np.arange(40), times.astype(int))
+        for name, value in exact(maps[drawn], masks[drawn]).items():
+            allowed = 0.003 if row and name == "pro_youden" else 0.001  # it jumps where two thresholds are as good
+            assert found[name][row] == pytest.approx(value, abs=allowed), name
+
+
+def test_draws_keep_the_size_of_both_groups() -> None:
+    labels = np.array([True] * 7 + [False] * 3)
+    weights = draws(labels, 200)
+    assert set(weights[:, labels].sum(axis=1)) == {7}
+    assert set(weights[:, ~labels].sum(axis=1)) == {3}
+    assert weights.mean(axis=0) == pytest.approx(np.ones(10), abs=0.3)
+    assert np.array_equal(weights, draws(labels, 200))
+
+
+def test_intervals_hold_the_value_and_narrow_with_more_pictures() -> None:
+    widths = []
+    for n in (16, 64):
+        maps, masks = smooth_maps(n, n // 3)
+        values = exact(maps, masks)
+        intervals = pixel_intervals(maps, anomalous_pixels(maps, masks), values)
+        assert set(intervals) == set(values)
+        assert all(intervals[name].low <= value <= intervals[name].high for name, value in values.items())
+        widths.append(intervals["aupro_30"].high - intervals["aupro_30"].low)
+    assert widths[1] < 0.75 * widths[0]
+
+
+def test_one_picture_of_a_kind_has_no_interval() -> None:
+    maps, masks = smooth_maps(4, 1)
+    assert pixel_intervals(maps, anomalous_pixels(maps, masks), exact(maps, masks)) == {}
+
+
+@pytest.mark.parametrize(("n", "rate"), [(19, 0.05), (40, 0.05), (100, 0.01), (150, 0.02)])
+def test_the_pixel_threshold_is_the_lowest_that_controls_the_risk(n: int, rate: float) -> None:
+    maps = np.random.default_rng(n).integers(0, 500, (n, 5, 4)).astype(float)
+
+    def risk(threshold: float) -> float:
+        return n / (n + 1) * float((maps > threshold).mean()) + 1 / (n + 1)
+
+    threshold = pixel_threshold(maps, rate)
+    assert threshold is not None
+    assert risk(threshold) <= rate + 1e-12
+    below = maps[maps < threshold]
+    assert below.size == 0 or risk(below.max()) > rate
+    assert pixel_threshold(maps[: round(1 / rate) - 2], rate) is None
+
+
+def table(n_validation: int, anomalous: np.ndarray) -> pd.DataFrame:
+    n = n_validation + len(anomalous)
+    rows = pd.DataFrame({rule: np.random.default_rng(0).random(n) for rule in SCORE_RULES})
+    return rows.assign(
+        part=["validation"] * n_validation + ["test"] * len(anomalous),
+        anomalous=[False] * n_validation + anomalous.tolist(),
+    )
+
+
+def of_pixels(rows: pd.DataFrame) -> pd.DataFrame:
+    return rows[rows["score_rule"] == "map"].set_index("metric")
+
+
+def test_a_trained_model_s_table_has_every_pixel_metric() -> None:
+    maps, masks = smooth_maps(50, 35)
+    rows = of_pixels(measure(table(25, masks[25:].any(axis=(1, 2))), maps, masks, early_stopping=True))
+    assert set(rows.index) == {*RANKED, *PER_IMAGE, *AT_THRESHOLD}
+    test_maps, test_masks = maps[25:], masks[25:]
+    for name, value in {**exact(test_maps, test_masks), "pro_rd4ad": pro_rd4ad(test_maps, test_masks)}.items():
+        assert rows.loc[name, "value"] == pytest.approx(value, abs=1e-12)
+        assert rows.loc[name, "ci_low"] < rows.loc[name, "ci_high"]
+    oracles = {"pixel_f1_max", "pro_youden"}
+    assert (rows["protocol"] == ORACLE).loc[list(oracles)].all()
+    assert (rows["protocol"].drop(list(oracles)) == VALIDATION).all()
+    called = test_maps > pixel_threshold(maps[:25])
+    assert rows.loc["pixel_fpr_at_threshold", "value"] == called[~test_masks].mean()
+    assert rows.loc["pixel_tpr_at_threshold", "value"] == called[test_masks].mean()
+
+
+def test_what_a_table_cannot_say_it_gives_a_reason_for() -> None:
+    maps, masks = smooth_maps(12, 5)
+    labels = masks.any(axis=(1, 2))
+    rows = of_pixels(measure(table(0, labels), maps, masks, early_stopping=False))
+    assert rows.loc["aupro_30", "protocol"] == LAST_EPOCH
+    assert (rows.loc[list(AT_THRESHOLD), "protocol"] == NO_VALIDATION).all()
+    rows = of_pixels(measure(table(3, labels[3:]), maps, masks, early_stopping=True))
+    assert (rows.loc[list(AT_THRESHOLD), "protocol"] == TOO_FEW).all()
+
+    rows = of_pixels(measure(table(0, labels), maps, np.zeros_like(masks), early_stopping=False))
+    assert set(rows.index) == {*RANKED, *PER_IMAGE, *AT_THRESHOLD}
+    assert (rows["protocol"] == "none: no anomalous pixel in 12 maps").all()
+    assert rows["value"].isna().all()
+
+    maps[-1] = 1
+    rows = of_pixels(measure(table(0, labels), maps, masks, early_stopping=False))
+    assert rows.loc["pro_rd4ad", "protocol"] == "none: RD4AD's PRO: map 11 is constant"
+    assert rows["value"].drop(["pro_rd4ad", *AT_THRESHOLD]).notna().all()
