@@ -6,7 +6,7 @@ from pathlib import Path
 import dagster as dg
 
 from resources.liveness import process_tags
-from rkd_pipeline.datasets.fetch import Fetching
+from rkd_pipeline.datasets.fetch import Fetching, addresses
 from rkd_pipeline.settings import Settings
 from rkd_pipeline.store import Store
 
@@ -52,6 +52,5 @@ class DataResource(dg.ConfigurableResource):
 
     def fetching(self, say: Callable[[str], None]) -> Fetching:
         """What may be done to get an absent dataset; ``say`` shows its licence."""
-        urls = tuple(u.strip() for u in self.mvtec_ad_urls.split(",") if u.strip())
         archives = Path(self.archives) if self.archives else None
-        return Fetching(archives, self.download, {"mvtec_ad": urls} if urls else {}, say)
+        return Fetching(archives, self.download, addresses(self.mvtec_ad_urls), say)

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rkd_pipeline import progress
+from rkd_pipeline import data_commands, progress
 from rkd_pipeline.errors import BadKey, RkdError
 from rkd_pipeline.flow import METRICS, TABLE_3
 from rkd_pipeline.plan import PAPER_RECIPES, Cell, cross
@@ -57,6 +57,9 @@ def _parser() -> argparse.ArgumentParser:
     shared.add_argument("--store", metavar="DIR", help="folder of all results, default store/ [RKD_STORE]")
     shared.add_argument("--data", metavar="DIR", help="folder that holds the datasets, default data/ [RKD_DATA]")
 
+    shared.add_argument("--archives", metavar="DIR", help="folder of datasets' archives [RKD_ARCHIVES]")
+    shared.add_argument("--download", action="store_true", help="download what is absent [RKD_DOWNLOAD=1]")
+
     run = commands.add_parser(
         "run", parents=[shared], help="train, score, measure, refresh the tables", description=_ENVIRONMENT
     )
@@ -71,7 +74,10 @@ def _parser() -> argparse.ArgumentParser:
     )
     run.add_argument("--epochs", type=int, default=os.environ.get("RKD_EPOCHS"), help="shorter schedule [RKD_EPOCHS]")
     run.add_argument("--device", choices=["auto", "cpu", "cuda"], help="[RKD_DEVICE]")
+    run.add_argument("--skip-bad", action="store_true", help="go on without unusable pictures [RKD_SKIP_BAD=1]")
     run.set_defaults(command=_run)
+
+    data_commands.add_parsers(commands, shared)
 
     table = commands.add_parser("table", parents=[shared], help="print a table of the paper")
     table.add_argument("number", choices=["3"])
@@ -90,9 +96,14 @@ def _parser() -> argparse.ArgumentParser:
 
 def _export(options: argparse.Namespace) -> None:
     """Options become the environment that the definitions read, here and in child processes."""
-    for name in ("store", "data", "device"):
+    for name in ("store", "data", "archives", "device"):
         if value := getattr(options, name, None):
             os.environ[f"RKD_{name.upper()}"] = str(value)
+    for name in ("download", "skip_bad"):
+        if getattr(options, name, False):
+            os.environ[f"RKD_{name.upper()}"] = "1"
+    if archives := os.environ.get("RKD_ARCHIVES"):
+        os.environ["RKD_ARCHIVES"] = str(Path(archives).resolve())
     for name in ("store", "data"):  # a relative folder must mean the same in every process
         variable = f"RKD_{name.upper()}"
         os.environ[variable] = str(Path(os.environ.get(variable) or name).resolve())

@@ -2,7 +2,8 @@
 
 import pandas as pd
 
-from rkd_pipeline.flow import METRICS, TRAINED_MODEL
+from rkd_pipeline.flow import IMAGES, METRICS, TRAINED_MODEL
+from rkd_pipeline.stages.data import data_note
 from rkd_pipeline.stages.evaluation import read_metrics
 from rkd_pipeline.stages.tables import mlflow_run_id, stale_reason
 from rkd_pipeline.stages.training import checkpoint_file
@@ -56,6 +57,8 @@ def image_auroc_summary(store: Store, cells: list[tuple[str, str]]) -> pd.DataFr
             row["map_max [95%]"] = f"{first['value']:.3f} [{first['ci_low']:.3f}, {first['ci_high']:.3f}]"
             row |= {rule: f"{auroc.loc[rule, 'value']:.3f}" for rule in ("l_kd", "l_mkd")}
             pixel = table.loc[table["metric"] == "pixel_auroc", "value"]
+            row["note"] = data_note(store.require(IMAGES, target_name))
             row["pixel"] = f"{pixel.iloc[0]:.3f}" if len(pixel) else "no masks"
         rows.append(row | {"state": state})
-    return pd.DataFrame(rows).fillna("")
+    table = pd.DataFrame(rows).fillna("")
+    return table.drop(columns="note") if "note" in table and (table["note"] == "").all() else table

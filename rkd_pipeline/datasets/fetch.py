@@ -44,6 +44,12 @@ class Fetching:
     say: Callable[[str], None] = lambda text: None
 
 
+def addresses(mvtec_ad: str) -> dict[str, tuple[str, ...]]:
+    """``RKD_MVTEC_AD_URLS``, separated by commas, as ``Fetching`` takes it."""
+    urls = tuple(url.strip() for url in mvtec_ad.split(",") if url.strip())
+    return {"mvtec_ad": urls} if urls else {}
+
+
 def find_or_fetch(dataset: Dataset, target: Target, data_root: Path, fetching: Fetching) -> Path:
     """The folder of a dataset under ``data_root``, with this target's files in it.
 
