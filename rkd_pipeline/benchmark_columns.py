@@ -13,6 +13,7 @@ COLUMNS = {
     "short_schedule": "fewer epochs than the recipe asks for",
     "seed": "of initialisation and order",
     "repeat": "of the split",
+    "data_note": "files that were left out because they could not be used; empty where there were none",
     "metric": "image_auroc, image_ap, image_f1_max, threshold, ...",
     "score_rule": "image score: map_max, l_kd, l_val or l_mkd; map for pixel metrics",
     "protocol": "what was chosen on: last epoch, validation normals, oracle (test labels); or why there is no value",
