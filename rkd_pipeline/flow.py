@@ -2,7 +2,8 @@
 
     dataset_source -> images -> split -> prepared_images --+
                                             teachers ------+-> trained_model -> anomaly_scores -> metrics
-    metrics (all) + published -> benchmark -> table_1, .. table_4, table_demo, figure_3, .. figure_7, leaderboard -> report
+    metrics (all) + published -> benchmark -> table_1 .. table_4, table_demo, figure_3 .. figure_7, leaderboard
+    all of these -> report
 
 A version is bumped by hand whenever a stage's results would change for the same inputs: that is what makes old
 results stale. A changed golden value in the tests asks for a bump.

@@ -240,7 +240,7 @@ def diagram_title(board: Leaderboard) -> str:
 
 
 def _number(value: object, factor: float, digits: int) -> str:
-    return NOT_PUBLISHED if pd.isna(value) else f"{factor * float(value):.{digits}f}"  # type: ignore[arg-type,call-overload]
+    return NOT_PUBLISHED if pd.isna(value) else f"{factor * float(value):.{digits}f}"  # type: ignore[arg-type]
 
 
 def shown_ranks(systems: pd.DataFrame) -> dict[str, float]:

@@ -68,7 +68,8 @@ def feature_discrepancy(normal: Discrepancy, defective: Discrepancy, mask: np.nd
 def cover(mask: np.ndarray, side: int) -> np.ndarray:
     """The cells of a coarser square grid that a mask ``(S, S)`` touches, bool ``(side, side)``; side divides S."""
     step = mask.shape[0] // side
-    return mask.reshape(side, step, side, step).any(axis=(1, 3))
+    blocks = mask.reshape(side, step, side, step)
+    return np.asarray(blocks.any(axis=(1, 3)))
 
 
 @dataclass(frozen=True)

@@ -138,7 +138,7 @@ def _figure_7(store: Store, rows: pd.DataFrame) -> Drawn:
 
 
 def _most_measured(rows: pd.DataFrame) -> pd.DataFrame:
-    """Rows of the one configuration that was measured on most targets; the paper's recipe where that leaves a choice."""
+    """Rows of the configuration that was measured on most targets; the paper's recipe where that leaves a choice."""
     coverage = rows.groupby(_CONFIGURATION)["target"].nunique().reset_index(name="targets")
     coverage["ours"] = coverage["recipe"] == PAPER_RECIPE
     best = coverage.sort_values(

@@ -6,7 +6,15 @@ from typing import Any
 import pandas as pd
 
 from rkd_pipeline.flow import ANOMALY_SCORES, BENCHMARK, LEADERBOARD, TRAINED_MODEL
-from rkd_pipeline.leaderboard import COSTS, diagram_title, leaderboard, leaderboard_sheet, pairs_sheet, shown_ranks
+from rkd_pipeline.leaderboard import (
+    COSTS,
+    Leaderboard,
+    diagram_title,
+    leaderboard,
+    leaderboard_sheet,
+    pairs_sheet,
+    shown_ranks,
+)
 from rkd_pipeline.stages.tables import read_benchmark
 from rkd_pipeline.store import Result, Store
 
@@ -18,10 +26,11 @@ def build_leaderboard(store: Store) -> Result:
     from rkd_pipeline.figures import message, rank_diagram
 
     benchmark = store.require(BENCHMARK)
+    rows = read_benchmark(benchmark)
+    spent = costs(store, rows)
 
     def write(folder: Path) -> dict[str, Any]:
-        rows = read_benchmark(benchmark)
-        board = leaderboard(rows, costs(store, rows))
+        board = leaderboard(rows, spent)
         for frame, file in ((board.systems, FILE), (board.pairs, PAIRS)):
             frame.to_parquet(folder / file, index=False)
             frame.to_csv((folder / file).with_suffix(".csv"), index=False)
@@ -30,9 +39,16 @@ def build_leaderboard(store: Store) -> Result:
         ranks = shown_ranks(board.systems)
         diagram = rank_diagram(ranks, board.groups, diagram_title(board)) if ranks else message(board.verdict)
         (folder / DIAGRAM).write_bytes(diagram)
-        return {"systems": len(board.systems), "targets": board.targets, "verdict": board.verdict}
+        return {"groups": board.groups, "targets": board.targets, "verdict": board.verdict}
 
-    return store.produce(LEADERBOARD, [], write, inputs=[benchmark])
+    # Costs are facts beside results, not results: without them here, a change of them would go unnoticed.
+    return store.produce(LEADERBOARD, [], write, parameters={"costs": spent.to_dict("records")}, inputs=[benchmark])
+
+
+def read_leaderboard(result: Result) -> Leaderboard:
+    """A built leaderboard."""
+    systems, pairs = (pd.read_parquet(result.folder / file) for file in (FILE, PAIRS))
+    return Leaderboard(systems, pairs, **result.facts)
 
 
 def costs(store: Store, benchmark: pd.DataFrame) -> pd.DataFrame:
@@ -56,4 +72,4 @@ def costs(store: Store, benchmark: pd.DataFrame) -> pd.DataFrame:
                 "device": model["device"],
             }
         )
-    return pd.DataFrame(rows, columns=["target", "training", *COSTS, "device"])
+    return pd.DataFrame(rows, columns=["target", "training", *COSTS, "device"], dtype=object)

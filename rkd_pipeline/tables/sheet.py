@@ -59,7 +59,7 @@ def with_interval(value: object, low: object, high: object, *, sign: bool = Fals
 
 
 def _absent(value: object) -> bool:
-    return value is None or bool(pd.isna(value))  # type: ignore[call-overload]
+    return value is None or bool(pd.isna(value))
 
 
 def _line(cells: Sequence[str]) -> str:

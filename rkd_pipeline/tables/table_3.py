@@ -116,7 +116,7 @@ def table_3_sheet(cells: pd.DataFrame) -> Sheet:
 
 
 def _cell(row: dict[str, object], sheet: Sheet) -> str:
-    if pd.isna(row["measured"]):  # type: ignore[call-overload]
+    if pd.isna(row["measured"]):
         return NOT_MEASURED
     shown = with_interval(row["measured"], row["ci_low"], row["ci_high"])
     return f"{shown} ({row['seeds']}){sheet.mark(str(row['note']))}"
