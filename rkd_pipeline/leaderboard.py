@@ -188,7 +188,8 @@ def _groups(ranks: pd.Series, pairs: pd.DataFrame) -> list[list[str]]:
 
 
 def _mean_costs(measured: pd.DataFrame, costs: pd.DataFrame) -> dict[str, pd.Series]:
-    names = measured[["target", "training", "system"]].drop_duplicates().merge(costs, on=["target", "training"])
+    names = measured[["target", "training", "system"]].drop_duplicates()
+    names = names.merge(costs.astype({"target": "string", "training": "string"}), on=["target", "training"])
     grouped = names.astype(dict.fromkeys(COSTS, float)).groupby("system")
     devices = grouped["device"].agg(lambda found: "; ".join(sorted(set(found))))
     return {name: grouped[name].mean() for name in COSTS} | {"device": devices}

@@ -43,7 +43,8 @@ class Report:
     Attributes:
         subtitle: what was measured, in one line.
         left_out: training to the reason why it does not count.
-        tables: the tables that have something to show.
+        tables: those in which something is measured.
+        unmeasured: the others, shown closed.
         figures: the paper's figures.
         leaderboard, pairs, ranks: as the leaderboard asset has them; no pairs where nothing was tested.
         trainings: one per training that counts.
@@ -54,6 +55,7 @@ class Report:
     subtitle: str
     left_out: Mapping[str, str]
     tables: Sequence[Sheet]
+    unmeasured: Sequence[Sheet]
     figures: Sequence[Picture]
     leaderboard: Sheet
     pairs: Sheet | None

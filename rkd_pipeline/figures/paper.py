@@ -58,8 +58,9 @@ def feature_discrepancy(normal: Discrepancy, defective: Discrepancy, mask: np.nd
         means = [float(m[cover(mask, m.shape[0])].mean()) for m in shown.scales]
         axes.bar(np.arange(count) + shift, means, 0.38, color=colour, hatch=hatch, alpha=0.85, label=name)
     axes.set_xticks(np.arange(count), [f"scale {k + 1}" for k in range(count)])
-    axes.set_ylabel("mean of 1 - cosine in the region")
-    axes.legend(frameon=False, fontsize=8)
+    axes.set_ylabel("mean of 1 - cosine in the region", fontsize=9)
+    axes.set_ylim(0, 1.2 * axes.get_ylim()[1])
+    axes.legend(frameon=False, fontsize=8, loc="upper left")
     tidy(axes)
     figure.suptitle(title, fontsize=10)
     return png(figure, 130)
@@ -88,7 +89,7 @@ def best_and_worst(categories: Sequence[Category], title: str) -> bytes:
     Each category has its own colour scale, printed at its map.
     """
     count = sum(len(c.pictures) for c in categories)
-    figure = Figure(figsize=(1.75 * count + 0.9, 5.9), layout="constrained")
+    figure = Figure(figsize=(1.75 * count + 1.4, 6.1), layout="constrained")
     parts = figure.subfigures(1, len(categories), squeeze=False, wspace=0.03)[0]
     for part, category in zip(parts, categories, strict=True):
         axes = part.subplots(3, len(category.pictures), squeeze=False)

@@ -111,7 +111,7 @@ def _best_and_worst(store: Store, rows: pd.DataFrame, kind: str, figure: str) ->
         f"{recipe}, {teacher}, {epochs} epochs; {len(means)} {kind} categor{'y' if len(means) == 1 else 'ies'} measured"
     )
     why = "fewer than two are measured: no best and no worst" if len(means) == 1 else ""
-    title += f" ({why})" if why else ""
+    title += f"\n{why}" if why else ""
     return best_and_worst(categories, title), {"drawn": shown, "measured": len(means), "why": why}
 
 

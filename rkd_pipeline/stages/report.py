@@ -23,7 +23,7 @@ from rkd_pipeline.report import Picture, Report, Training, render
 from rkd_pipeline.stages.evaluation import read_metrics, value_of
 from rkd_pipeline.stages.figures import FIGURES, figure_file
 from rkd_pipeline.stages.leaderboard import DIAGRAM, read_leaderboard
-from rkd_pipeline.stages.tables import read_benchmark, table_sheet
+from rkd_pipeline.stages.tables import read_benchmark, read_cells, table_sheet
 from rkd_pipeline.store import Result, Store
 from rkd_pipeline.tables.sheet import with_interval
 
@@ -48,17 +48,20 @@ _THUMBNAIL = 900
 def build_report(store: Store) -> Result:
     """``report``: ``report.html``, self-contained."""
     benchmark, board = store.require(BENCHMARK), store.require(LEADERBOARD)
-    tables = {stage: store.require(stage) for stage in TABLES}
+    tables = [store.require(stage) for stage in TABLES]
     figures = [store.require(stage) for stage in FIGURES]
 
     def write(folder: Path) -> dict[str, Any]:
         rows = read_benchmark(benchmark)
         trainings = _trainings(store, rows)
         found = read_leaderboard(board)
+        measured = [bool(read_cells(table)["measured"].notna().any()) for table in tables]
+        sheets = list(zip((table_sheet(store, stage) for stage in TABLES), measured, strict=True))
         report = Report(
             subtitle=_subtitle(rows),
             left_out=benchmark.facts["left_out"],
-            tables=[sheet for stage in tables if (sheet := table_sheet(store, stage)).rows],
+            tables=[sheet for sheet, done in sheets if done],
+            unmeasured=[sheet for sheet, done in sheets if not done and sheet.rows],
             figures=[Picture(_CAPTIONS[f.provenance.stage], figure_file(f).read_bytes()) for f in figures],
             leaderboard=leaderboard_sheet(found),
             pairs=pairs_sheet(found) if len(found.pairs) else None,
@@ -70,7 +73,7 @@ def build_report(store: Store) -> Result:
         (folder / FILE).write_text(render(report), encoding="utf-8")
         return {"trainings": len(trainings), "tables": len(report.tables), "figures": len(figures)}
 
-    return store.produce(REPORT, [], write, inputs=[benchmark, board, *tables.values(), *figures])
+    return store.produce(REPORT, [], write, inputs=[benchmark, board, *tables, *figures])
 
 
 def _subtitle(rows: pd.DataFrame) -> str:

@@ -1,0 +1,81 @@
+"""Figures are looked at by people; what can be checked is what they are drawn from, and that they can be read."""
+
+from io import BytesIO
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from rkd_pipeline.figures import (
+    Discrepancy,
+    best_and_worst,
+    detection_curves,
+    feature_discrepancy,
+    message,
+    rank_diagram,
+    recipe_losses,
+    thumbnail,
+)
+from rkd_pipeline.figures.paper import Category, cover
+from rkd_pipeline.metrics.pixel_curve import pixel_curve
+
+
+def size(png: bytes) -> tuple[int, int]:
+    with Image.open(BytesIO(png)) as image:
+        image.load()
+        return image.size
+
+
+@pytest.fixture(scope="module")
+def scene() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Four pictures, maps and masks of 32 x 32, the last two defective."""
+    rng = np.random.default_rng(0)
+    pictures = rng.integers(0, 255, (4, 32, 32, 3), dtype=np.uint8)
+    masks = np.zeros((4, 32, 32), bool)
+    masks[2:, 8:16, 8:16] = True
+    return pictures, rng.random((4, 32, 32)).astype(np.float32) + masks, masks
+
+
+def test_a_mask_covers_every_cell_that_it_touches() -> None:
+    mask = np.zeros((8, 8), bool)
+    mask[3, 4] = True
+    assert cover(mask, 8).sum() == 1
+    assert np.argwhere(cover(mask, 2)).tolist() == [[0, 1]]
+    mask[4, 4] = True
+    assert np.argwhere(cover(mask, 4)).tolist() == [[1, 2], [2, 2]]
+
+
+def test_the_same_figure_has_the_same_bytes(scene: tuple[np.ndarray, np.ndarray, np.ndarray]) -> None:
+    _, maps, masks = scene
+    curve = pixel_curve(maps, masks)
+    drawn = [detection_curves(masks.any((1, 2)), maps.max((1, 2)), curve, "t") for _ in range(2)]
+    assert drawn[0] == drawn[1]
+    without = detection_curves(masks.any((1, 2)), maps.max((1, 2)), None, "t")
+    assert size(without)[0] < size(drawn[0])[0]
+
+
+def test_figures_of_the_paper_are_wide_enough_to_read(scene: tuple[np.ndarray, np.ndarray, np.ndarray]) -> None:
+    pictures, maps, masks = scene
+    scales = [maps[0][::s, ::s] for s in (4, 8, 16)]
+    shown = feature_discrepancy(Discrepancy(pictures[0], scales), Discrepancy(pictures[2], scales), masks[2], "t")
+    assert size(shown)[0] > 1000
+    categories = [Category(h, pictures[2:], maps[2:], masks[2:]) for h in ("best", "worst")]
+    assert size(best_and_worst(categories, "t"))[0] > size(best_and_worst(categories[:1], "t"))[0] > 400
+    history = pd.DataFrame({"epoch": [1, 2], "train_loss": [2.0, 1.0], "validation_loss": [2.1, None]})
+    histories = dict.fromkeys(("rkd", "rkd-es", "rkd-mkd", "rkd-mkd-es"), (history, 1))
+    wide, high = size(recipe_losses(histories, "t"))
+    assert wide > 1000
+    assert high > size(recipe_losses({"rkd": (history, None)}, "t"))[1]
+
+
+def test_ranks_are_drawn_with_and_without_bars() -> None:
+    ranks = {"a": 1.2, "b": 1.8, "c": 3.0}
+    assert rank_diagram(ranks, [["a", "b"]], "t") != rank_diagram(ranks, [], "t")
+
+
+def test_thumbnails_are_small_and_keep_their_shape() -> None:
+    whole = message("nothing to see")
+    width, height = size(whole)
+    small = thumbnail(whole, width // 2)
+    assert size(small) == (width // 2, height // 2)
