@@ -7,9 +7,11 @@ from assets.evaluation import metrics
 from assets.reporting import asset_options, column_schema, materialised, pictures, table, user_errors
 from resources.storage import StoreResource
 from rkd_pipeline.benchmark_columns import COLUMN_TYPES, COLUMNS
-from rkd_pipeline.flow import BENCHMARK, TABLE_3
+from rkd_pipeline.flow import BENCHMARK, TABLE_1, TABLE_2, TABLE_3, TABLE_4, TABLE_DEMO, Stage
 from rkd_pipeline.stages import tables
-from rkd_pipeline.tables import CELL_COLUMNS
+from rkd_pipeline.store import Result
+from rkd_pipeline.tables import categories
+from rkd_pipeline.tables.table_3 import CELL_COLUMNS
 
 GROUP = "paper"
 # Fires when something upstream changed, also while other cells are still missing (eager() would wait for all).
@@ -37,28 +39,68 @@ def benchmark(store: StoreResource) -> dg.MaterializeResult:
     )
 
 
+COMPLETE = "complete"
+
+
+def complete(stage: Stage) -> list[dg.AssetCheckSpec]:
+    """The check of a paper's table."""
+    return [dg.AssetCheckSpec(COMPLETE, asset=stage.name, description="Every cell that the paper fills is measured.")]
+
+
+def shown_table(result: Result, stage: Stage, **more: dg.MetadataValue) -> dg.MaterializeResult:
+    """A table's page: the table itself, and where the paper fills it, which cells are missing."""
+    text = dg.MetadataValue.md((result.folder / f"{stage.name}.md").read_text(encoding="utf-8"))
+    checks = []
+    if stage != TABLE_DEMO:
+        missing = tables.missing_cells(tables.read_cells(result))
+        columns = [c for c in ("dataset", "target", "system", "recipe", "score_rule") if c in missing]
+        checks.append(
+            dg.AssetCheckResult(
+                passed=missing.empty,
+                check_name=COMPLETE,
+                severity=dg.AssetCheckSeverity.WARN,
+                metadata={"missing": table(missing[columns])},
+            )
+        )
+    return materialised(result, {"table": text, **more}, checks)
+
+
+def category_asset(stage: Stage, description: str) -> dg.AssetsDefinition:
+    """One of the tables of categories as an asset."""
+
+    @dg.asset(
+        **asset_options(stage, GROUP, "markdown"),
+        deps=[benchmark],
+        automation_condition=REFRESH,
+        metadata=column_schema(categories.CELL_COLUMNS),
+        check_specs=[] if stage == TABLE_DEMO else complete(stage),
+        description=description,
+    )
+    def _table(store: StoreResource) -> dg.MaterializeResult:
+        with user_errors():
+            return shown_table(tables.build_category_table(store.open(), stage), stage)
+
+    return _table
+
+
+table_1 = category_asset(TABLE_1, "Table 1 of the paper: localisation on MVTec AD's textures, published and measured.")
+table_2 = category_asset(TABLE_2, "Table 2 of the paper: localisation on MVTec AD's objects, published and measured.")
+table_4 = category_asset(TABLE_4, "Table 4 of the paper: MVTec AD's textures with the loss of MKD.")
+table_demo = category_asset(TABLE_DEMO, "The generated demonstration pictures, in the layout of Tables 1 and 2.")
+
+
 @dg.asset(
     **asset_options(TABLE_3, GROUP, "markdown"),
     deps=[benchmark],
     automation_condition=REFRESH,
     metadata=column_schema(CELL_COLUMNS),
-    check_specs=[
-        dg.AssetCheckSpec("complete", asset=TABLE_3.name, description="Every cell that the paper fills is measured.")
-    ],
+    check_specs=complete(TABLE_3),
 )
 def table_3(store: StoreResource) -> dg.MaterializeResult:
     """Table 3 of the paper: image AUROC on the medical datasets, published beside measured, missing shown as such."""
     with user_errors():
         result = tables.build_table_3(store.open())
-    cells = pd.read_parquet(result.folder / "table_3.parquet")
-    ours = cells[cells["recipe"].notna()]
-    missing = ours[ours["published"].notna() & ours["measured"].isna()]
-    check = dg.AssetCheckResult(
-        passed=missing.empty,
-        check_name="complete",
-        severity=dg.AssetCheckSeverity.WARN,
-        metadata={"missing": table(missing[["dataset", "system", "recipe", "score_rule"]])},
-    )
-    text = (result.folder / "table_3.md").read_text(encoding="utf-8")
-    strips = sorted(result.folder.glob("maps_*.png"))
-    return materialised(result, {"table": dg.MetadataValue.md(text), "example_maps": pictures(*strips)}, [check])
+    return shown_table(result, TABLE_3, example_maps=pictures(*sorted(result.folder.glob("maps_*.png"))))
+
+
+TABLES = [table_1, table_2, table_3, table_4, table_demo]

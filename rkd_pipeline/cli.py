@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from rkd_pipeline import data_commands, progress
 from rkd_pipeline.errors import BadKey, RkdError
-from rkd_pipeline.flow import METRICS, TABLE_3
+from rkd_pipeline.flow import METRICS, REPORT, STAGES, TABLE_3
 from rkd_pipeline.plan import PAPER_RECIPES, Cell, cross
 from rkd_pipeline.settings import Settings
 from rkd_pipeline.store import Ref, Store
@@ -80,8 +80,11 @@ def _parser() -> argparse.ArgumentParser:
     data_commands.add_parsers(commands, shared)
 
     table = commands.add_parser("table", parents=[shared], help="print a table of the paper")
-    table.add_argument("number", choices=["3"])
+    table.add_argument("number", choices=["1", "2", "3", "4", "demo"], help="of the paper; demo: the same layout")
     table.set_defaults(command=_table)
+
+    report = commands.add_parser("report", parents=[shared], help="refresh the report and print its path")
+    report.set_defaults(command=_report)
 
     status = commands.add_parser("status", parents=[shared], help="what the store holds")
     status.set_defaults(command=_status)
@@ -142,7 +145,13 @@ def _numbers(text: str | None, option: str) -> list[int]:
 
 def _table(options: argparse.Namespace) -> int:
     session = Session.open(say=lambda text: print(text, file=sys.stderr))
-    print(session.table_3())
+    print(session.table(options.number))
+    return 0
+
+
+def _report(options: argparse.Namespace) -> int:
+    session = Session.open(say=lambda text: print(text, file=sys.stderr))
+    print(session.report())
     return 0
 
 
@@ -290,11 +299,20 @@ class Session:
         report.text = self._summary(cells, before, report, time.monotonic() - started)
         return report
 
-    def table_3(self) -> str:
-        """Table 3 as markdown, refreshed."""
+    def table(self, number: str) -> str:
+        """A table as markdown, refreshed."""
+        stage = STAGES[f"table_{number}"]
+        self._refresh()
+        return (self.store.require(stage).folder / f"{stage.name}.md").read_text(encoding="utf-8")
+
+    def report(self) -> Path:
+        """The report's file, refreshed."""
+        self._refresh()
+        return self.store.require(REPORT).folder / "report.html"
+
+    def _refresh(self) -> None:
         if error := self._launch("refresh_tables"):
             raise RkdError(error)
-        return (self.store.require(TABLE_3).folder / "table_3.md").read_text(encoding="utf-8")
 
     def offer_paper_keys(self) -> None:
         """Add the paper's own training keys, so that the UI has something to materialise."""
@@ -377,8 +395,11 @@ class Session:
         table = self.store.find(Ref(TABLE_3.name))
         if table is not None:
             lines.append(f"table   {table.folder / 'table_3.md'}  (or: rkd table 3)")
+        if written := self.store.find(Ref(REPORT.name)):
+            lines.append(f"report  {written.folder / 'report.html'}")
         lines.append(
-            f"results {self.store.root / METRICS.name}/<target>/<training>/ (maps.png, scores.png, losses.png)"
+            f"results {self.store.root / METRICS.name}/<target>/<training>/ "
+            "(maps.png, scores.png, curves.png, losses.png)"
         )
         lines.append("pages   make ui, then http://127.0.0.1:3000 (Dagster) and http://127.0.0.1:5000 (MLflow)")
         return "\n".join(lines)

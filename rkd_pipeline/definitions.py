@@ -2,7 +2,7 @@
 
 import dagster as dg
 
-from assets import data, evaluation, tables, tracking, training, upkeep
+from assets import data, evaluation, figures, reports, tables, tracking, training, upkeep
 from resources.compute import ComputeResource
 from resources.storage import DataResource, StoreResource
 from resources.tracking import MlflowTracking
@@ -20,7 +20,10 @@ ASSETS = [
     evaluation.metrics,
     tracking.mlflow_run,
     tables.benchmark,
-    tables.table_3,
+    *tables.TABLES,
+    *figures.FIGURES,
+    reports.leaderboard,
+    reports.report,
 ]
 
 # A job holds assets of one partitioning: Dagster cannot run a target and a grid cell in one run.
@@ -38,8 +41,8 @@ JOBS = [
     ),
     dg.define_asset_job(
         "refresh_tables",
-        [tables.benchmark, tables.table_3],
-        description="Rebuild the benchmark and the paper's tables.",
+        [tables.benchmark, *tables.TABLES, *figures.FIGURES, reports.leaderboard, reports.report],
+        description="Rebuild the benchmark, the paper's tables and figures, the leaderboard and the report.",
     ),
 ]
 

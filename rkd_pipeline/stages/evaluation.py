@@ -16,11 +16,12 @@ from rkd_pipeline.training_key import TrainingKey
 if TYPE_CHECKING:
     from rkd_pipeline.compute import Compute
 
-FIGURES = ("maps.png", "scores.png", "losses.png")
+FIGURES = ("maps.png", "scores.png", "curves.png", "losses.png")
 
 
 def score_images(store: Store, target_name: str, training: str, compute: "Compute") -> Result:
     """``anomaly_scores``: maps and image scores of the test pictures, and of the validation normals where held out."""
+    from rkd_pipeline.cost import Meter
     from rkd_pipeline.scoring import score
 
     wanted, key = store.targets.target(target_name), TrainingKey.parse(training)
@@ -37,7 +38,9 @@ def score_images(store: Store, target_name: str, training: str, compute: "Comput
         with store.lock(f"device {compute.device}"):
             teacher, student = open_model(store, model, compute.device)
             card = read_model_card(model)
-            scores = score(teacher, student, images.pictures(scored_ids), key.recipe, card.lambda_)
+            pictures = images.pictures(scored_ids)
+            with Meter(compute.device) as meter:
+                scores = score(teacher, student, pictures, key.recipe, card.lambda_)
         table = pd.DataFrame(
             {
                 "image_id": scored_ids,
@@ -49,7 +52,15 @@ def score_images(store: Store, target_name: str, training: str, compute: "Comput
         )
         table.to_parquet(folder / "scores.parquet", index=False)
         np.save(folder / "maps.npy", scores.maps)
-        return {"pictures": len(table), "side": key.recipe.side, "smoothing_sigma": key.recipe.sigma, "fusion": "sum"}
+        return {
+            "pictures": len(table),
+            "side": key.recipe.side,
+            "smoothing_sigma": key.recipe.sigma,
+            "fusion": "sum",
+            "device": compute.label,
+            "seconds_per_picture": meter.seconds / len(table),
+            "peak_memory_bytes": meter.peak_memory_bytes,
+        }
 
     inputs = [model, split_result, prepared]
     return store.produce(ANOMALY_SCORES, [target_name, training], write, inputs=inputs)
@@ -63,7 +74,8 @@ def read_scores(scores: Result) -> tuple[pd.DataFrame, np.ndarray]:
 def evaluate(store: Store, target_name: str, training: str) -> Result:
     """``metrics``: every metric with its interval, and the pictures that people look at."""
     from rkd_pipeline.evaluation import measure
-    from rkd_pipeline.figures import loss_curve, map_strip, score_distribution
+    from rkd_pipeline.figures import detection_curves, loss_curve, map_strip, score_distribution
+    from rkd_pipeline.metrics.pixel_curve import pixel_curve
 
     wanted, key = store.targets.target(target_name), TrainingKey.parse(training)
     model = store.require(TRAINED_MODEL, target_name, training)
@@ -83,6 +95,11 @@ def evaluate(store: Store, target_name: str, training: str) -> Result:
         (folder / "maps.png").write_bytes(map_strip(pictures, maps[shown], captions, title, shown_masks))
         threshold = value_of(metrics, "threshold", "map_max")
         (folder / "scores.png").write_bytes(score_distribution(scores, "map_max", threshold, title))
+        test = (scores["part"] == "test").to_numpy()
+        curve = None if masks is None else pixel_curve(np.asarray(maps[test]), masks[test])
+        of_test = scores[test]
+        curves = detection_curves(of_test["anomalous"].to_numpy(), of_test["map_max"].to_numpy(), curve, title)
+        (folder / "curves.png").write_bytes(curves)
         best = model.facts["best_epoch"] if key.recipe.early_stopping else None
         (folder / "losses.png").write_bytes(loss_curve(read_history(model), title, best))
         auroc = {r: value_of(metrics, "image_auroc", r) for r in metrics["score_rule"].unique() if r != "map"}

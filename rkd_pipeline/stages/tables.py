@@ -1,6 +1,7 @@
 """From all metrics to the tidy benchmark table and the paper's tables."""
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -9,13 +10,21 @@ import pandas as pd
 
 from rkd_pipeline.benchmark_columns import COLUMN_TYPES, COLUMNS
 from rkd_pipeline.errors import BadKey
-from rkd_pipeline.flow import ANOMALY_SCORES, BENCHMARK, IMAGES, METRICS, TABLE_3, TRAINED_MODEL
+from rkd_pipeline.flow import ANOMALY_SCORES, BENCHMARK, IMAGES, METRICS, TABLE_3, TABLE_DEMO, TRAINED_MODEL, Stage
 from rkd_pipeline.published import published_rows
 from rkd_pipeline.stages.data import data_note, open_prepared
 from rkd_pipeline.stages.evaluation import example_rows, read_metrics, read_scores
 from rkd_pipeline.stages.training import training_parameters
 from rkd_pipeline.store import Ref, Result, Store
-from rkd_pipeline.tables import TABLE_3_ROWS, table_3, table_3_markdown
+from rkd_pipeline.tables.categories import (
+    CATEGORY_TABLES,
+    CategoryTable,
+    category_cells,
+    category_sheet,
+    dataset_table,
+)
+from rkd_pipeline.tables.sheet import Sheet
+from rkd_pipeline.tables.table_3 import TABLE_3_ROWS, table_3, table_3_sheet
 from rkd_pipeline.training_key import TrainingKey
 
 TRACKING_FOLDER = "tracking"
@@ -103,20 +112,71 @@ def build_table_3(store: Store) -> Result:
 
     def write(folder: Path) -> dict[str, Any]:
         rows = read_benchmark(benchmark)
-        ours = rows[(rows["origin"] == "measured") & rows["target"].isin(TABLE_3_ROWS)]
-        trainings = ours[["target", "training"]].drop_duplicates().itertuples(index=False, name=None)
-        trained_on = {pair: int(store.require(TRAINED_MODEL, *pair).facts["train_pictures"]) for pair in trainings}
+        trained_on = _train_pictures(store, rows, TABLE_3_ROWS)
         cells = table_3(rows, trained_on)
-        cells.to_parquet(folder / "table_3.parquet", index=False)
-        cells.to_csv(folder / "table_3.csv", index=False)
-        (folder / "table_3.md").write_text(table_3_markdown(cells), encoding="utf-8")
+        facts = _write_table(folder, TABLE_3.name, cells, table_3_sheet(cells))
         for target_name in TABLE_3_ROWS:
             pairs = [pair for pair in trained_on if pair[0] == target_name]
             if pairs:
                 (folder / f"maps_{target_name}.png").write_bytes(_strip(store, *pairs[0]))
-        return {"cells": len(cells), "measured_cells": int(cells["measured"].notna().sum())}
+        return facts
 
     return store.produce(TABLE_3, [], write, inputs=[benchmark])
+
+
+def category_table(stage: Stage, benchmark: pd.DataFrame) -> CategoryTable:
+    """What stands where in the table of a stage: one of the paper's, or the demo's in the same layout."""
+    if stage == TABLE_DEMO:
+        return dataset_table("demo", "Generated demonstration pictures", benchmark)
+    return CATEGORY_TABLES[stage.name]
+
+
+def build_category_table(store: Store, stage: Stage) -> Result:
+    """``table_1``, ``table_2``, ``table_4`` or ``table_demo``: as parquet, CSV and markdown."""
+    benchmark = store.require(BENCHMARK)
+
+    def write(folder: Path) -> dict[str, Any]:
+        rows = read_benchmark(benchmark)
+        table = category_table(stage, rows)
+        targets = [row.target for block in table.blocks for row in block.rows]
+        cells = category_cells(table, rows, _train_pictures(store, rows, targets))
+        return _write_table(folder, stage.name, cells, category_sheet(table, cells))
+
+    return store.produce(stage, [], write, inputs=[benchmark])
+
+
+def table_sheet(store: Store, stage: Stage) -> Sheet:
+    """A built table for reading; raises ``StoreError`` where it is missing or stale."""
+    cells = read_cells(store.require(stage))
+    if stage == TABLE_3:
+        return table_3_sheet(cells)
+    return category_sheet(category_table(stage, read_benchmark(store.require(BENCHMARK))), cells)
+
+
+def read_cells(table: Result) -> pd.DataFrame:
+    """The cells of a built table."""
+    return pd.read_parquet(table.folder / f"{table.provenance.stage}.parquet")
+
+
+def missing_cells(cells: pd.DataFrame) -> pd.DataFrame:
+    """Cells that the paper fills, that a recipe could fill, and that are not measured; averages apart."""
+    ours = cells[cells["recipe"].notna() & cells["published"].notna() & cells["measured"].isna()]
+    if "target" in ours:
+        ours = ours[ours["target"].notna()]
+    return ours.drop_duplicates(["dataset" if "dataset" in ours else "target", "recipe", "score_rule"])
+
+
+def _write_table(folder: Path, name: str, cells: pd.DataFrame, sheet: Sheet) -> dict[str, Any]:
+    cells.to_parquet(folder / f"{name}.parquet", index=False)
+    cells.to_csv(folder / f"{name}.csv", index=False)
+    (folder / f"{name}.md").write_text(sheet.markdown(), encoding="utf-8")
+    return {"cells": len(cells), "measured_cells": int(cells["measured"].notna().sum())}
+
+
+def _train_pictures(store: Store, rows: pd.DataFrame, targets: Iterable[str]) -> dict[tuple[str, str], int]:
+    ours = rows[(rows["origin"] == "measured") & rows["target"].isin(list(targets))]
+    trainings = ours[["target", "training"]].drop_duplicates().itertuples(index=False, name=None)
+    return {pair: int(store.require(TRAINED_MODEL, *pair).facts["train_pictures"]) for pair in trainings}
 
 
 def _strip(store: Store, target_name: str, training: str) -> bytes:

@@ -23,11 +23,12 @@ if TYPE_CHECKING:
     from rkd_pipeline.models.reverse_distillation import ReverseDistillation
     from rkd_pipeline.models.teacher import Teacher
     from rkd_pipeline.models.weights import TeacherWeights
-    from rkd_pipeline.training import OnEpoch
+    from rkd_pipeline.training import Epoch, OnEpoch
 
 WEIGHTS_FILE = "student.safetensors"
 MODEL_FILE = "model.json"
 HISTORY_FILE = "history.parquet"
+_STATISTICS = ("running_mean", "running_var", "num_batches_tracked")  # of BatchNorm: kept, not trained
 
 
 def checkpoint_file(store: Store, target_name: str, training: str) -> Path:
@@ -82,6 +83,7 @@ def train_model(
     from safetensors.torch import save_file
 
     from rkd_pipeline.compute import place
+    from rkd_pipeline.cost import Meter
     from rkd_pipeline.models.teacher import Teacher
     from rkd_pipeline.training import train
 
@@ -102,7 +104,14 @@ def train_model(
     checkpoint = checkpoint_file(store, target_name, training)
 
     def write(folder: Path) -> dict[str, Any]:
-        with store.lock(f"device {compute.device}"):
+        timed = 0  # epochs of this process: a resumed training has others behind it
+
+        def count(epoch: "Epoch") -> None:
+            nonlocal timed
+            timed += 1
+            on_epoch(epoch)
+
+        with store.lock(f"device {compute.device}"), Meter(compute.device) as meter:
             teacher = place(Teacher(weights), compute.device)
             trained = train(
                 recipe,
@@ -115,7 +124,7 @@ def train_model(
                 checkpoint=checkpoint,
                 identity=identity,
                 checkpoint_seconds=checkpoint_seconds,
-                on_epoch=on_epoch,
+                on_epoch=count,
             )
         save_file(trained.state, folder / WEIGHTS_FILE)
         pd.DataFrame([asdict(e) for e in trained.history]).to_parquet(folder / HISTORY_FILE, index=False)
@@ -138,6 +147,11 @@ def train_model(
             "teacher_origin": weights.origin,
             "device": compute.label,
             "threads": torch.get_num_threads(),
+            "parameters": sum(v.numel() for k, v in trained.state.items() if not k.endswith(_STATISTICS)),
+            "timed_epochs": timed,
+            "timed_seconds": round(meter.seconds, 3),
+            "pictures_per_second": timed * len(train_ids) / meter.seconds,
+            "peak_memory_bytes": meter.peak_memory_bytes,
         }
 
     result = store.produce(TRAINED_MODEL, [target_name, training], write, parameters=parameters, inputs=inputs)

@@ -128,7 +128,7 @@ def test_a_partition_shows_its_pictures(browser: WebDriver, pages: Pages) -> Non
             "return [...document.images].filter(i => i.src.startsWith('data:image/png')).map(i => i.naturalWidth)"
         )
     )
-    assert len(widths) == 3
+    assert len(widths) == 4
     assert min(widths) > 300
 
 

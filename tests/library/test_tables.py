@@ -1,27 +1,12 @@
 import pandas as pd
 import pytest
 
-from rkd_pipeline.benchmark_columns import COLUMN_TYPES, COLUMNS
+from rkd_pipeline.benchmark_columns import COLUMNS
 from rkd_pipeline.metrics.intervals import nadeau_bengio
 from rkd_pipeline.published import published_rows
-from rkd_pipeline.tables import NOT_MEASURED, table_3, table_3_markdown
-
-
-def measured(
-    target: str, recipe: str, seed: int, value: float, *, epochs: int = 200, **more: object
-) -> dict[str, object]:
-    row = {
-        "target": target, "recipe": recipe, "teacher": "wide_resnet50_2", "epochs": epochs, "seed": seed,
-        "training": f"{recipe}-s{seed}", "short_schedule": epochs < 200, "metric": "image_auroc",
-        "score_rule": "map_max", "value": value, "ci_low": value - 0.1, "ci_high": value + 0.1,
-        "interval_method": "delong", "n_normal": 10, "n_anomalous": 155, "origin": "measured",
-    }  # fmt: skip
-    return row | more
-
-
-def benchmark(*rows: dict[str, object]) -> pd.DataFrame:
-    ours = pd.DataFrame(list(rows)).reindex(columns=list(COLUMNS)).astype(COLUMN_TYPES)
-    return pd.concat([ours, published_rows().astype(COLUMN_TYPES)], ignore_index=True)
+from rkd_pipeline.tables.sheet import NOT_MEASURED
+from rkd_pipeline.tables.table_3 import table_3, table_3_sheet
+from tests.library.rows import benchmark, measured
 
 
 def cell(cells: pd.DataFrame, dataset: str, system: str) -> pd.Series:
@@ -35,7 +20,7 @@ def test_published_values_stand_where_the_paper_has_them() -> None:
     assert cell(cells, "retinal_oct", "Ours+L_KD AS")["published"] == pytest.approx(0.9024)
     assert pd.isna(cell(cells, "retinal_oct", "Ours+ES")["published"])
     assert cells["measured"].isna().all()
-    assert table_3_markdown(cells).count(NOT_MEASURED) == 18
+    assert table_3_sheet(cells).markdown().count(NOT_MEASURED) == 18
 
 
 def test_seeds_are_averaged_with_the_corrected_interval() -> None:
@@ -47,7 +32,7 @@ def test_seeds_are_averaged_with_the_corrected_interval() -> None:
     assert expected is not None
     assert (ours["measured"], ours["seeds"], ours["interval_method"]) == (pytest.approx(0.85), 3, "nadeau_bengio")
     assert (ours["ci_low"], ours["ci_high"]) == pytest.approx((expected.low, expected.high))
-    assert "85.0 [" in table_3_markdown(cells)
+    assert "85.0 [" in table_3_sheet(cells).markdown()
 
 
 def test_one_seed_keeps_the_interval_of_its_test_pictures() -> None:
@@ -70,7 +55,7 @@ def test_schedules_and_teachers_are_never_averaged_together() -> None:
     ours = cells[(cells["dataset"] == "head_ct") & (cells["system"] == "Ours")]
     found = {(r["teacher"], r["epochs"]): r["measured"] for r in ours.to_dict("records")}
     assert found == {("wide_resnet50_2", 200): 0.7, ("wide_resnet50_2", 10): 0.5, ("resnet18", 200): 0.9}
-    text = table_3_markdown(cells)
+    text = table_3_sheet(cells).markdown()
     assert "shorter than the recipes' 200 epochs" in text
 
 
@@ -92,7 +77,7 @@ def test_each_column_reads_its_own_score() -> None:
 
 def test_early_stopping_that_could_not_act_is_said() -> None:
     rows = [measured("head_ct", "rkd-es", 0, 0.7, epochs=10, training="rkd-es~10e-s0")]
-    text = table_3_markdown(table_3(benchmark(*rows), {("head_ct", "rkd-es~10e-s0"): 68}))
+    text = table_3_sheet(table_3(benchmark(*rows), {("head_ct", "rkd-es~10e-s0"): 68})).markdown()
     assert "10 epochs are too few for early stopping to act (patience 15)" in text
 
 

@@ -1,0 +1,42 @@
+"""What stands at the end: the leaderboard and the report."""
+
+import dagster as dg
+
+from assets.figures import FIGURES
+from assets.reporting import asset_options, column_schema, materialised, pictures, user_errors
+from assets.tables import REFRESH, TABLES, benchmark
+from resources.storage import StoreResource
+from rkd_pipeline.flow import LEADERBOARD, REPORT
+from rkd_pipeline.leaderboard import COLUMNS
+from rkd_pipeline.stages.leaderboard import DIAGRAM, TEXT, build_leaderboard
+from rkd_pipeline.stages.report import FILE, build_report
+
+GROUP = "reports"
+
+
+@dg.asset(
+    **asset_options(LEADERBOARD, GROUP, "markdown"),
+    deps=[benchmark],
+    automation_condition=REFRESH,
+    metadata=column_schema(COLUMNS),
+)
+def leaderboard(store: StoreResource) -> dg.MaterializeResult:
+    """All measured recipes over all targets: mean ranks, tests where there are enough targets, cost beside quality."""
+    with user_errors():
+        result = build_leaderboard(store.open())
+    text = dg.MetadataValue.md((result.folder / TEXT).read_text(encoding="utf-8"))
+    shown = {"leaderboard": text, "ranks": pictures(result.folder / DIAGRAM), "verdict": result.facts["verdict"]}
+    return materialised(result, shown)
+
+
+@dg.asset(
+    **asset_options(REPORT, GROUP, "html"),
+    deps=[benchmark, *TABLES, *FIGURES, leaderboard],
+    automation_condition=REFRESH,
+)
+def report(store: StoreResource) -> dg.MaterializeResult:
+    """Tables, figures, leaderboard, protocol and provenance in one HTML file that needs nothing else."""
+    with user_errors():
+        result = build_report(store.open())
+    facts = {name: int(value) for name, value in result.facts.items()}
+    return materialised(result, {"file": dg.MetadataValue.path(str(result.folder / FILE)), **facts})

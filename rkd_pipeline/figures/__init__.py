@@ -1,0 +1,27 @@
+"""Pictures for people: of one training, of the paper, of the leaderboard. Colour-blind-safe; PNG bytes."""
+
+from rkd_pipeline.figures.paper import Discrepancy, best_and_worst, feature_discrepancy, recipe_losses
+from rkd_pipeline.figures.partition import detection_curves, loss_curve, map_strip, score_distribution
+from rkd_pipeline.figures.ranks import rank_diagram
+from rkd_pipeline.figures.style import BLUE, GREY, MAP_COLOURS, ORANGE, SKY, message, png, thumbnail, tidy
+
+__all__ = [
+    "BLUE",
+    "GREY",
+    "MAP_COLOURS",
+    "ORANGE",
+    "SKY",
+    "Discrepancy",
+    "best_and_worst",
+    "detection_curves",
+    "feature_discrepancy",
+    "loss_curve",
+    "map_strip",
+    "message",
+    "png",
+    "rank_diagram",
+    "recipe_losses",
+    "score_distribution",
+    "thumbnail",
+    "tidy",
+]

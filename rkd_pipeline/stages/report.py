@@ -1,0 +1,134 @@
+"""The report: tables, figures, leaderboard and provenance of a store, in one HTML file."""
+
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from rkd_pipeline.catalog import dataset
+from rkd_pipeline.flow import (
+    BENCHMARK,
+    LEADERBOARD,
+    METRICS,
+    REPORT,
+    TABLE_1,
+    TABLE_2,
+    TABLE_3,
+    TABLE_4,
+    TABLE_DEMO,
+    TRAINED_MODEL,
+)
+from rkd_pipeline.leaderboard import Leaderboard, leaderboard_sheet, pairs_sheet
+from rkd_pipeline.report import Picture, Report, Training, render
+from rkd_pipeline.stages.evaluation import read_metrics, value_of
+from rkd_pipeline.stages.figures import FIGURES, figure_file
+from rkd_pipeline.stages.leaderboard import DIAGRAM, read_leaderboard
+from rkd_pipeline.stages.tables import read_benchmark, read_cells, table_sheet
+from rkd_pipeline.store import Result, Store
+from rkd_pipeline.tables.sheet import with_interval
+
+TABLES = (TABLE_1, TABLE_2, TABLE_3, TABLE_4, TABLE_DEMO)
+FILE = "report.html"
+_CAPTIONS = {
+    "figure_3": "Figure 3. Where teacher and student disagree, per scale. Above: a normal picture, the median one by "
+    "score; below: the median defective one. The outline is the defect, and its place in the normal picture.",
+    "figure_5": "Figure 5. Best and worst texture by pixel AUROC. Defective pictures at the median, the 90% and the "
+    "10% quantile of their score.",
+    "figure_6": "Figure 6. Best and worst object by pixel AUROC, chosen and shown as in Figure 5.",
+    "figure_7": "Figure 7. Loss during training and on held-out normal pictures; each recipe has its own loss.",
+}
+_NUMBERS = {
+    "image AUROC": ("image_auroc", "map_max"),
+    "pixel AUROC": ("pixel_auroc", "map"),
+    "AUPRO": ("aupro_30", "map"),
+}
+_THUMBNAIL = 900
+
+
+def build_report(store: Store) -> Result:
+    """``report``: ``report.html``, self-contained."""
+    benchmark, board = store.require(BENCHMARK), store.require(LEADERBOARD)
+    tables = [store.require(stage) for stage in TABLES]
+    figures = [store.require(stage) for stage in FIGURES]
+
+    def write(folder: Path) -> dict[str, Any]:
+        rows = read_benchmark(benchmark)
+        trainings = _trainings(store, rows)
+        found = read_leaderboard(board)
+        measured = [bool(read_cells(table)["measured"].notna().any()) for table in tables]
+        sheets = list(zip((table_sheet(store, stage) for stage in TABLES), measured, strict=True))
+        report = Report(
+            subtitle=_subtitle(rows),
+            left_out=benchmark.facts["left_out"],
+            tables=[sheet for sheet, done in sheets if done],
+            unmeasured=[sheet for sheet, done in sheets if not done and sheet.rows],
+            figures=[Picture(_CAPTIONS[f.provenance.stage], figure_file(f).read_bytes()) for f in figures],
+            leaderboard=leaderboard_sheet(found),
+            pairs=pairs_sheet(found) if len(found.pairs) else None,
+            ranks=_ranks(board, found),
+            trainings=trainings,
+            datasets=_datasets(rows),
+            versions=benchmark.provenance.environment["versions"],
+        )
+        (folder / FILE).write_text(render(report), encoding="utf-8")
+        return {"trainings": len(trainings), "tables": len(report.tables), "figures": len(figures)}
+
+    return store.produce(REPORT, [], write, inputs=[benchmark, board, *tables, *figures])
+
+
+def _subtitle(rows: pd.DataFrame) -> str:
+    ours = rows[rows["origin"] == "measured"]
+    counts = {
+        "training": ours[["target", "training"]].drop_duplicates().shape[0],
+        "target": ours["target"].nunique(),
+        "recipe": ours["recipe"].nunique(),
+    }
+    parts = [f"{n} {name}{'s' * (n != 1)}" for name, n in counts.items()]
+    return f"Measured: {parts[0]} of {parts[1]} with {parts[2]}. What is not measured says so."
+
+
+def _ranks(result: Result, board: Leaderboard) -> Picture:
+    return Picture(f"Mean ranks. {board.verdict}", (result.folder / DIAGRAM).read_bytes())
+
+
+def _trainings(store: Store, rows: pd.DataFrame) -> list[Training]:
+    from rkd_pipeline.figures import thumbnail
+
+    ours = rows[rows["origin"] == "measured"]
+    keys = ours[["target", "training", "mlflow_run_id"]].drop_duplicates().sort_values(["target", "training"])
+    found = []
+    for target_name, key, run in keys.itertuples(index=False):
+        metrics, model = (store.require(stage, target_name, key) for stage in (METRICS, TRAINED_MODEL))
+        table = read_metrics(metrics)
+        numbers = {
+            heading: _with_interval(table, metric, rule)
+            for heading, (metric, rule) in _NUMBERS.items()
+            if value_of(table, metric, rule) is not None
+        }
+        environment = model.provenance.environment
+        provenance = {
+            "Teacher": f"{model.provenance.parameters['teacher']}, SHA-256 "
+            f"{model.provenance.parameters['teacher_sha256'][:12]}",
+            "Pictures": f"{model.facts['train_pictures']} train, {model.facts['validation_pictures']} validation",
+            "Epochs": f"{model.facts['epochs_trained']}, kept {model.facts['best_epoch']}",
+            "Device": str(model.facts["device"]),
+            "Finished": str(environment["finished"]),
+            "Result": model.data_version,
+            "MLflow run": "" if pd.isna(run) else str(run),
+        }
+        maps = Picture(f"{target_name}, {key}", thumbnail((metrics.folder / "maps.png").read_bytes(), _THUMBNAIL))
+        found.append(Training(target_name, key, numbers, provenance, maps))
+    return found
+
+
+def _with_interval(table: pd.DataFrame, metric: str, rule: str) -> str:
+    row = table[(table["metric"] == metric) & (table["score_rule"] == rule)].iloc[0]
+    return with_interval(row["value"], row["ci_low"], row["ci_high"])
+
+
+def _datasets(rows: pd.DataFrame) -> list[dict[str, str]]:
+    used = sorted(rows.loc[rows["origin"] == "measured", "dataset"].unique())
+    return [
+        {"Dataset": d.title, "Source": d.source, "Licence": d.licence, "Citation": d.citation}
+        for d in map(dataset, used)
+    ]

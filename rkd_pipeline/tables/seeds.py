@@ -1,0 +1,85 @@
+"""From the benchmark's rows of one configuration, one per seed, to one number with its interval."""
+
+from collections.abc import Mapping
+
+import numpy as np
+import pandas as pd
+from scipy.stats import t
+
+from rkd_pipeline.metrics.intervals import Interval, nadeau_bengio
+from rkd_pipeline.recipes import RECIPES
+
+TrainPictures = Mapping[tuple[str, str], int]
+INTERVAL_METHODS = (
+    "nadeau_bengio over seeds where each has its own repeat of the split; pictures_and_seeds where all test on the "
+    "publisher's pictures; seeds_only where the numbers have no interval over pictures; for one seed the interval over "
+    "its test pictures"
+)
+
+
+def over_seeds(values: pd.DataFrame, train_pictures: TrainPictures, *, own_repeats: bool) -> dict[str, object]:
+    """Mean over seeds with its interval; a single seed keeps the interval over its own test pictures.
+
+    Args:
+        values: benchmark rows of one target, metric and configuration, one per seed; may be empty.
+        train_pictures: number of training pictures per (target, training), for the correction of intervals.
+        own_repeats: each seed has its own repeat of the split. Otherwise all test on the same pictures.
+
+    Returns:
+        measured and seeds, and, unless empty, short_schedule, ci_low, ci_high, interval_method.
+    """
+    if values.empty:
+        return {"measured": None, "seeds": 0}
+    first, numbers = values.iloc[0], values["value"].astype(float)
+    result: dict[str, object] = {
+        "measured": float(numbers.mean()),
+        "seeds": len(values),
+        "short_schedule": bool(first["short_schedule"]),
+    }
+    if len(values) == 1:
+        return result | {k: first[k] for k in ("ci_low", "ci_high", "interval_method")}
+    interval: Interval | None
+    if own_repeats:
+        # Only the normal test pictures are drawn anew in each repeat; the anomalous ones are the same in all.
+        trained_on = float(np.mean([train_pictures[(r.target, r.training)] for r in values.itertuples()]))
+        interval = nadeau_bengio(numbers.tolist(), float(first["n_normal"]) / trained_on)
+    else:
+        interval = _same_pictures(values)
+    assert interval is not None  # there are two seeds
+    return result | {"ci_low": interval.low, "ci_high": interval.high, "interval_method": interval.method}
+
+
+def _same_pictures(values: pd.DataFrame, level: float = 0.95) -> Interval:
+    """Seeds that test on the same pictures: their mean keeps the whole error of the pictures; the seeds' averages out.
+
+    The half-width is the root of the sum of squares of the seeds' mean half-width over pictures and Student's t over
+    seeds.
+    """
+    numbers = values["value"].astype(float)
+    mean, half = float(numbers.mean()), float(t.ppf((1 + level) / 2, len(numbers) - 1) * numbers.sem())
+    low, high = (float((numbers - values[k].astype(float)).abs().mean(skipna=False)) for k in ("ci_low", "ci_high"))
+    if np.isnan(low + high):
+        return Interval(max(0.0, mean - half), min(1.0, mean + half), "seeds_only")
+    return Interval(max(0.0, mean - np.hypot(low, half)), min(1.0, mean + np.hypot(high, half)), "pictures_and_seeds")
+
+
+def configurations(measured: pd.DataFrame) -> list[tuple[str | None, int | None]]:
+    """The (teacher, epochs) that rows were trained with, sorted; one of None where there are no rows.
+
+    A configuration is one teacher and schedule; tables never average two of them together.
+    """
+    found = measured[["teacher", "epochs"]].drop_duplicates().sort_values(["teacher", "epochs"])
+    return list(found.itertuples(index=False, name=None)) or [(None, None)]
+
+
+def stopping_note(recipe: str | None, epochs: int | None) -> str:
+    """What to know about early stopping at a short schedule; empty where there is nothing to say."""
+    if recipe is None or epochs is None:
+        return ""
+    stopping = RECIPES[recipe].early_stopping
+    if stopping is not None and epochs <= stopping.patience:
+        return (
+            f"{epochs} epochs are too few for early stopping to act (patience {stopping.patience}): "
+            "this is training on 75% of the normals, best of those epochs kept"
+        )
+    return ""
