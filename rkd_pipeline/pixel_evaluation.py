@@ -46,7 +46,8 @@ def measure_pixels(maps: np.ndarray, masks: np.ndarray, validation_maps: np.ndar
     weights = draws(is_anomalous)
     if "pro_rd4ad" in of_images and is_anomalous.sum() > 1:
         one = np.ones(int(is_anomalous.sum()))
-        intervals["pro_rd4ad"] = ratio_interval(of_images["pro_rd4ad"], one, weights[:, is_anomalous])
+        interval = ratio_interval(of_images["pro_rd4ad"], one, weights[:, is_anomalous])
+        intervals |= {"pro_rd4ad": interval} if interval else {}
     measured = [
         Measurement(name, RULE, ORACLE if name in ORACLES else trained, value, intervals.get(name))
         for name, value in values.items()

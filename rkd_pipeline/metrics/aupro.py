@@ -45,4 +45,4 @@ def aupro_of(curve: PixelCurve, limit: float) -> float:
     area = limit - (first + last) / 2
     over = last > limit  # the limit cuts the line; what remains is a triangle
     area[over] = (limit - first[over]) ** 2 / (2 * (last[over] - first[over]))
-    return float(np.dot(curve.overlap[:kept], area) / limit)
+    return min(1.0, float(np.dot(curve.overlap[:kept], area) / limit))  # a sum may round to above 1

@@ -9,7 +9,7 @@ other where scores are high.
 What is approximated: the order of pixels within a bin, taken as random. The metric so computed from the pictures as
 they are differs from the exact one by less than 0.001 (measured and tested; docs/metrics.md), and the interval is moved
 by that difference. PRO of RD4AD and rates at a threshold are averages over pictures or ratios of sums: nothing is
-approximated there. With ten normal pictures, as for the medical sets, a bootstrap is known to be somewhat too narrow.
+approximated there. With few pictures the intervals are too narrow, AP's most: measured in docs/metrics.md.
 """
 
 from dataclasses import dataclass
@@ -139,14 +139,22 @@ def draws(anomalous: np.ndarray, replicates: int = REPLICATES, seed: int = 0) ->
     return weights
 
 
-def percentile_interval(values: np.ndarray, level: float = 0.95, moved_by: float = 0.0) -> Interval:
-    """The middle ``level`` of the replicates' values ``(B,)``, moved, and clipped to [0, 1]."""
-    low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2]) + moved_by
+def percentile_interval(values: np.ndarray, level: float = 0.95, moved_by: float = 0.0) -> Interval | None:
+    """The middle ``level`` of the replicates' values ``(B,)``, moved, and clipped to [0, 1].
+
+    None where the replicates do not differ (every region found, or none): no picture shows how much values vary.
+    """
+    low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
+    if high - low < 1e-12:
+        return None
+    low, high = low + moved_by, high + moved_by
     return Interval(max(0.0, float(low)), min(1.0, float(high)), METHOD)
 
 
 def pixel_intervals(maps: Array, found: AnomalousPixels, exact: dict[str, float]) -> dict[str, Interval]:
-    """Intervals of the metrics in ``exact`` that rank pixels, by name; none for fewer than two pictures of a kind.
+    """Intervals of the metrics in ``exact`` that rank pixels, by name.
+
+    There is none for fewer than two pictures of a kind, nor where the replicates do not differ.
 
     Args:
         maps: ``(N, H, W)``.
@@ -160,13 +168,14 @@ def pixel_intervals(maps: Array, found: AnomalousPixels, exact: dict[str, float]
     weights = draws(anomalous)
     parts = [resampled(counts, weights[at : at + BATCH]) for at in range(0, len(weights), BATCH)]
     binned = resampled(counts, np.ones((1, len(anomalous))))
-    return {
+    intervals = {
         name: percentile_interval(np.concatenate([p[name] for p in parts]), moved_by=value - float(binned[name][0]))
         for name, value in exact.items()
         if name in binned
     }
+    return {name: interval for name, interval in intervals.items() if interval}
 
 
-def ratio_interval(part: np.ndarray, whole: np.ndarray, weights: np.ndarray) -> Interval:
+def ratio_interval(part: np.ndarray, whole: np.ndarray, weights: np.ndarray) -> Interval | None:
     """Of ``sum part / sum whole``, both ``(N,)`` by picture, over the ``draws`` of the pictures."""
     return percentile_interval((weights @ part) / (weights @ whole))

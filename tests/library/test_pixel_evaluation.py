@@ -19,9 +19,9 @@ from rkd_pipeline.pixel_evaluation import AT_THRESHOLD, PER_IMAGE, RANKED
 from rkd_pipeline.scoring import SCORE_RULES
 
 
-def smooth_maps(n: int, n_normal: int, side: int = 64) -> tuple[np.ndarray, np.ndarray]:
+def smooth_maps(n: int, n_normal: int, seed: int = 0, side: int = 64) -> tuple[np.ndarray, np.ndarray]:
     """Smooth, heavy-tailed maps; all but the first ``n_normal`` pictures have one or two defects."""
-    rng = np.random.default_rng(0)
+    rng = np.random.default_rng(seed)
     maps = np.stack([gaussian_filter(rng.normal(size=(side, side)), 3) for _ in range(n)])
     masks = np.zeros(maps.shape, bool)
     for i in range(n_normal, n):
@@ -58,16 +58,31 @@ def test_draws_keep_the_size_of_both_groups() -> None:
     assert np.array_equal(weights, draws(labels, 200))
 
 
-def test_intervals_hold_the_value_and_narrow_with_more_pictures() -> None:
-    widths = []
-    for n in (16, 64):
-        maps, masks = smooth_maps(n, n // 3)
-        values = exact(maps, masks)
-        intervals = pixel_intervals(maps, anomalous_pixels(maps, masks), values)
-        assert set(intervals) == set(values)
-        assert all(intervals[name].low <= value <= intervals[name].high for name, value in values.items())
-        widths.append(intervals["aupro_30"].high - intervals["aupro_30"].low)
-    assert widths[1] < 0.75 * widths[0]
+def test_intervals_are_as_wide_as_values_spread_over_sets_of_pictures() -> None:
+    """Twenty independent sets: 95% intervals should be about 3.92 standard deviations wide, and hold the mean.
+
+    Of 64 pictures each: with 30, AP's held it in 24 of 30 sets only, as docs/metrics.md says.
+    """
+    names = ("pixel_auroc", "pixel_ap", "aupro_30", "pro_youden")
+    values, intervals = [], []
+    for seed in range(20):
+        maps, masks = smooth_maps(64, 21, seed)
+        values.append(exact(maps, masks))
+        intervals.append(pixel_intervals(maps, anomalous_pixels(maps, masks), values[-1]))
+    for name in names:
+        found = np.array([v[name] for v in values])
+        low, high = np.array([(i[name].low, i[name].high) for i in intervals]).T
+        assert (high - low).mean() == pytest.approx(3.92 * found.std(ddof=1), rel=0.35), name
+        assert ((low <= found.mean()) & (found.mean() <= high)).mean() >= 0.8, name
+
+
+def test_replicates_that_do_not_differ_give_no_interval() -> None:
+    """No picture of the set shows how much values vary: an interval without width would claim certainty."""
+    maps, masks = smooth_maps(8, 4)
+    maps[masks] = maps.max() + 1
+    values = exact(maps, masks)
+    assert values["pixel_auroc"] == values["aupro_30"] == 1
+    assert pixel_intervals(maps, anomalous_pixels(maps, masks), values) == {}
 
 
 def test_one_picture_of_a_kind_has_no_interval() -> None:
@@ -110,7 +125,8 @@ def test_a_trained_model_s_table_has_every_pixel_metric() -> None:
     test_maps, test_masks = maps[25:], masks[25:]
     for name, value in {**exact(test_maps, test_masks), "pro_rd4ad": pro_rd4ad(test_maps, test_masks)}.items():
         assert rows.loc[name, "value"] == pytest.approx(value, abs=1e-12)
-        assert rows.loc[name, "ci_low"] < rows.loc[name, "ci_high"]
+        if value not in (0, 1):
+            assert rows.loc[name, "ci_low"] < rows.loc[name, "ci_high"], name
     oracles = {"pixel_f1_max", "pro_youden"}
     assert (rows["protocol"] == ORACLE).loc[list(oracles)].all()
     assert (rows["protocol"].drop(list(oracles)) == VALIDATION).all()
