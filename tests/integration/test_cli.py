@@ -35,7 +35,7 @@ def test_the_store_holds_everything_with_its_provenance(demo: Rkd) -> None:
     assert not list((demo.store.root / "checkpoints").rglob("*.safetensors"))
     table = read_benchmark(demo.store.require(BENCHMARK))
     assert list(table.columns) == list(COLUMNS)
-    ours = table[table["origin"] == "measured"]
+    ours = table[table["training"] == TRAINING]
     assert (ours["short_schedule"] & (ours["epochs"] == 2) & (ours["teacher"] == "resnet18.random")).all()
     assert ours["mlflow_run_id"].notna().all()
     published = table[table["origin"] == "published"]
