@@ -18,7 +18,7 @@ from rkd_pipeline.errors import DataError
 from rkd_pipeline.progress import bar
 
 ATTEMPTS = 3
-_CHUNK = 1 << 18
+_CHUNK = 1 << 16
 _TIMEOUT = (10, 60)  # seconds to connect, and between two pieces
 
 
@@ -95,7 +95,7 @@ class _Resuming:
             except requests.RequestException as error:
                 reason = f"{type(error).__name__} after {self._have()} bytes"
             except OSError as error:
-                fatal = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS)
+                fatal = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EROFS)
                 raise DownloadError(disk_message(error, self._part.parent, "download"), fatal=fatal) from error
             self.resumed = self.resumed or before > 0
             if attempt + 1 < ATTEMPTS:

@@ -21,7 +21,7 @@ R = TypeVar("R")
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".ppm", ".pgm", ".jp2"})
 # Line-scan cameras make 300 megapixels; decoded as RGB, 400 take 1.2 GB. What claims more is a mistake or a bomb.
 MAX_PIXELS = 400_000_000
-Image.MAX_IMAGE_PIXELS = MAX_PIXELS
+Image.MAX_IMAGE_PIXELS = 2 * MAX_PIXELS  # Pillow warns above its own limit; ours is checked first
 _MANY_FRAMES = frozenset({"GIF", "TIFF", "WEBP", "PNG"})  # phones' MPO holds a preview as a second frame: harmless
 _RESTORE = "restore it from the dataset's source"
 

@@ -106,3 +106,28 @@ def test_official_counts_are_checked() -> None:
     check_counts(target, index([1] * 20))
     with pytest.raises(DataError, match="has 19 normal and 5 anomalous pictures; officially 20 and 5"):
         check_counts(target, index([1] * 19))
+
+
+OWN = Target("mine", "mine", "mine", "object", None, official_split=False, has_masks=None, own=True)
+
+
+def test_own_pictures_are_split_by_content_whatever_they_are_called() -> None:
+    table = index([1] * 20 + [2] * 3)
+    rows = split(OWN, table)
+    assert verify(OWN, table, rows)["repeats"] == 5
+    tests = [{n for n in part_of(rows, OWN, r, "test") if n.startswith("n")} for r in range(5)]
+    assert sorted(len(t) for t in tests) == [4, 4, 5, 5, 5]
+    assert len(set.union(*tests)) == 23  # disjoint, and together every distinct normal picture
+    renamed = table.assign(image_id="x" + table["image_id"])
+    again = split(OWN, renamed)
+    assert again["image_id"].str.removeprefix("x").tolist() == rows["image_id"].tolist()
+    assert again["part"].tolist() == rows["part"].tolist()
+
+
+def test_copies_of_official_test_pictures_do_not_train() -> None:
+    table = pd.concat([index([1] * 12, 0, "train"), index([1] * 3, 4, "test").replace({"^n": "t"}, regex=True)])
+    table["pixel_sha256"] = table["image_id"].str.replace("t000-0", "n005-0").to_numpy()
+    rows = split(WEAVE, table)
+    verify(WEAVE, table, rows)
+    assert part_of(rows, WEAVE, 3, "set_aside") == ["n005-0"]
+    assert "t000-0" in part_of(rows, WEAVE, 3, "test")
