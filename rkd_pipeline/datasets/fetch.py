@@ -175,7 +175,7 @@ def _from_kaggle(dataset: Dataset, target: Target, handle: str, folder: Path) ->
         import kagglehub
     except ImportError:
         raise DataError(
-            f"{dataset.title} is on Kaggle, which needs the package kagglehub: pip install 'rkd-pipeline[kaggle]' (and "
+            f"{dataset.title} is on Kaggle, which needs the package kagglehub: pip install kagglehub (and "
             f"Kaggle credentials), or download {handle} by hand and put the zip into the folder RKD_ARCHIVES"
         ) from None
     try:
