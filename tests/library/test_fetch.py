@@ -345,9 +345,9 @@ def test_kaggle_s_errors_never_show_credentials(tmp_path: Path, monkeypatch: pyt
     assert visible(tmp_path / "data") == []
 
 
-def test_without_kagglehub_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_kagglehub_the_package_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "kagglehub", None)
-    with pytest.raises(DataError, match=r"pip install 'rkd-pipeline\[kaggle\]'"):
+    with pytest.raises(DataError, match="pip install kagglehub"):
         find_or_fetch(dataset("head_ct"), CT, tmp_path / "data", Fetching(download=True))
 
 
