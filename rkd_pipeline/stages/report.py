@@ -5,7 +5,6 @@ from typing import Any
 
 import pandas as pd
 
-from rkd_pipeline.catalog import dataset
 from rkd_pipeline.flow import (
     BENCHMARK,
     LEADERBOARD,
@@ -67,7 +66,7 @@ def build_report(store: Store) -> Result:
             pairs=pairs_sheet(found) if len(found.pairs) else None,
             ranks=_ranks(board, found),
             trainings=trainings,
-            datasets=_datasets(rows),
+            datasets=_datasets(store, rows),
             versions=benchmark.provenance.environment["versions"],
         )
         (folder / FILE).write_text(render(report), encoding="utf-8")
@@ -126,9 +125,9 @@ def _with_interval(table: pd.DataFrame, metric: str, rule: str) -> str:
     return with_interval(row["value"], row["ci_low"], row["ci_high"])
 
 
-def _datasets(rows: pd.DataFrame) -> list[dict[str, str]]:
-    used = sorted(rows.loc[rows["origin"] == "measured", "dataset"].unique())
+def _datasets(store: Store, rows: pd.DataFrame) -> list[dict[str, str]]:
+    measured = rows[rows["origin"] == "measured"].drop_duplicates("dataset").sort_values("dataset")
     return [
         {"Dataset": d.title, "Source": d.source, "Licence": d.licence, "Citation": d.citation}
-        for d in map(dataset, used)
+        for d in map(store.targets.dataset_of, measured["target"])
     ]

@@ -132,9 +132,24 @@ def test_a_partition_shows_its_pictures(browser: WebDriver, pages: Pages) -> Non
     assert min(widths) > 300
 
 
+def test_the_report_reads_in_a_browser_from_its_file_alone(browser: WebDriver, demo: Rkd, tmp_path: Path) -> None:
+    printed = demo("report")
+    assert printed.returncode == 0, printed.stderr
+    alone = tmp_path / "report.html"
+    shutil.copy(printed.stdout.strip().splitlines()[-1], alone)
+    browser.get(alone.as_uri())
+    text = wait_for(browser, "Generated demonstration pictures")
+    for shown in ("nothing measured yet", "Leaderboard", "Nothing is chosen on test pictures", TRAINING):
+        assert shown in text
+    widths = browser.execute_script("return [...document.images].map(i => i.naturalWidth)")
+    assert len(widths) >= 6  # four figures, the ranks, the maps of the training
+    assert min(widths) > 300
+    assert browser.execute_script("return document.documentElement.scrollWidth <= innerWidth")
+
+
 def test_the_lineage_reads_from_data_to_paper(browser: WebDriver, pages: Pages) -> None:
     browser.get(f"{pages.dagster}/asset-groups/")
-    text = wait_for(browser, r"data[\s\S]*evaluation[\s\S]*paper[\s\S]*training")
+    text = wait_for(browser, r"data[\s\S]*evaluation[\s\S]*paper[\s\S]*reports[\s\S]*training")
     assert "rror loading" not in text
 
 
