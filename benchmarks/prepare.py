@@ -3,8 +3,8 @@
     RKD_DATA=/path/to/data python benchmarks/prepare.py [target]
 
 A bare loop decodes every file with PIL in the same number of threads and does nothing else. The official code decodes,
-converts and resizes each training picture in every epoch, in the process that trains. Each is timed three times,
-in turn; the best of each counts.
+converts and resizes each training picture in every epoch, in the process that trains. Each is timed three times, in
+turn; the best of each counts.
 """
 
 import os
@@ -75,10 +75,7 @@ def main() -> None:
         print(f"  {name:15s} {value:8.3f} s")
     print(f"  prepare / bare decoding: {best['prepare'] / best['bare']:.2f}")
     here, official = best["prepare"] + EPOCHS * best["mapped epoch"], EPOCHS * best["official epoch"]
-    print(
-        f"  reading pictures in {EPOCHS} epochs: {here:.1f} s, "
-        f"official code {official:.1f} s ({official / here:.0f} times)"
-    )
+    print(f"  reading in {EPOCHS} epochs: {here:.1f} s, official code {official:.1f} s ({official / here:.0f} times)")
 
 
 if __name__ == "__main__":
