@@ -18,7 +18,7 @@ from rkd_pipeline.flow import DATASET_SOURCE, IMAGES, PREPARED_IMAGES, SPLIT
 from rkd_pipeline.store import Result, Store
 
 
-def find_source(store: Store, data_root: Path, dataset_name: str) -> Result:
+def find_source(store: Store, data_root: Path, dataset_name: str, *, demo_seed: int = demo.SEED) -> Result:
     """``dataset_source``: where a dataset's files are, and a listing whose change makes everything after it stale.
 
     Datasets on disk are used in place; the demo is generated into the store. Raises ``DataError`` where the dataset
@@ -26,10 +26,10 @@ def find_source(store: Store, data_root: Path, dataset_name: str) -> Result:
     """
     described = dataset(dataset_name)
     if dataset_name == "demo":
-        parameters: dict[str, Any] = {"generator": demo.VERSION, "seed": demo.SEED}
+        parameters: dict[str, Any] = {"generator": demo.VERSION, "seed": demo_seed}
 
         def write(folder: Path) -> dict[str, Any]:
-            demo.generate(folder)
+            demo.generate(folder, demo_seed)
             return {"folder": "."}
     else:
         source = locate(described, data_root.resolve())
