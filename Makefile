@@ -20,8 +20,8 @@ $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/uv pip install --python $(BIN)/python --constraint constraints.txt --editable '.[dev]'
 	touch $@
 
-demo: setup ## run the main job on generated pictures, no download: about two minutes on two cores
-	$(BIN)/rkd run --targets demo.weave --recipes rkd-official --teacher resnet18 --weights random --epochs 8 --seeds 0
+demo: setup ## train on generated pictures with the teacher that comes along, no download: five minutes on two cores
+	$(BIN)/rkd run --plan demo
 
 ui: setup ## Dagster on 127.0.0.1:3000 and MLflow on 127.0.0.1:5000, over the store that the command line fills
 	$(BIN)/rkd ui

@@ -25,7 +25,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from rkd_pipeline.compute import Compute
 from rkd_pipeline.datasets import demo
-from rkd_pipeline.datasets.pictures import in_parallel, read_rgb, resized
+from rkd_pipeline.datasets.pictures import read_rgb, resized
 from rkd_pipeline.losses import l_kd
 from rkd_pipeline.models.teacher import Teacher
 from rkd_pipeline.models.weights import load_weights
@@ -48,7 +48,7 @@ def main() -> None:
     teacher = Teacher(weights).to(compute.device)
     with tempfile.TemporaryDirectory() as folder:
         files = picture_files(Path(folder))
-        pictures = np.stack(in_parallel(lambda f: resized(read_rgb(f), RECIPE.side), files))
+        pictures = np.stack([resized(read_rgb(f), RECIPE.side) for f in files])
         flops = flops_per_picture(teacher, pictures)
         measures: dict[str, Callable[[], float]] = {
             "matrix": lambda: matrix_rate(compute),

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING
 
 from rkd_pipeline import data_commands, progress
 from rkd_pipeline.errors import BadKey, RkdError
-from rkd_pipeline.flow import METRICS, REPORT, STAGES, TABLE_3
-from rkd_pipeline.plan import PAPER_RECIPES, Cell, cross
+from rkd_pipeline.flow import METRICS, REPORT, STAGES, TABLE_3, TABLE_DEMO
+from rkd_pipeline.plan import PAPER_RECIPES, PLANS, Cell, cross, named
 from rkd_pipeline.settings import Settings
 from rkd_pipeline.store import Ref, Store
 from rkd_pipeline.teachers import TeacherName, TeacherRegistry
@@ -63,7 +63,9 @@ def _parser() -> argparse.ArgumentParser:
     run = commands.add_parser(
         "run", parents=[shared], help="train, score, measure, refresh the tables", description=_ENVIRONMENT
     )
-    run.add_argument("--targets", default=os.environ.get("RKD_TARGETS"), help="comma-separated [RKD_TARGETS]")
+    what = run.add_mutually_exclusive_group()
+    what.add_argument("--plan", choices=sorted(PLANS), help="a named set of trainings instead of the options below")
+    what.add_argument("--targets", default=os.environ.get("RKD_TARGETS"), help="comma-separated [RKD_TARGETS]")
     run.add_argument("--recipes", default=os.environ.get("RKD_RECIPES", "rkd"), help="comma-separated [RKD_RECIPES]")
     run.add_argument("--seeds", default=os.environ.get("RKD_SEEDS", "0"), help="comma-separated numbers [RKD_SEEDS]")
     run.add_argument("--teacher", default=os.environ.get("RKD_TEACHER"), help="e.g. resnet18 [RKD_TEACHER]")
@@ -116,7 +118,14 @@ def _run(options: argparse.Namespace) -> int:
     terminal = os.fdopen(os.dup(2), "w")  # Dagster captures file descriptor 2 while a step runs
     progress.show_on(terminal)
     session = Session.open(say=lambda text: print(text, file=terminal, flush=True))
-    cells = session.plan(
+    cells = named(options.plan) if options.plan else _asked_for(session, options)
+    report = session.run(cells)
+    print(report.text)
+    return 0 if report.failed == 0 else 1
+
+
+def _asked_for(session: "Session", options: argparse.Namespace) -> list[Cell]:
+    return session.plan(
         _names(options.targets, "--targets"),
         _names(options.recipes, "--recipes"),
         _numbers(options.seeds, "--seeds"),
@@ -124,9 +133,6 @@ def _run(options: argparse.Namespace) -> int:
         weights=options.weights,
         epochs=options.epochs,
     )
-    report = session.run(cells)
-    print(report.text)
-    return 0 if report.failed == 0 else 1
 
 
 def _names(text: str | None, option: str) -> list[str]:
@@ -386,6 +392,9 @@ class Session:
         rows = image_auroc_summary(self.store, [(c.target, c.training) for c in cells])
         unmirrored = [c for c in cells if mlflow_run_id(self.store, c.target, c.training) is None]
         lines = ["", "Image AUROC of the test pictures, by score", rows.to_markdown(index=False), ""]
+        by_category = self.store.find(Ref(TABLE_DEMO.name))
+        if by_category is not None and any(c.target.startswith("demo.") for c in cells):
+            lines += [(by_category.folder / "table_demo.md").read_text(encoding="utf-8")]
         lines.append(
             f"{len(cells)} trainings: {done_before} were done before, {report.failed} failed; {seconds:.0f} s in all"
         )
@@ -397,10 +406,9 @@ class Session:
             lines.append(f"table   {table.folder / 'table_3.md'}  (or: rkd table 3)")
         if written := self.store.find(Ref(REPORT.name)):
             lines.append(f"report  {written.folder / 'report.html'}")
-        lines.append(
-            f"results {self.store.root / METRICS.name}/<target>/<training>/ "
-            "(maps.png, scores.png, curves.png, losses.png)"
-        )
+        results = [found for c in cells if (found := self.store.find(Ref(METRICS.name, c.target, c.training)))]
+        lines += [f"picture {result.folder / 'maps.png'}" for result in results]
+        lines.append("        beside each: scores.png, curves.png and losses.png")
         lines.append("pages   make ui, then http://127.0.0.1:3000 (Dagster) and http://127.0.0.1:5000 (MLflow)")
         return "\n".join(lines)
 

@@ -1,9 +1,11 @@
 """Plans: which trainings belong together. "Missing" means planned and absent."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from rkd_pipeline.teachers import TeacherName
+from rkd_pipeline.catalog import targets_of
+from rkd_pipeline.errors import UnknownName
+from rkd_pipeline.teachers import EMBEDDED, TeacherName
 from rkd_pipeline.training_key import TrainingKey
 
 
@@ -35,3 +37,25 @@ def cross(
 
 # The paper's own experiments on the medical datasets: what the UI offers before anybody has added a key.
 PAPER_RECIPES = ("rkd", "rkd-es", "rkd-mkd")
+
+# Short enough for five minutes on two cores, long enough for the numbers in docs/demo.md.
+DEMO_EPOCHS, DEMO_MKD_EPOCHS = 8, 8
+
+
+def demo() -> list[Cell]:
+    """Every demo target with RD4AD's own recipe, one with the paper's last one too; nothing is downloaded."""
+    teacher = TeacherName.parse(EMBEDDED)
+    targets = [t.name for t in targets_of("demo")]
+    official = cross(targets, ["rkd-official"], [0], teacher=teacher, epochs=DEMO_EPOCHS)
+    return official + cross(["demo.weave"], ["rkd-mkd-es"], [0], teacher=teacher, epochs=DEMO_MKD_EPOCHS)
+
+
+PLANS: dict[str, Callable[[], list[Cell]]] = {"demo": demo}
+
+
+def named(name: str) -> list[Cell]:
+    """The plan of that name; raises ``UnknownName`` with the list of known ones."""
+    try:
+        return PLANS[name]()
+    except KeyError:
+        raise UnknownName("plan", name, PLANS) from None

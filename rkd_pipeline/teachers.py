@@ -3,7 +3,8 @@
 Names: ``wide_resnet50_2`` is torchvision's architecture with its ImageNet-1k V1 weights;
 ``wide_resnet50_2.imagenet1k_v2`` another published set; ``resnet18.4c740094`` a file, by the first 8 hex digits of
 its SHA-256, found through ``teachers.toml`` in the store; ``resnet18.random`` weights drawn from a fixed seed, for
-comparison. Nothing ever falls back to another set: a missing file is an error.
+comparison; ``embedded`` the ResNet-18 that comes with this package, pretrained on pictures made by formula. Nothing
+ever falls back to another set: a missing file is an error.
 
 What belongs here: names. What does not: tensors (``models/weights.py``), so that keys parse without torch.
 """
@@ -20,12 +21,14 @@ from rkd_pipeline.models.architectures import architecture
 
 DEFAULT_WEIGHTS = "imagenet1k_v1"
 RANDOM = "random"
+EMBEDDED = "embedded"
+EMBEDDED_ARCH = "resnet18"
 _FILE_ID = re.compile(r"[0-9a-f]{8}")
 
 
 @dataclass(frozen=True)
 class TeacherName:
-    """An architecture and one set of weights for it; spelled ``arch`` or ``arch.weights``."""
+    """An architecture and one set of weights for it; spelled ``arch``, ``arch.weights`` or ``embedded``."""
 
     arch: str
     weights: str = DEFAULT_WEIGHTS
@@ -33,12 +36,15 @@ class TeacherName:
     @classmethod
     def parse(cls, text: str) -> "TeacherName":
         """The teacher that ``text`` names; raises ``UnknownName`` or ``TeacherError`` when there is none such."""
+        if text == EMBEDDED:
+            return cls(EMBEDDED_ARCH, EMBEDDED)
         arch, _, weights = text.partition(".")
         architecture(arch)
         name = cls(arch, weights or DEFAULT_WEIGHTS)
         if not (name.from_file or name.weights in (DEFAULT_WEIGHTS, RANDOM) or name.weights in name.published()):
             raise TeacherError(
-                f"{text!r}: weights of {arch} are {', '.join(name.published())}, {RANDOM}, or 8 hex digits of a file"
+                f"{text!r}: weights of {arch} are {', '.join(name.published())}, {RANDOM}, or 8 hex digits of a file; "
+                f"the teacher that comes with this package is {EMBEDDED}, without an architecture"
             )
         return name
 
@@ -54,6 +60,8 @@ class TeacherName:
         return [w.name.lower() for w in get_model_weights(self.arch)]
 
     def __str__(self) -> str:
+        if self.weights == EMBEDDED:
+            return EMBEDDED
         return self.arch if self.weights == DEFAULT_WEIGHTS else f"{self.arch}.{self.weights}"
 
 

@@ -3,8 +3,9 @@
     <recipe>[@<teacher>][~<epochs>e]-s<seed>[r<repeat>]
 
 ``rkd-s0`` is the paper's own recipe, seed 0, on repeat 0 of the split. ``rkd@resnet18.4c740094~40e-s1`` has a
-ResNet-18 teacher from a weights file (the first 8 hex digits of its SHA-256) and 40 epochs instead of 200. A part
-is written only where it differs from the recipe, so that one training has one key.
+ResNet-18 teacher from a weights file (the first 8 hex digits of its SHA-256) and 40 epochs instead of 200;
+``rkd@embedded~40e-s1`` the teacher that comes with the package. A part is written only where it differs from the
+recipe, so that one training has one key.
 """
 
 import re

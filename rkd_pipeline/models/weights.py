@@ -14,9 +14,11 @@ from torch import Tensor
 from rkd_pipeline.errors import TeacherError
 from rkd_pipeline.files import file_sha256
 from rkd_pipeline.models.architectures import ARCHITECTURES, Architecture, architecture
-from rkd_pipeline.teachers import RANDOM, RegisteredFile, TeacherName, TeacherRegistry
+from rkd_pipeline.teachers import EMBEDDED, RANDOM, RegisteredFile, TeacherName, TeacherRegistry
 
 _UNUSED = ("layer4.", "fc.")
+# Made by rkd_pipeline/pretraining; its model card is docs/embedded-teacher.md.
+EMBEDDED_FILE = Path(__file__).with_name("embedded_teacher.safetensors")
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,8 @@ def load_weights(registry: TeacherRegistry, name: TeacherName) -> TeacherWeights
     """The weights of that name. Raises ``TeacherError`` with the fix when they cannot be had or do not match."""
     if name.weights == RANDOM:
         return _random_weights(name)
+    if name.weights == EMBEDDED:
+        return _embedded_weights(name)
     return _registered_weights(registry, name) if name.from_file else _published_weights(name)
 
 
@@ -126,6 +130,13 @@ def _published_weights(name: TeacherName) -> TeacherWeights:
             "or name weights that you have: --weights FILE"
         ) from error
     return TeacherWeights(name, _needed(state), str(file), file_sha256(file))
+
+
+def _embedded_weights(name: TeacherName) -> TeacherWeights:
+    """Stored in half precision, used in single."""
+    state = {k: v.float() for k, v in read_state(EMBEDDED_FILE).items()}
+    _require_fit(state, architecture(name.arch), EMBEDDED_FILE)
+    return TeacherWeights(name, state, "the package's own embedded_teacher.safetensors", file_sha256(EMBEDDED_FILE))
 
 
 def _random_weights(name: TeacherName) -> TeacherWeights:

@@ -23,7 +23,14 @@ from rkd_pipeline.store import Result, Store
 FIRST_SIDE = 224  # of the paper's recipes; made in the pass that decodes for the index
 
 
-def find_source(store: Store, data_root: Path, target_name: str, *, fetching: Fetching | None = None) -> Result:
+def find_source(
+    store: Store,
+    data_root: Path,
+    target_name: str,
+    *,
+    fetching: Fetching | None = None,
+    demo_seed: int = demo.SEED,
+) -> Result:
     """``dataset_source``: where a target's files are, and a listing whose change makes everything after it stale.
 
     Datasets on disk are used in place; an absent one is unpacked or downloaded where ``fetching`` allows it; the demo
@@ -32,10 +39,10 @@ def find_source(store: Store, data_root: Path, target_name: str, *, fetching: Fe
     """
     wanted, described = store.targets.target(target_name), store.targets.dataset_of(target_name)
     if wanted.dataset == "demo":
-        made: dict[str, Any] = {"generator": demo.VERSION, "seed": demo.SEED}
+        made: dict[str, Any] = {"generator": demo.VERSION, "seed": demo_seed}
 
         def generate(folder: Path) -> dict[str, Any]:
-            demo.generate(folder)
+            demo.generate(folder, demo_seed, [wanted.category])
             return {"folder": "."}
 
         return store.produce(DATASET_SOURCE, [target_name], generate, parameters=made)

@@ -8,7 +8,7 @@ from safetensors.torch import save_file
 from rkd_pipeline.errors import TeacherError
 from rkd_pipeline.files import file_sha256
 from rkd_pipeline.models.teacher import Teacher
-from rkd_pipeline.models.weights import load_weights, read_state, register_weights
+from rkd_pipeline.models.weights import EMBEDDED_FILE, load_weights, read_state, register_weights
 from rkd_pipeline.teachers import TeacherName, TeacherRegistry
 
 
@@ -124,6 +124,21 @@ def test_torchvision_s_cache_is_used(
     torch.save(load_weights(registry, TeacherName("resnet18", "random")).state, cached)
     loaded = load_weights(registry, TeacherName("resnet18"))
     assert (loaded.origin, loaded.sha256) == (str(cached), file_sha256(cached))
+
+
+def test_the_embedded_teacher_comes_with_the_package(registry: TeacherRegistry) -> None:
+    assert EMBEDDED_FILE.stat().st_size <= 6_000_000
+    assert {v.dtype for v in read_state(EMBEDDED_FILE).values()} == {torch.float16}
+    loaded = load_weights(registry, TeacherName.parse("embedded"))
+    assert loaded.sha256 == file_sha256(EMBEDDED_FILE)
+    picture = torch.randint(0, 256, (2, 64, 64, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    features = Teacher(loaded)(picture)
+    assert [f.dtype for f in features] == [torch.float32] * 3
+    assert [tuple(f.shape[1:]) for f in features] == [(64, 16, 16), (128, 8, 8), (256, 4, 4)]
+    for f in features:
+        assert f.isfinite().all()
+        alive = f.amax((0, 2, 3)) > 0
+        assert alive.float().mean() > 0.5
 
 
 def test_a_damaged_registry_says_how_to_mend_it(registry: TeacherRegistry) -> None:

@@ -10,7 +10,7 @@ from rkd_pipeline.teachers import TeacherName
 from rkd_pipeline.training_key import TrainingKey
 
 teachers = st.sampled_from(
-    ["resnet18", "wide_resnet50_2", "resnet18.random", "resnet50.imagenet1k_v2", "resnet18.4c740094"]
+    ["resnet18", "wide_resnet50_2", "resnet18.random", "embedded", "resnet50.imagenet1k_v2", "resnet18.4c740094"]
 )
 
 
@@ -57,6 +57,8 @@ def test_the_examples_of_the_documentation() -> None:
         ("rkd@vgg16-s0", "unknown architecture"),
         ("rkd@resnet18.imagenet-s0", "not a training key"),
         ("rkd@resnet18.imagenet22k-s0", "imagenet1k_v1, random"),
+        ("rkd@resnet18.embedded-s0", "is embedded, without an architecture"),
+        ("rkd@embedded.random-s0", "unknown architecture"),
         ("rkd~200e-s0", "its one key is rkd-s0"),
         ("rkd@wide_resnet50_2-s0", "its one key is rkd-s0"),
         ("rkd@resnet18.imagenet1k_v1-s0", "its one key is rkd@resnet18-s0"),

@@ -1,0 +1,154 @@
+"""Pretraining: tell formulas apart, for the whole picture and at every place of the last feature map.
+
+Half of the pictures are pairs put together by a mask. The label of a place is the share of each class there, so the
+features must say what is where, and not only what is in the picture: anomaly detection compares places.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+import torchvision
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from rkd_pipeline.compute import Compute, place
+from rkd_pipeline.pretraining import augmentation
+
+# The teacher's own preprocessing of pictures in [0, 1] (models/teacher.py).
+_MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What shapes the weights, apart from the number of threads.
+
+    Attributes:
+        classes, per_class: formulas, and pictures drawn of each.
+        side: of the drawn pictures, pixels.
+        small, large: of the pictures trained on: ``small`` at first, at a third of the cost, ``large`` in the last
+            fifth of the epochs.
+        epochs, batch_size, learning_rate, weight_decay: AdamW under one cosine, warmed up over the first 5%.
+        seed: of formulas, pictures, initial weights and augmentation.
+    """
+
+    classes: int = 300
+    per_class: int = 40
+    side: int = 128
+    small: int = 64
+    large: int = 112
+    epochs: int = 10
+    batch_size: int = 48
+    learning_rate: float = 0.002
+    weight_decay: float = 0.05
+    seed: int = 0
+
+    def crop(self, epoch: int) -> int:
+        """Side of the pictures trained on in an epoch (from 1)."""
+        return self.small if epoch <= round(0.8 * self.epochs) else self.large
+
+
+class Pretrained(nn.Module):
+    """conv1 to layer3 of a ResNet-18 and a classifier that is thrown away."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, classes: int) -> None:
+        super().__init__()
+        self.network = torchvision.models.resnet18(weights=None)
+        del self.network.layer4, self.network.avgpool, self.network.fc
+        # A layer between features and classes: what only serves the classes can stay in it.
+        self.neck = nn.Sequential(nn.Conv2d(256, 512, 1, bias=False), nn.BatchNorm2d(512), nn.ReLU())
+        self.classes = nn.Conv2d(512, classes, 1)
+        self.register_buffer("mean", torch.tensor(_MEAN).view(1, 3, 1, 1))
+        self.register_buffer("std", torch.tensor(_STD).view(1, 3, 1, 1))
+
+    def forward(self, pictures: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits of pictures ``(N, classes)`` and of places ``(N, classes, H / 16, W / 16)``."""
+        n = self.network
+        x = n.maxpool(n.relu(n.bn1(n.conv1((pictures - self.mean) / self.std))))
+        x = self.neck(n.layer3(n.layer2(n.layer1(x))))
+        return self.classes(x.mean((2, 3), keepdim=True)).flatten(1), self.classes(x)
+
+
+def pretrain(
+    settings: Settings,
+    pictures: np.ndarray[Any, Any],
+    compute: Compute,
+    after_epoch: Callable[[int, float, float, dict[str, Tensor]], None],
+) -> None:
+    """Train on ``pictures`` (classes in order, uint8 ``(N, H, W, 3)``).
+
+    ``after_epoch`` is given the epoch (from 1), the mean loss, the accuracy on unmixed pictures, and the state.
+    """
+    torch.manual_seed(settings.seed)
+    model = place(Pretrained(settings.classes), compute.device)
+    decayed = [p for p in model.parameters() if p.ndim > 1]
+    plain = [p for p in model.parameters() if p.ndim <= 1]
+    groups = [{"params": decayed, "weight_decay": settings.weight_decay}, {"params": plain, "weight_decay": 0.0}]
+    optimiser = torch.optim.AdamW(groups, settings.learning_rate, betas=(0.9, 0.99))
+    steps = settings.epochs * (len(pictures) // settings.batch_size)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimiser, settings.learning_rate, total_steps=steps, pct_start=0.05, cycle_momentum=False
+    )
+    rng = torch.Generator().manual_seed(settings.seed)
+    for epoch in range(1, settings.epochs + 1):
+        model.train()
+        total, right, whole = 0.0, 0, 0
+        order = torch.randperm(len(pictures), generator=rng)
+        batches = order[: len(order) // settings.batch_size * settings.batch_size].split(settings.batch_size)
+        for chosen in batches:
+            made = _batch(settings, pictures, chosen, settings.crop(epoch), rng)
+            batch, shares, first, second = (part.to(compute.device) for part in made)
+            with compute.autocast():
+                of_pictures, of_places = model(batch)
+            loss = _loss(of_pictures.float(), of_places.float(), shares, first, second)
+            optimiser.zero_grad(set_to_none=True)
+            loss.backward()
+            optimiser.step()
+            schedule.step()
+            pure = shares.flatten(1).amin(1) == 1
+            right += int((of_pictures.argmax(1) == first)[pure].sum())
+            whole += int(pure.sum())
+            total += float(loss.detach())
+        after_epoch(epoch, total / len(batches), right / max(whole, 1), teacher_state(model))
+
+
+def teacher_state(model: Pretrained) -> dict[str, Tensor]:
+    """conv1 to layer3 under torchvision's names, in half precision, without BatchNorm's counters."""
+    state = model.network.state_dict()
+    return {
+        k: v.detach().to("cpu", torch.float16).contiguous()
+        for k, v in state.items()
+        if not k.endswith("batches_tracked")
+    }
+
+
+def _batch(
+    settings: Settings, pictures: np.ndarray[Any, Any], chosen: Tensor, crop: int, rng: torch.Generator
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Pictures, the first class's share at every place, and both classes."""
+    x = torch.from_numpy(pictures[chosen.numpy()]).permute(0, 3, 1, 2).float() / 255
+    x = augmentation.photographed(augmentation.posed(x, crop, rng), rng)
+    labels = chosen // settings.per_class
+    partner = torch.randperm(len(x), generator=rng)
+    mask = augmentation.masks(len(x), crop, rng)
+    x = mask * x + (1 - mask) * x[partner]
+    shares = F.adaptive_avg_pool2d(mask, crop // 16)[:, 0]
+    return x.contiguous(memory_format=torch.channels_last), shares, labels, labels[partner]
+
+
+def _loss(of_pictures: Tensor, of_places: Tensor, shares: Tensor, first: Tensor, second: Tensor) -> Tensor:
+    """Cross-entropy of pictures plus that of places, each against the shares of both classes."""
+    share = shares.mean((1, 2))
+    whole = share * _entropy(of_pictures, first) + (1 - share) * _entropy(of_pictures, second)
+    at_places = first.view(-1, 1, 1).expand_as(shares), second.view(-1, 1, 1).expand_as(shares)
+    local = shares * _entropy(of_places, at_places[0]) + (1 - shares) * _entropy(of_places, at_places[1])
+    return whole.mean() + local.mean()
+
+
+def _entropy(logits: Tensor, labels: Tensor) -> Tensor:
+    return F.cross_entropy(logits, labels, reduction="none", label_smoothing=0.1)
