@@ -135,7 +135,9 @@ def verify(target: Target, index: pd.DataFrame, rows: pd.DataFrame) -> dict[str,
         sides = used.groupby("pixel_sha256")["part"].nunique()
         if (sides > 1).any():
             ids = used.loc[used["pixel_sha256"] == sides.idxmax(), "image_id"].tolist()
-            defects.append(f"{where}: the same pixels on both sides: {', '.join(ids)}")
+            defects.append(
+                f"{where}: the same pixels on both sides: {', '.join(ids)}; keep the one whose label is right"
+            )
         if not joined.loc[joined["anomalous"], "part"].eq("test").all():
             defects.append(f"{where}: an anomalous picture outside the test part")
         test = joined[joined["part"] == "test"]
