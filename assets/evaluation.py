@@ -65,7 +65,7 @@ def anomaly_scores(
     metadata=column_schema({c: COLUMNS[c] for c in METRIC_COLUMNS}, COLUMN_TYPES),
 )
 def metrics(context: dg.AssetExecutionContext, store: StoreResource) -> dg.MaterializeResult:
-    """Image AUROC with its interval, AP, oracle F1-max, the honest threshold and its rates; pictures to look at."""
+    """Image and pixel metrics with their intervals, honest thresholds and their rates; pictures to look at."""
     with user_errors():
         result = evaluation.evaluate(store.open(), *target_and_training(context))
     rows = evaluation.read_metrics(result)
