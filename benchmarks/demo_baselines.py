@@ -1,4 +1,4 @@
-"""Trivial baselines on the demo targets, as rows of docs/demo.md: ``python benchmarks/demo_baselines.py [--seed N]``."""
+"""Trivial baselines on the demo targets, rows of docs/demo.md: ``python benchmarks/demo_baselines.py [--seed N]``."""
 
 import argparse
 
