@@ -122,7 +122,7 @@ def summary(data: Data, scored: list[dict[str, np.ndarray]]) -> Iterator[tuple[s
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--imagenet", type=Path, required=True, help="a ResNet-18 with ImageNet weights")
-    parser.add_argument("--repeats", type=int, default=9)
+    parser.add_argument("--repeats", type=int, default=8)
     parser.add_argument("--rkd-repeats", type=int, default=3)
     parser.add_argument("--rkd-epochs", type=int, default=0, help="0: nearest neighbours only")
     parser.add_argument("--only", default="", help="comma-separated datasets")

@@ -1,4 +1,4 @@
-"""Demo object: a milled steel plate in any pose on a perforated tray: four drilled holes, a slot, brushed faces."""
+"""Demo object: a milled steel plate in any pose on granite: four drilled holes, a slot, brushed faces."""
 
 import numpy as np
 from scipy.ndimage import gaussian_filter, map_coordinates, shift
@@ -21,7 +21,7 @@ _HALF = (74.0, 44.0)
 
 
 def draw(rng: Rng, defect: str | None) -> Scene:
-    """The plate on its tray, with a defect where one is named."""
+    """The plate on its table, with a defect where one is named."""
     spoil = rng.spawn(1)[0]
     x, y = positions()
     angle, centre = rng.uniform(-np.pi, np.pi), SIDE / 2 + rng.uniform(-14, 14, 2)
@@ -33,7 +33,7 @@ def draw(rng: Rng, defect: str | None) -> Scene:
     elif defect == "displaced_hole":
         number = spoil.integers(len(holes))
         (hx, hy, r), off = holes[number], spoil.uniform(0, 2 * np.pi)
-        moved = (hx + 10 * np.cos(off), hy + 10 * np.sin(off), r)
+        moved = (hx + 8 * np.cos(off), hy + 8 * np.sin(off), r)
         holes[number] = moved
         marked |= (np.hypot(u - hx, v - hy) < r) | (np.hypot(u - moved[0], v - moved[1]) < r)
     whole = _plate(u, v, holes)
@@ -44,10 +44,10 @@ def draw(rng: Rng, defect: str | None) -> Scene:
 
     cover = inside(distance)
     shadow = gaussian_filter(shift(inside(distance, 2.0), (5, 4)), 3)
-    table = _tray(rng) * (1 - 0.6 * shadow)[..., None]
+    table = _granite(rng) * (1 - 0.6 * shadow)[..., None]
     chamfer = np.clip(-distance / 3.5, 0, 1)
     brushed = _brushed(rng, u, v)
-    metal = np.array([0.60, 0.61, 0.62]) * rng.uniform(0.9, 1.08) * (1 + 0.06 * brushed)[..., None]
+    metal = np.array([0.60, 0.61, 0.62]) * rng.uniform(0.9, 1.08) * (1 + 0.11 * brushed)[..., None]
     metal = metal * (1 + 0.10 * noise(rng, 30))[..., None]
     height = np.where(cover > 0.5, 4 * np.sqrt(chamfer) + 0.10 * brushed, 0)
     colour = metal * cover[..., None] + table * (1 - cover[..., None])
@@ -71,14 +71,13 @@ def _plate(u: Array, v: Array, holes: list[tuple[float, float, float]]) -> Array
     return distance
 
 
-def _tray(rng: Rng) -> Array:
-    """Colour of the perforated sheet: pale grey with staggered dark holes."""
-    x, y = positions()
-    x, y = turned(x + rng.uniform(0, 14), y + rng.uniform(0, 24), rng.normal(0, 0.01))
-    row = np.floor(y / 12)
-    off = np.hypot((x + 7 * (row % 2)) % 14 - 7, y % 12 - 6) - 3.6
-    tone = 0.50 - 0.42 * inside(off, 0.8) + 0.012 * noise(rng, 1.0) + 0.02 * noise(rng, 20)
-    return np.clip(tone[..., None] * np.array([1.0, 0.99, 0.97]) * rng.uniform(0.85, 1.1), 0.02, 1)
+def _granite(rng: Rng) -> Array:
+    """Colour of polished granite: grey, with black and pale crystals of all sizes."""
+    tone = np.full((SIDE, SIDE), 0.30)
+    for size, share, shade in ((2.6, 0.9, 0.10), (2.0, 0.9, 0.52), (1.2, 1.1, 0.09), (1.0, 1.1, 0.62)):
+        crystals = inside(share * 1.0 - noise(rng, size), 0.25)
+        tone = tone * (1 - crystals) + shade * (1 + 0.15 * noise(rng, 1.0)) * crystals
+    return np.clip(tone[..., None] * np.array([1.0, 0.98, 0.97]) * rng.uniform(0.9, 1.1), 0.02, 1)
 
 
 def _brushed(rng: Rng, u: Array, v: Array) -> Array:
@@ -93,7 +92,7 @@ def _notch(rng: Rng, u: Array, v: Array) -> Array:
     side = rng.integers(3)
     at = rng.uniform(-0.6, 0.6)
     cu, cv = ((at * _HALF[0], -_HALF[1]), (at * _HALF[0] * 0.5 - 15, _HALF[1]), (-_HALF[0], at * _HALF[1]))[side]
-    return np.hypot(u - cu, v - cv) + 1.5 * noise(rng, 2.5) - rng.uniform(7, 13)
+    return np.hypot(u - cu, v - cv) + 1.5 * noise(rng, 2.5) - rng.uniform(7, 11)
 
 
 def _scratch(rng: Rng, scene: Scene, u: Array, v: Array, distance: Array) -> None:
@@ -101,8 +100,8 @@ def _scratch(rng: Rng, scene: Scene, u: Array, v: Array, distance: Array) -> Non
     du, dv = u - rng.choice([-1, 1]) * rng.uniform(28, 45), v - rng.uniform(-12, 12)
     off = scratch_distance(rng, du, dv, rng.uniform(0.5, 2.6), rng.uniform(24, 46))
     furrow = np.exp(-((off / 1.1) ** 2)) * (distance < -3)
-    scene.height -= 2.2 * furrow
-    scene.colour *= 1 - 0.30 * furrow[..., None]
+    scene.height -= 1.5 * furrow
+    scene.colour *= 1 - 0.15 * furrow[..., None]
     scene.defect |= (off < 2.0) & (distance < -3)
 
 
@@ -110,12 +109,12 @@ def _swarf(rng: Rng, scene: Scene, u: Array, v: Array) -> None:
     """A curled chip of metal left on the plate."""
     cu, cv = rng.uniform(-30, 30), rng.choice([-1, 1]) * rng.uniform(18, 28)
     theta = np.linspace(0, rng.uniform(4, 9), 60)
-    radius = rng.uniform(4, 6) + 1.0 * theta
+    radius = rng.uniform(3, 5) + 0.7 * theta
     turn = rng.uniform(0, 2 * np.pi)
     px, py = cu + radius * np.cos(theta + turn), cv + radius * np.sin(theta + turn) * 0.8
     off = np.sqrt(((u[..., None] - px) ** 2 + (v[..., None] - py) ** 2).min(-1))
-    cover = inside(off - 2.0)
-    scene.height += cover * 3 * np.sqrt(np.clip(1 - (off / 2.8) ** 2, 0, 1))
+    cover = inside(off - 1.5)
+    scene.height += cover * 3 * np.sqrt(np.clip(1 - (off / 2.2) ** 2, 0, 1))
     scene.colour[:] = scene.colour * (1 - cover[..., None]) + np.array([0.50, 0.50, 0.52]) * cover[..., None]
     scene.gloss += 0.25 * cover
     scene.defect |= cover > 0.5

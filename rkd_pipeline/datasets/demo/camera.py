@@ -75,7 +75,7 @@ def photograph(rng: Rng, scene: Scene) -> Array:
     lit = lit * light[..., None] * balance
     focus = rng.uniform(0.45, 0.8)
     lit = gaussian_filter(lit, (focus, focus, 0))
-    deviation = np.sqrt(0.005**2 + 0.0002 * np.clip(lit, 0, 1))  # read noise and shot noise
+    deviation = np.sqrt(0.008**2 + 0.0005 * np.clip(lit, 0, 1))  # read noise and shot noise
     return np.clip(lit + deviation * rng.standard_normal(lit.shape), 0, 1)
 
 

@@ -32,7 +32,7 @@ def draw(rng: Rng, defect: str | None) -> Scene:
     light, dark = np.array([0.76, 0.57, 0.37]), np.array([0.30, 0.18, 0.10])
     board = 1 + 0.025 * rng.normal(0, 1, 3) + 0.08 * rng.normal()
     colour = (light * (1 - tone[..., None]) + dark * tone[..., None]) * board
-    colour = colour * (1 + 0.045 * fibre + 0.05 * noise(rng, 40, 10))[..., None] * (1 - 0.45 * pores[..., None])
+    colour = colour * (1 + 0.045 * fibre + 0.05 * noise(rng, 40, 10))[..., None] * (1 - 0.75 * pores[..., None])
     height = -0.5 * tone - 1.1 * pores + 0.10 * fibre
     gloss = np.full((SIDE, SIDE), 0.05)
     scene = Scene(height, np.clip(colour, 0, 1), gloss, np.zeros((SIDE, SIDE), bool))
@@ -43,7 +43,7 @@ def draw(rng: Rng, defect: str | None) -> Scene:
 
 def _pores(rng: Rng, tone: Array) -> Array:
     """Short dark streaks along the grain, more of them in the pale wood."""
-    seeds = (rng.random((SIDE, SIDE)) < 0.003 * (1.4 - tone)).astype(np.float32)
+    seeds = (rng.random((SIDE, SIDE)) < 0.006 * (1.4 - tone)).astype(np.float32)
     streaks = gaussian_filter(seeds, (4.5, 0.5)) * rng.uniform(13, 20)
     return np.clip(streaks, 0, 1)
 
@@ -53,7 +53,7 @@ def _scratch(rng: Rng, scene: Scene) -> None:
     dx, dy = place(rng, 45)
     distance = scratch_distance(rng, dx, dy, rng.uniform(-0.9, 0.9), rng.uniform(35, 80))
     furrow = np.exp(-((distance / 1.2) ** 2))
-    scene.height -= 2.2 * furrow - 0.5 * np.exp(-(((distance - 2.5) / 1.0) ** 2))
+    scene.height -= 1.0 * furrow - 0.5 * np.exp(-(((distance - 2.5) / 1.0) ** 2))
     scene.colour *= 1 + 0.10 * furrow[..., None]
     scene.defect |= distance < 2.2
 
@@ -62,9 +62,9 @@ def _dent(rng: Rng, scene: Scene) -> None:
     """A round dent, as from a hammer: fibres crushed, seen mostly by its shading."""
     dx, dy = place(rng, 28)
     along, across = turned(dx, dy, rng.uniform(0, np.pi))
-    radius = rng.uniform(9, 18)
+    radius = rng.uniform(8, 14)
     r = np.hypot(along, across * rng.uniform(1.0, 1.3)) / radius
-    scene.height -= 5.0 * np.clip(1 - r**4, 0, None) ** 1.5 * radius / 11
+    scene.height -= 3.0 * np.clip(1 - r**4, 0, None) ** 1.5 * radius / 11
     scene.defect |= r < 1
 
 
@@ -72,7 +72,7 @@ def _plug(rng: Rng, scene: Scene) -> None:
     """One or two spots mended with putty: the board's own colour, without grain and pores."""
     for _ in range(rng.integers(1, 3)):
         dx, dy = place(rng, 20)
-        distance = np.hypot(dx, dy) + 0.8 * noise(rng, 3) - rng.uniform(4.5, 12.0)
+        distance = np.hypot(dx, dy) + 0.8 * noise(rng, 3) - rng.uniform(3.2, 8.0)
         cover = inside(distance, 1.0)
         near = np.hypot(dx, dy) < 24
         putty = np.median(scene.colour[near], axis=0) * rng.uniform(0.85, 1.1) * (1 + 0.04 * noise(rng, 1.0))[..., None]
@@ -85,12 +85,12 @@ def _blister(rng: Rng, scene: Scene) -> None:
     """Blistered varnish: a cluster of glossy bubbles."""
     dx, dy = place(rng, 40)
     for _ in range(rng.integers(4, 9)):
-        ox, oy = rng.normal(0, 9, 2)
-        radius = rng.uniform(3.5, 6.0)
+        ox, oy = rng.normal(0, 8, 2)
+        radius = rng.uniform(2.5, 5.0)
         r = np.hypot(dx - ox, dy - oy) / radius
         dome = np.sqrt(np.clip(1 - r**2, 0, 1))
-        scene.height += dome * radius * 0.5
-        scene.gloss += 0.10 * (r < 1)
+        scene.height += dome * radius * 0.18
+        scene.gloss += 0.05 * (r < 1)
         scene.defect |= r < 1
 
 
