@@ -29,11 +29,6 @@ def listing(file: Path) -> Listing:
     return found
 
 
-def has_split(file: Path) -> bool:
-    """The manifest says which pictures train and which test."""
-    return "split" in _read(file)
-
-
 def _read(file: Path) -> pd.DataFrame:
     try:
         if file.suffix.lower() == ".parquet":
@@ -61,6 +56,8 @@ def _read(file: Path) -> pd.DataFrame:
         )
     if not len(table):
         raise DataError(f"{file} names no pictures; add a row for each")
+    if "split" in table and all(not _text(given) for given in table["split"]):
+        table = table.drop(columns="split")  # a column that nobody filled says as little as none
     return table
 
 

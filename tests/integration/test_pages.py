@@ -19,7 +19,9 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.remote.webdriver import WebDriver
 from selenium.webdriver.support.ui import WebDriverWait
 
+from resources.instance import open_instance
 from rkd_pipeline.flow import METRICS
+from rkd_pipeline.own_targets import OwnTarget
 from rkd_pipeline.stages.tables import mlflow_run_id
 from tests.conftest import need
 from tests.integration.conftest import TRAINING, Rkd
@@ -208,3 +210,15 @@ def test_a_key_added_in_the_ui_is_trained_by_the_daemon(pages: Pages, demo: Rkd)
         )
     assert status == "SUCCESS"
     assert demo.store.require(METRICS, "demo.weave", key).facts["image_auroc"]
+
+
+def test_a_target_entered_by_hand_is_offered_by_the_running_ui(pages: Pages, demo: Rkd, tmp_path: Path) -> None:
+    """A line in targets.toml is all; the daemon's sensor makes it a partition."""
+    for name in ("good", "bad"):
+        (tmp_path / "mine" / name).mkdir(parents=True)
+    demo.store.targets.add(OwnTarget("mine", tmp_path / "mine"))
+    instance, _ = open_instance(demo.store)
+    deadline = time.monotonic() + 120
+    while "mine" not in instance.get_dynamic_partitions("target"):
+        assert time.monotonic() < deadline, "the sensor has not offered the new target"
+        time.sleep(1)

@@ -485,3 +485,13 @@ def test_manifests_in_every_dialect_name_the_same_pictures(store: Store, tmp_pat
         found = make_entry("x", str(base / name)).listing()
         assert found.problems == [], name
         assert found.pictures == expected, name
+
+
+def test_a_split_column_that_nobody_filled_says_as_little_as_none(tmp_path: Path) -> None:
+    csv = manifest(tmp_path / "own")
+    rows = pd.read_csv(csv, dtype=str, keep_default_na=False)
+    rows.assign(split="").to_csv(csv, index=False)
+    found = make_entry("x", str(csv)).listing()
+    assert found.problems == []
+    assert {p.part for p in found.pictures} == {None}
+    assert found.variant.endswith("without a split")
