@@ -4,8 +4,9 @@ Localisation, category by category. Two quantities are printed as a pair, as in 
 stands beside: AUPRO, the one that is comparable with other work.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -354,7 +355,7 @@ def _add_rows(sheet: Sheet, table: CategoryTable, cells: pd.DataFrame, title: st
             sheet.rows.append(["", "difference", *_line(table, numbers, _difference)])
 
 
-def _line(table: CategoryTable, numbers: Numbers, show) -> Iterator[str]:  # type: ignore[no-untyped-def]
+def _line(table: CategoryTable, numbers: Numbers, show: Callable[[Any], str]) -> Iterator[str]:
     """Cells of a row: pairs joined by a slash, a dash for what a system does not have."""
 
     def shown(system: System, measure: Measure | None) -> str:
