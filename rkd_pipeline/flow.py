@@ -22,7 +22,7 @@ class Stage:
 
 DATASET_SOURCE = Stage("dataset_source", 2)
 IMAGES = Stage("images", 2)
-SPLIT = Stage("split", 1)
+SPLIT = Stage("split", 2)
 PREPARED_IMAGES = Stage("prepared_images", 2)
 DATASET_CARD = Stage("dataset_card", 1)
 TEACHERS = Stage("teachers", 1)

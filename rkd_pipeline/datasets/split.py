@@ -1,12 +1,13 @@
 """Splits: which picture trains, validates, tests, or is set aside, for every repeat.
 
 The paper's rule for data without an official split: 10 normal pictures and all anomalous ones test, the rest trains.
-Repeats are disjoint tens of one seeded permutation of the distinct normal pictures. 25% of the normal training
+Repeats are disjoint tens of a seeded permutation of the distinct normal pictures; when those are used up, further
+repeats are tens of another permutation. 25% of the normal training
 pictures are named ``validation``; a recipe without early stopping trains on them too.
 
 The user's own pictures, where nobody has split them: the distinct normal pictures stand in the order of a seeded hash
-of their pixels, and each of five repeats tests another fifth of them. Names and folders play no part, so renaming
-files changes nothing, and adding some changes little.
+of their pixels, and each of five repeats tests another fifth of them; five more follow in another order. Names and
+folders play no part, so renaming files changes nothing, and adding some changes little.
 """
 
 import hashlib
@@ -21,7 +22,8 @@ from rkd_pipeline.errors import DataError
 TEST_NORMALS = 10
 VALIDATION_SHARE = 0.25
 OFFICIAL_REPEATS = 10
-OWN_REPEATS = 5
+REPEATS = 25  # where a rule draws them: enough for an interval over repeats
+OWN_FOLDS = 5
 FEWEST_TRAINING_NORMALS = 4
 PARTS = ("train", "validation", "test", "set_aside")
 COLUMNS = {
@@ -58,27 +60,38 @@ def _groups(index: pd.DataFrame, which: pd.Series) -> list[list[str]]:
 
 def _paper_rule(target: Target, index: pd.DataFrame) -> list[pd.DataFrame]:
     groups = _groups(index, ~index["anomalous"])
-    order = np.random.default_rng(0).permutation(len(groups))
-    count = len(groups) // TEST_NORMALS
-    if count == 0:
+    disjoint = len(groups) // TEST_NORMALS
+    if disjoint == 0:
         raise DataError(f"{target.name} has {len(groups)} distinct normal pictures; {TEST_NORMALS} are needed to test")
-    tens = [order[repeat * TEST_NORMALS : (repeat + 1) * TEST_NORMALS] for repeat in range(count)]
-    return [_repeat(index, groups, {int(n) for n in ten}, repeat) for repeat, ten in enumerate(tens)]
+    repeats = []
+    for repeat in range(REPEATS):
+        permutation, place = divmod(repeat, disjoint)
+        order = np.random.default_rng(permutation).permutation(len(groups)).tolist()
+        drawn = set(order[place * TEST_NORMALS : (place + 1) * TEST_NORMALS])
+        repeats.append(_repeat(index, groups, drawn, repeat))
+    return repeats
 
 
 def _folds(target: Target, index: pd.DataFrame) -> list[pd.DataFrame]:
     """The user's own pictures: every fifth of the normals, in the order of their pixels' hash, tests in one repeat."""
     pixels = index.set_index("image_id")["pixel_sha256"]
-    groups = sorted(
-        _groups(index, ~index["anomalous"]), key=lambda g: hashlib.sha256(f"fold {pixels[g[0]]}".encode()).hexdigest()
-    )
-    if len(groups) < OWN_REPEATS:
+    groups = _groups(index, ~index["anomalous"])
+    if len(groups) < OWN_FOLDS:
         raise DataError(
-            f"{target.name} has {len(groups)} distinct normal pictures; {OWN_REPEATS} are the least that can be split "
+            f"{target.name} has {len(groups)} distinct normal pictures; {OWN_FOLDS} are the least that can be split "
             "into training, validation and test"
         )
-    folds = [{n for n in range(len(groups)) if n * OWN_REPEATS // len(groups) == r} for r in range(OWN_REPEATS)]
-    return [_repeat(index, groups, fold, repeat) for repeat, fold in enumerate(folds)]
+
+    def place(group: list[str], order: int) -> str:
+        return hashlib.sha256(f"{order} {pixels[group[0]]}".encode()).hexdigest()
+
+    repeats = []
+    for repeat in range(REPEATS):
+        order, fold = divmod(repeat, OWN_FOLDS)
+        ordered = sorted(groups, key=lambda g: place(g, order))
+        drawn = {n for n in range(len(ordered)) if n * OWN_FOLDS // len(ordered) == fold}
+        repeats.append(_repeat(index, ordered, drawn, repeat))
+    return repeats
 
 
 def _repeat(index: pd.DataFrame, groups: list[list[str]], drawn: set[int], repeat: int) -> pd.DataFrame:

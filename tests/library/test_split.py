@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from rkd_pipeline.catalog import TARGETS, Target
 from rkd_pipeline.datasets.index import check_counts
-from rkd_pipeline.datasets.split import OFFICIAL_REPEATS, part_of, split, verify
+from rkd_pipeline.datasets.split import OFFICIAL_REPEATS, REPEATS, part_of, split, verify
 from rkd_pipeline.errors import DataError
 
 MRI = TARGETS["brain_mri"]
@@ -26,7 +26,8 @@ def test_the_paper_s_rule_holds_for_any_groups_of_copies(groups: list[int], anom
     table = index(groups, anomalous)
     rows = split(MRI, table)
     record = verify(MRI, table, rows)  # disjoint by pixels, complete, both classes, 25%
-    assert record["repeats"] == len(groups) // 10
+    assert record["repeats"] == REPEATS
+    disjoint = len(groups) // 10
     pixels = table.set_index("image_id")["pixel_sha256"]
     drawn: list[str] = []
     for repeat in range(record["repeats"]):
@@ -34,8 +35,10 @@ def test_the_paper_s_rule_holds_for_any_groups_of_copies(groups: list[int], anom
         normal = [name for name in test if name.startswith("n")]
         assert len(normal) == 10
         assert len(test) == 10 + anomalous
+        if repeat % disjoint == 0:
+            drawn = []
         drawn += pixels[normal].tolist()
-    assert len(drawn) == len(set(drawn))  # repeats test disjoint tens
+        assert len(drawn) == len(set(drawn))  # disjoint tens, until the normals are used up
 
 
 def test_copies_of_a_test_picture_are_set_aside() -> None:
@@ -69,8 +72,8 @@ def test_too_few_normals_and_unknown_repeats_are_errors() -> None:
     with pytest.raises(DataError, match="9 distinct normal pictures"):
         split(MRI, index([2] * 9))
     rows = split(MRI, index([1] * 25))
-    with pytest.raises(DataError, match=r"2 repeats \(0 to 1\), not 2; .* -s2r0"):
-        part_of(rows, MRI, 2, "test")
+    with pytest.raises(DataError, match=r"25 repeats \(0 to 24\), not 25; .* -s25r0"):
+        part_of(rows, MRI, REPEATS, "test")
 
 
 def swap(rows: pd.DataFrame, name: str, part: str) -> pd.DataFrame:
@@ -114,10 +117,12 @@ OWN = Target("mine", "mine", "mine", "object", None, official_split=False, has_m
 def test_own_pictures_are_split_by_content_whatever_they_are_called() -> None:
     table = index([1] * 20 + [2] * 3)
     rows = split(OWN, table)
-    assert verify(OWN, table, rows)["repeats"] == 5
-    tests = [{n for n in part_of(rows, OWN, r, "test") if n.startswith("n")} for r in range(5)]
-    assert sorted(len(t) for t in tests) == [4, 4, 5, 5, 5]
-    assert len(set.union(*tests)) == 23  # disjoint, and together every distinct normal picture
+    assert verify(OWN, table, rows)["repeats"] == REPEATS
+    tests = [{n for n in part_of(rows, OWN, r, "test") if n.startswith("n")} for r in range(REPEATS)]
+    for folds in (tests[:5], tests[5:10]):
+        assert sorted(len(t) for t in folds) == [4, 4, 5, 5, 5]
+        assert len(set.union(*folds)) == 23  # disjoint, and together every distinct normal picture
+    assert set(map(frozenset, tests[:5])).isdisjoint(map(frozenset, tests[5:10]))
     renamed = table.assign(image_id="x" + table["image_id"])
     again = split(OWN, renamed)
     assert again["image_id"].str.removeprefix("x").tolist() == rows["image_id"].tolist()
