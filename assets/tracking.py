@@ -1,10 +1,12 @@
-"""MLflow's copy of every training."""
+"""MLflow's copy of every training, and of the report."""
 
 import dagster as dg
 
 from assets.evaluation import metrics
 from assets.partitions import grid, target_and_training
 from assets.reporting import OWNER, user_errors
+from assets.reports import report
+from assets.tables import REFRESH
 from assets.training import trained_model
 from resources.storage import StoreResource
 from resources.tracking import MlflowTracking, TrackingError
@@ -33,5 +35,29 @@ def mlflow_run(context: dg.AssetExecutionContext, store: StoreResource, tracking
             run_id = tracking.mirror(opened, target_name, training, tags)
         except TrackingError as error:
             context.log.warning(f"MLflow did not take {target_name} {training}: {error}. Materialise mlflow_run later.")
+            return
+    yield dg.MaterializeResult(metadata={"mlflow_run_id": run_id, "tracking_uri": tracking.tracking_uri(opened)})
+
+
+@dg.asset(
+    deps=[report],
+    group_name="tracking",
+    kinds={"python", "mlflow"},
+    owners=[OWNER],
+    code_version="1",
+    output_required=False,
+    automation_condition=REFRESH,
+)
+def mlflow_report(context: dg.AssetExecutionContext, store: StoreResource, tracking: MlflowTracking):  # type: ignore[no-untyped-def]
+    """The MLflow run of a report: the HTML file, the paper's tables and figures, and the leaderboard, at full size.
+
+    A mirror too: where MLflow is away, this stays unmaterialised, and materialising it later sends it.
+    """
+    with user_errors():
+        opened = store.open()
+        try:
+            run_id = tracking.mirror_report(opened, {"dagster.run_id": context.run.run_id})
+        except TrackingError as error:
+            context.log.warning(f"MLflow did not take the report: {error}. Materialise mlflow_report later.")
             return
     yield dg.MaterializeResult(metadata={"mlflow_run_id": run_id, "tracking_uri": tracking.tracking_uri(opened)})

@@ -1,4 +1,5 @@
-"""MLflow as a mirror of the store: a flat run per training, with parameters, curves, metrics, figures and the model.
+"""MLflow as a mirror of the store: a flat run per training, with parameters, curves, metrics, figures and the model,
+and one per report, with its tables and figures.
 
 The store is the truth and is complete before anything is sent. A mirror that fails is missing, not wrong: it is sent
 again by materialising ``mlflow_run``.
@@ -8,7 +9,7 @@ import json
 import os
 import tempfile
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,15 +18,16 @@ import dagster as dg
 
 from rkd_pipeline import __version__
 from rkd_pipeline.files import link_or_copy, text_sha256, write_atomically
-from rkd_pipeline.flow import METRICS, SPLIT, TRAINED_MODEL
+from rkd_pipeline.flow import METRICS, REPORT, SPLIT, TRAINED_MODEL
 from rkd_pipeline.stages.data import read_verified_split
 from rkd_pipeline.stages.evaluation import FIGURES, read_metrics, value_of
-from rkd_pipeline.stages.tables import tracking_file
+from rkd_pipeline.stages.tables import TRACKING_FOLDER, tracking_file
 from rkd_pipeline.stages.training import read_history
-from rkd_pipeline.store import Result, Store
+from rkd_pipeline.store import Ref, Result, Store
 from rkd_pipeline.training_key import TrainingKey
 
 EXPERIMENT = "rkd-pipeline"
+CONTENT_TAG = "rkd.content"  # says what a run mirrors
 # A server that is away must not hold up a benchmark: seconds, not MLflow's minutes.
 _IMPATIENT = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "20"}
 _QUIET = {
@@ -72,18 +74,55 @@ class MlflowTracking(dg.ConfigurableResource):
         """
         model = store.require(TRAINED_MODEL, target_name, training)
         metrics = store.require(METRICS, target_name, training)
-        content = text_sha256(f"{self.tracking_uri(store)} {model.data_version} {metrics.data_version}")[:16]
-        record = tracking_file(store, target_name, training)
+        return self._once(
+            store,
+            tracking_file(store, target_name, training),
+            f"{model.data_version} {metrics.data_version}",
+            lambda experiment, content: self._send(store, model, metrics, experiment, tags | {CONTENT_TAG: content}),
+        )
+
+    def mirror_report(self, store: Store, tags: dict[str, str]) -> str:
+        """Send the report, and the tables and figures in it; returns its MLflow run id. Raises as ``mirror`` does."""
+        report = store.require(REPORT)
+        return self._once(
+            store,
+            store.root / TRACKING_FOLDER / "report.json",
+            report.data_version,
+            lambda experiment, content: self._send_report(store, report, experiment, tags | {CONTENT_TAG: content}),
+        )
+
+    def _once(self, store: Store, record: Path, versions: str, send: Callable[[str, str], str]) -> str:
+        """The run id on record for this content, or that of a run that ``send`` makes from experiment and content."""
+        content = text_sha256(f"{self.tracking_uri(store)} {versions}")[:16]
         if record.exists():
             sent = json.loads(record.read_text(encoding="utf-8"))
             if sent["content"] == content:
                 return str(sent["run_id"])
         experiment = self.prepare(store)
         with _reachable():
-            run_id = self._send(store, model, metrics, experiment, tags | {"rkd.content": content})
+            run_id = send(experiment, content)
         write_atomically(
             record, json.dumps({"run_id": run_id, "content": content, "uri": self.tracking_uri(store)}).encode()
         )
+        return run_id
+
+    def _client(self, store: Store, experiment: str, content: str) -> Any:
+        """A client, after what a broken attempt at the same content has left was deleted."""
+        import mlflow
+
+        mlflow.set_tracking_uri(self.tracking_uri(store))
+        client = mlflow.MlflowClient()
+        for partial in client.search_runs([experiment], f"tags.`{CONTENT_TAG}` = '{content}'"):
+            client.delete_run(partial.info.run_id)
+        return client
+
+    def _send_report(self, store: Store, report: Result, experiment: str, tags: dict[str, str]) -> str:
+        client = self._client(store, experiment, tags[CONTENT_TAG])
+        run_id = str(client.create_run(experiment, run_name="report", tags=tags).info.run_id)
+        shown = [store.find(Ref(name)) for name in report.provenance.inputs]
+        for result in [report, *filter(None, shown)]:
+            client.log_artifacts(run_id, str(result.folder), result.provenance.stage)
+        client.set_terminated(run_id)
         return run_id
 
     def _send(self, store: Store, model: Result, metrics: Result, experiment: str, tags: dict[str, str]) -> str:
@@ -91,10 +130,7 @@ class MlflowTracking(dg.ConfigurableResource):
 
         target_name, training = model.provenance.key
         key = TrainingKey.parse(training)
-        mlflow.set_tracking_uri(self.tracking_uri(store))
-        client = mlflow.MlflowClient()
-        for partial in client.search_runs([experiment], f"tags.`rkd.content` = '{tags['rkd.content']}'"):
-            client.delete_run(partial.info.run_id)
+        client = self._client(store, experiment, tags[CONTENT_TAG])
         tags |= {
             "rkd.target": target_name,
             "rkd.training": training,

@@ -2,8 +2,8 @@
 
 The paper's rule for data without an official split: 10 normal pictures and all anomalous ones test, the rest trains.
 Repeats are disjoint tens of a seeded permutation of the distinct normal pictures; when those are used up, further
-repeats are tens of another permutation. 25% of the normal training
-pictures are named ``validation``; a recipe without early stopping trains on them too.
+repeats are tens of another permutation. 25% of the normal training pictures are named ``validation``; a recipe without
+early stopping trains on them too.
 
 The user's own pictures, where nobody has split them: the distinct normal pictures stand in the order of a seeded hash
 of their pixels, and each of five repeats tests another fifth of them; five more follow in another order. Names and

@@ -43,6 +43,20 @@ def test_the_store_holds_everything_with_its_provenance(demo: Rkd) -> None:
     assert len(published) > 200
 
 
+def test_mlflow_holds_the_report_with_its_tables_and_figures(demo: Rkd) -> None:
+    import mlflow
+
+    record = json.loads((demo.store.root / "tracking" / "report.json").read_text())
+    client = mlflow.MlflowClient(record["uri"])
+    assert client.get_run(record["run_id"]).info.status == "FINISHED"
+    stored = {
+        f.path
+        for folder in client.list_artifacts(record["run_id"])
+        for f in client.list_artifacts(record["run_id"], folder.path)
+    }
+    assert {"report/report.html", "table_3/table_3.md", "figure_3/figure_3.png", "leaderboard/ranks.png"} <= stored
+
+
 def test_status_and_table_read_the_same_store(demo: Rkd) -> None:
     status = demo("status")
     assert status.returncode == 0
