@@ -16,7 +16,7 @@ from rkd_pipeline.metrics.pro_rd4ad import pro_rd4ad
 from rkd_pipeline.metrics.regions import anomalous_pixels
 from rkd_pipeline.metrics.threshold import pixel_threshold
 from rkd_pipeline.pixel_evaluation import AT_THRESHOLD, PER_IMAGE, RANKED
-from rkd_pipeline.scoring import SCORE_RULES
+from rkd_pipeline.score_rules import SCORE_RULES
 
 
 def smooth_maps(n: int, n_normal: int, seed: int = 0, side: int = 64) -> tuple[np.ndarray, np.ndarray]:
