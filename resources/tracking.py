@@ -229,7 +229,8 @@ def _replace_by_links(location: str, exported: Path) -> None:
 def _reachable() -> Iterator[None]:
     """Short patience and little talk inside; whatever MLflow raises comes out as ``TrackingError``."""
     wanted = _IMPATIENT | _QUIET
-    before = {name: os.environ.get(name) for name in wanted}
+    # MLflow writes the address that it is told into the environment, where our settings would read it.
+    before = {name: os.environ.get(name) for name in (*wanted, "MLFLOW_TRACKING_URI")}
     os.environ.update(wanted)
     try:
         with warnings.catch_warnings():

@@ -20,14 +20,14 @@ def test_a_run_ends_with_numbers_and_where_to_look(demo: Rkd) -> None:
     assert again.returncode == 0
     assert "1 trainings: 1 were done before, 0 failed" in again.stdout
     assert f"| demo.weave | {TRAINING} |" in again.stdout.replace("  ", "")
-    for place in ("table_3.md", "<target>/<training>/ (maps.png", "make ui, then http://127.0.0.1:3000"):
+    for place in ("table_3.md", f"metrics/demo.weave/{TRAINING}/maps.png", "make ui, then http://127.0.0.1:3000"):
         assert place in again.stdout
 
 
 def test_the_store_holds_everything_with_its_provenance(demo: Rkd) -> None:
     metrics = demo.store.require(METRICS, "demo.weave", TRAINING)
     assert {p.name for p in metrics.folder.iterdir()} == {
-        "metrics.parquet", "maps.png", "scores.png", "losses.png", "provenance.json",
+        "metrics.parquet", "maps.png", "scores.png", "curves.png", "losses.png", "provenance.json",
     }  # fmt: skip
     model = demo.store.require(TRAINED_MODEL, "demo.weave", TRAINING)
     assert model.facts["epochs_trained"] == 2

@@ -1,3 +1,4 @@
+import os
 from pathlib import Path
 
 import pytest
@@ -6,7 +7,13 @@ from rkd_pipeline.errors import RkdError
 from rkd_pipeline.settings import Settings
 
 
-def test_defaults_are_local(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture(autouse=True)
+def _nothing_is_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [n for n in os.environ if n.startswith(("RKD_", "MLFLOW_"))]:  # MLflow sets its own in other tests
+        monkeypatch.delenv(name)
+
+
+def test_defaults_are_local() -> None:
     settings = Settings.from_environment()
     assert (settings.data, settings.store, settings.device, settings.mlflow_uri) == (
         Path("data"),
