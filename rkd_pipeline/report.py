@@ -47,6 +47,8 @@ class Report:
         unmeasured: the others, shown closed.
         figures: the paper's figures.
         leaderboard, pairs, ranks: as the leaderboard asset has them; no pairs where nothing was tested.
+        ablation: a sheet per centre and configuration; empty where there is none.
+        effects: their figures.
         trainings: one per training that counts.
         datasets: title, source, licence and citation of every dataset used.
         versions: library to version.
@@ -60,6 +62,8 @@ class Report:
     leaderboard: Sheet
     pairs: Sheet | None
     ranks: Picture
+    ablation: Sequence[Sheet]
+    effects: Sequence[Picture]
     trainings: Sequence[Training]
     datasets: Sequence[Mapping[str, str]]
     versions: Mapping[str, str]
