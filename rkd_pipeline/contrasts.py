@@ -4,7 +4,7 @@ A contrast is a weighted sum of one quantity over models whose weights add up to
 ``ab - a - b + 0``. Within one target and seed all models see the same pictures, so everything is paired there.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,6 +17,8 @@ ONE_SEED = "pictures"
 SEEDS = "pictures and seeds"
 REPEATS = "repeats"
 TARGETS = "targets, independent"
+TRAININGS = "trainings"
+CATEGORIES = "categories"
 NONE = "none"
 INTERVAL_METHODS = {
     ONE_SEED: "bootstrap over the test pictures, the same draws for both models; one seed, so the noise of training is "
@@ -24,6 +26,8 @@ INTERVAL_METHODS = {
     SEEDS: "Student's t over seeds and the bootstrap over pictures together (root of the sum of squares)",
     REPEATS: "over repeats of the split, corrected for what they share (Nadeau and Bengio)",
     TARGETS: "mean over targets; their pictures differ, so their errors are independent. It speaks of these targets",
+    TRAININGS: "Student's t over trainings",
+    CATEGORIES: "Student's t over the categories of the publication, which gives no interval of its own",
     NONE: "too little was measured for an interval",
 }
 
@@ -35,6 +39,19 @@ class Term:
     weight: float
     evidence: Evidence
     quantity: Quantity
+
+
+@dataclass(frozen=True)
+class Part:
+    """What a contrast asks of one recipe: its weight, and which quantity of the model."""
+
+    weight: float
+    recipe: str
+    quantity: Quantity
+
+
+Cell = tuple[str, int, int]  # target, seed, repeat
+Cells = Mapping[Cell, Mapping[str, Evidence]]  # to recipe's name to evidence
 
 
 @dataclass(frozen=True)
@@ -78,6 +95,24 @@ def unit(terms: Sequence[Term]) -> Unit:
     value = sum(term.weight * term.evidence.values[term.quantity] for term in terms)
     replicates = sum(term.weight * term.evidence.replicates[term.quantity] for term in terms)
     return Unit(float(value), np.asarray(replicates))
+
+
+def complete(parts: Sequence[Part], cells: Cells) -> list[Cell]:
+    """Where every model of a contrast was measured, in order."""
+    return [
+        cell
+        for cell, models in sorted(cells.items())
+        if all(p.recipe in models and p.quantity in models[p.recipe].values for p in parts)
+    ]
+
+
+def units_of(parts: Sequence[Part], cells: Cells) -> dict[str, list[Unit]]:
+    """The contrast wherever it was measured: target to one unit per seed; empty where it was nowhere."""
+    units: dict[str, list[Unit]] = {}
+    for cell in complete(parts, cells):
+        terms = [Term(p.weight, cells[cell][p.recipe], p.quantity) for p in parts]
+        units.setdefault(cell[0], []).append(unit(terms))
+    return units
 
 
 def on_one_target(units: Sequence[Unit], test_to_train: float | None = None) -> Estimate:

@@ -29,6 +29,7 @@ ASSETS = [
     comparisons.product_maps,
     comparisons.turned_pictures,
     comparisons.ablation,
+    comparisons.claims,
     reports.report,
     tracking.mlflow_report,
 ]
@@ -54,11 +55,12 @@ JOBS = [
             *figures.FIGURES,
             reports.leaderboard,
             comparisons.ablation,
+            comparisons.claims,
             reports.report,
             tracking.mlflow_report,
         ],
-        description="Rebuild the benchmark, the paper's tables and figures, the leaderboard, the ablation and the "
-        "report; mirror it.",
+        description="Rebuild the benchmark, the paper's tables and figures, the leaderboard, the ablation, the "
+        "claims and the report; mirror it.",
     ),
     dg.define_asset_job(
         "score_product_maps", [comparisons.product_maps], description="Judge a trained model by maps multiplied."

@@ -8,8 +8,16 @@ import numpy as np
 import pandas as pd
 
 from rkd_pipeline.ablation.design import RESPONSES, SUM, Contrast, Design, quantity
-from rkd_pipeline.contrasts import INTERVAL_METHODS, Estimate, Term, Unit, on_one_target, over_targets, unit
-from rkd_pipeline.evidence import Evidence
+from rkd_pipeline.contrasts import (
+    INTERVAL_METHODS,
+    Cells,
+    Estimate,
+    Part,
+    complete,
+    on_one_target,
+    over_targets,
+    units_of,
+)
 from rkd_pipeline.tables.seeds import stopping_note
 from rkd_pipeline.tables.sheet import NOT_PUBLISHED, Sheet, percent
 
@@ -32,7 +40,6 @@ COLUMNS = {
     "seeds": "how many each target has, at least",
     "base": "value before the change; empty for interactions",
 }
-Cells = Mapping[tuple[str, int, int], Mapping[str, Evidence]]  # target, seed, repeat to recipe's name to evidence
 
 
 @dataclass(frozen=True)
@@ -91,20 +98,15 @@ def _effect(
     contrast: Contrast, response: str, cells: Cells, test_to_train: Mapping[str, float | None]
 ) -> list[dict[str, Any]]:
     """One contrast of one response: its mean over targets and, where there are several, each of them."""
-    asked = [quantity(response, arm.scoring) for arm in contrast.arms]
-    units: dict[str, list[Unit]] = {}
-    bases: dict[str, list[float]] = {}
-    for (target, _, _), models in sorted(cells.items()):
-        terms = [
-            Term(arm.weight, models[arm.recipe], q)
-            for arm, q in zip(contrast.arms, asked, strict=True)
-            if arm.recipe in models and q is not None and q in models[arm.recipe].values
-        ]
-        if len(terms) == len(contrast.arms):
-            units.setdefault(target, []).append(unit(terms))
-            bases.setdefault(target, []).append(terms[1].evidence.values[terms[1].quantity])
+    asked = [(arm, quantity(response, arm.scoring)) for arm in contrast.arms]
+    parts = [Part(arm.weight, arm.recipe, q) for arm, q in asked if q is not None]
+    units = units_of(parts, cells) if len(parts) == len(asked) else {}
     if not units:
         return []
+    start = parts[1]
+    bases: dict[str, list[float]] = {}
+    for cell in complete(parts, cells):
+        bases.setdefault(cell[0], []).append(cells[cell][start.recipe].values[start.quantity])
     found = {target: on_one_target(of_target, test_to_train[target]) for target, of_target in units.items()}
     alone = len(found) == 1
     all_of_them = {"": over_targets(list(found.values()))} | ({} if alone else found)

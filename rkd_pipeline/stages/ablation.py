@@ -10,6 +10,7 @@ import pandas as pd
 
 from rkd_pipeline.ablation.design import CENTRES, Design, design
 from rkd_pipeline.ablation.effects import COLUMNS, HEADINGS, Ablation, ablation_sheet, analyse
+from rkd_pipeline.contrasts import Cell
 from rkd_pipeline.evidence import Evidence, read_evidence
 from rkd_pipeline.flow import ABLATION, BENCHMARK, PRODUCT_MAPS, TRAINED_MODEL
 from rkd_pipeline.stages.evidence import fresh, gather_evidence
@@ -25,7 +26,6 @@ NOTHING = (
     "schedule. Run `rkd run --ablation --targets ...`, or the job `ablation`."
 )
 _MISSING_COLUMNS = ["centre", "target", "training"]
-Cell = tuple[str, int, int]  # target, seed, repeat
 
 
 @dataclass(frozen=True)

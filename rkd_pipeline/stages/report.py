@@ -8,6 +8,7 @@ import pandas as pd
 from rkd_pipeline.flow import (
     ABLATION,
     BENCHMARK,
+    CLAIMS,
     LEADERBOARD,
     METRICS,
     REPORT,
@@ -21,6 +22,7 @@ from rkd_pipeline.flow import (
 from rkd_pipeline.leaderboard import Leaderboard, leaderboard_sheet, pairs_sheet
 from rkd_pipeline.report import Picture, Report, Training, render
 from rkd_pipeline.stages.ablation import figure_files, read_sheets
+from rkd_pipeline.stages.claims import read_sheet
 from rkd_pipeline.stages.evaluation import read_metrics, value_of
 from rkd_pipeline.stages.figures import FIGURES, figure_file
 from rkd_pipeline.stages.leaderboard import DIAGRAM, read_leaderboard
@@ -48,7 +50,8 @@ _THUMBNAIL = 900
 
 def build_report(store: Store) -> Result:
     """``report``: ``report.html``, self-contained."""
-    benchmark, board, ablation = (store.require(stage) for stage in (BENCHMARK, LEADERBOARD, ABLATION))
+    read_first = (BENCHMARK, LEADERBOARD, ABLATION, CLAIMS)
+    benchmark, board, ablation, claims = (store.require(stage) for stage in read_first)
     tables = [store.require(stage) for stage in TABLES]
     figures = [store.require(stage) for stage in FIGURES]
 
@@ -69,6 +72,7 @@ def build_report(store: Store) -> Result:
             ranks=_ranks(board, found),
             ablation=read_sheets(ablation),
             effects=_effects(ablation),
+            claims=read_sheet(claims),
             trainings=trainings,
             datasets=_datasets(store, rows),
             versions=benchmark.provenance.environment["versions"],
@@ -76,7 +80,7 @@ def build_report(store: Store) -> Result:
         (folder / FILE).write_text(render(report), encoding="utf-8")
         return {"trainings": len(trainings), "tables": len(report.tables), "figures": len(figures)}
 
-    return store.produce(REPORT, [], write, inputs=[benchmark, board, ablation, *tables, *figures])
+    return store.produce(REPORT, [], write, inputs=[benchmark, board, ablation, claims, *tables, *figures])
 
 
 def _subtitle(rows: pd.DataFrame) -> str:
