@@ -103,10 +103,10 @@ def test_a_true_difference_is_covered_as_often_as_promised() -> None:
     rng = np.random.default_rng(7)
     truth = norm.cdf(1.2 / np.sqrt(2)) - norm.cdf(1.0 / np.sqrt(2))
     covered = 0
-    for _ in range(100):
+    for _ in range(60):
         anomalous = np.arange(120) < 70
         noise = rng.normal(size=120)
         scores = [gain * anomalous + np.sqrt(0.7) * noise + np.sqrt(0.3) * rng.normal(size=120) for gain in (1.2, 1.0)]
         found = on_one_target([difference(of(anomalous, scores[0]), of(anomalous, scores[1]))])
         covered += found.low <= truth <= found.high
-    assert covered >= 88  # of 100 at 95%: fewer happens once in a thousand times
+    assert covered >= 52  # of 60 at 95%: fewer happens once in hundreds of times
