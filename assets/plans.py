@@ -56,6 +56,8 @@ def ablation_job(definitions: Callable[[Resources], dg.Definitions]) -> dg.JobDe
         graph = definitions({"store": store, "data_folder": data_folder, "compute": compute, "tracking": tracking})
         with user_errors():
             cells = config.cells()
+            for name in config.targets:
+                store.open().targets.target(name)
             offer_targets(context.instance, store.open().targets)
         context.instance.add_dynamic_partitions(TRAINING_DIMENSION, list(dict.fromkeys(c.training for c in cells)))
 

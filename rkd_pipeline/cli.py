@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from rkd_pipeline import data_commands, progress
 from rkd_pipeline.ablation.design import INTERACTIONS
 from rkd_pipeline.errors import BadKey, RkdError
-from rkd_pipeline.flow import METRICS, REPORT, STAGES, TABLE_3, TABLE_DEMO
+from rkd_pipeline.flow import METRICS, PRODUCT_MAPS, REPORT, STAGES, TABLE_3, TABLE_DEMO, TURNED_PICTURES
 from rkd_pipeline.plan import PAPER_RECIPES, PLANS, Cell, ablation, cross, named
 from rkd_pipeline.settings import Settings
 from rkd_pipeline.store import Ref, Store
@@ -31,6 +31,9 @@ Say = Callable[[str], None]
 # No retry by the daemon: these runs belong to a process that is already gone when they fail.
 _TAGS = {"rkd/launched_by": "rkd", "dagster/max_retries": "0"}
 _QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
+
+# Jobs that judge a trained model in another way, and what they make.
+_FURTHER = {"score_product_maps": PRODUCT_MAPS, "score_turned_pictures": TURNED_PICTURES}
 
 _ENVIRONMENT = "Each option reads the RKD_… variable in brackets where it is not given."
 
@@ -81,7 +84,7 @@ def _parser() -> argparse.ArgumentParser:
         action="store_true",
         help="around each recipe, train what differs from it in one factor, and the pairs of --interactions",
     )
-    run.add_argument("--interactions", help="pairs of factors, such as loss*beta2,loss*stop; with --ablation")
+    run.add_argument("--interactions", help="pairs of factors, such as 'loss*beta2,loss*stop'; with --ablation")
     run.add_argument("--turned", action="store_true", help="score the test pictures turned by quarters too")
     run.add_argument("--device", choices=["auto", "cpu", "cuda"], help="[RKD_DEVICE]")
     run.add_argument("--skip-bad", action="store_true", help="go on without unusable pictures [RKD_SKIP_BAD=1]")
@@ -307,7 +310,7 @@ class Session:
 
         ``further`` names jobs to run on every cell once it is trained.
         """
-        from assets.partitions import TRAINING_DIMENSION, grid_key
+        from assets.partitions import TRAINING_DIMENSION
         from rkd_pipeline.status import training_state
 
         started = time.monotonic()
@@ -322,7 +325,7 @@ class Session:
                 bar.set_postfix_str(name)
                 error = None if self._known(cell, before[cell]) else blocked.get(cell.target) or self._train(cell)
                 for job in further:
-                    error = error or self._launch(job, grid_key(cell.target, cell.training))
+                    error = error or self._score(job, cell)
                 if error:
                     report.failures[name] = error
                     bar.clear()
@@ -391,6 +394,16 @@ class Session:
         from assets.partitions import grid_key
 
         return self._launch("train_and_evaluate", grid_key(cell.target, cell.training))
+
+    def _score(self, job: str, cell: Cell) -> str | None:
+        """A further scoring of a trained cell, unless it is done and Dagster has heard of it."""
+        from assets.partitions import grid_key
+
+        stage, partition = _FURTHER[job], grid_key(cell.target, cell.training)
+        found = self.store.find(Ref(stage.name, cell.target, cell.training))
+        if found and not self.store.why_stale(found) and self._heard(stage.name, partition):
+            return None
+        return self._launch(job, partition)
 
     def _launch(self, job: str, partition: str | None = None) -> str | None:
         """Run a job here; returns what went wrong, or None."""

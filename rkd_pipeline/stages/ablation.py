@@ -63,7 +63,8 @@ def groups(rows: pd.DataFrame) -> Iterator[Group]:
     ours = rows[rows["origin"] == "measured"][["target", "training"]].drop_duplicates()
     keys = [(target, text, TrainingKey.parse(text)) for target, text in ours.itertuples(index=False)]
     for teacher, epochs in sorted({(key.teacher, key.epochs) for _, _, key in keys}, key=str):
-        for centre in CENTRES:
+        of_configuration = {key.recipe.name for _, _, key in keys if (key.teacher, key.epochs) == (teacher, epochs)}
+        for centre in filter(of_configuration.__contains__, CENTRES):
             made = design(centre, teacher.arch)
             asked = {name for contrast in (*made.contrasts, *made.further) for name in contrast.recipes}
             cells: dict[Cell, dict[str, str]] = {}
