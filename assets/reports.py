@@ -3,6 +3,7 @@
 import dagster as dg
 
 from assets.figures import FIGURES
+from assets.history import history
 from assets.reporting import asset_options, column_schema, materialised, pictures, user_errors
 from assets.tables import REFRESH, TABLES, benchmark
 from resources.storage import StoreResource
@@ -31,7 +32,7 @@ def leaderboard(store: StoreResource) -> dg.MaterializeResult:
 
 @dg.asset(
     **asset_options(REPORT, GROUP, "html"),
-    deps=[benchmark, *TABLES, *FIGURES, leaderboard],
+    deps=[benchmark, *TABLES, *FIGURES, leaderboard, history],
     automation_condition=REFRESH,
 )
 def report(store: StoreResource) -> dg.MaterializeResult:
