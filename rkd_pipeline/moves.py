@@ -11,6 +11,7 @@ reported again, until ``rkd rebenchmark --new-reference`` accepts the new level.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -67,20 +68,6 @@ MOVE_COLUMNS = {
 }
 
 
-@dataclass(frozen=True)
-class _Difference:
-    before: float
-    now: float
-    error: float
-    freedom: int
-    n_before: int
-    n_now: int
-
-    @property
-    def move(self) -> float:
-        return self.now - self.before
-
-
 def look_level(look: int) -> float:
     """What the ``look``-th look, from 1, may spend.
 
@@ -98,86 +85,84 @@ def moves(values: pd.DataFrame, references: dict[int, str] | None = None) -> pd.
         references: rounds whose level was accepted as a new reference, to the reason why. Earlier rounds no longer
             count, and looks are counted from there.
     """
-    compared = values[(values["draw"] == FIXED) & values["value"].notna()]
-    compared = pd.concat([compared[(compared["metric"] == m) & (compared["score_rule"] == r)] for m, r in _tested()])
+    found = _by_series(values)
     rounds = sorted(n for n in values["round"].unique() if n > 0)
     accepted = sorted(references or {})
-    flagged: set[tuple[object, ...]] = set()
-    found = []
+    rows: list[dict[str, object]] = []
     for number in rounds:
         start = max((a for a in accepted if a < number), default=0)
-        flagged = {key for key in flagged if key[-1] != start}  # an accepted level is what is compared with
         look = sum(start < n <= number for n in rounds)
-        rows = _look(compared[compared["round"].between(start, number)], number, look, flagged)
-        flagged |= {(*key, number) for key in rows.loc[rows["moved"], SERIES].itertuples(index=False, name=None)}
-        found.append(rows)
-    table = pd.concat(found, ignore_index=True) if found else pd.DataFrame(columns=list(MOVE_COLUMNS))
-    return table[list(MOVE_COLUMNS)]
+        level = look_level(look)
+        compared = [_compare(key, of_round, number, start) for key, of_round in found.items() if number in of_round]
+        _test(compared, level)
+        for row in compared:
+            if row["moved"]:
+                found[tuple(row[name] for name in SERIES)][number].moved = True
+        rows += compared
+    return pd.DataFrame(rows, columns=list(MOVE_COLUMNS))
 
 
-def _tested() -> list[tuple[str, str]]:
-    return list(QUALITY.values())
+@dataclass
+class _Trainings:
+    """What a round measured of a series: repeat to values, and whether it was found moved."""
+
+    values: dict[int, list[float]]
+    moved: bool = False
 
 
-def _look(values: pd.DataFrame, number: int, look: int, flagged: set[tuple[object, ...]]) -> pd.DataFrame:
-    """One round against what came before it."""
-    rows, errors = [], []
-    for key, series in values.groupby(SERIES, sort=True):
-        now = series[series["round"] == number]
-        if now.empty:
-            continue
-        earlier = series["round"] < number
-        unmoved = ~series["round"].map(lambda n, key=key: (*key, n) in flagged)
-        difference = _difference(series[earlier & unmoved], now)
-        row = dict(zip(SERIES, key, strict=True)) | {"round": number, "now": float(now["value"].mean()), "p": np.nan}
-        row |= {"before": np.nan, "move": np.nan, "ci_low": np.nan, "ci_high": np.nan}
-        row |= {"trainings_before": int((earlier & unmoved).sum()), "trainings_now": len(now)}
-        if difference is not None:
-            row |= {"before": difference.before, "now": difference.now, "move": difference.move}
-            row |= {"trainings_before": difference.n_before, "trainings_now": difference.n_now}
-            if difference.freedom:
-                half = t.ppf(0.975, difference.freedom) * difference.error
-                row |= {"ci_low": difference.move - half, "ci_high": difference.move + half}
-                row["p"] = float(2 * t.sf(abs(difference.move) / difference.error, difference.freedom))
-        rows.append(row)
-        errors.append(difference)
-    table = pd.DataFrame(rows)
-    if table.empty:
-        return pd.DataFrame(columns=list(MOVE_COLUMNS)).astype({"moved": bool})
-    level = look_level(look)
-    tested = table["p"].notna()
-    table["p_holm"] = np.nan
-    table.loc[tested, "p_holm"] = holm(table.loc[tested, "p"].to_numpy())
-    table["level"] = level
-    table["moved"] = (table["p_holm"] < level).fillna(False)
-    table["visible"] = [
-        t.isf(level / max(1, int(tested.sum())) / 2, d.freedom) * d.error if d and d.freedom else np.nan for d in errors
-    ]
-    table["verdict"] = [_verdict(row) for row in table.to_dict("records")]
-    return table
+def _by_series(values: pd.DataFrame) -> dict[tuple[object, ...], dict[int, _Trainings]]:
+    wanted = set(QUALITY.values())
+    found: dict[tuple[object, ...], dict[int, _Trainings]] = {}
+    rows = values[(values["draw"] == FIXED) & values["value"].notna()].sort_values(SERIES)
+    for *key, number, repeat, value in rows[[*SERIES, "round", "repeat", "value"]].itertuples(index=False, name=None):
+        if (key[-2], key[-1]) in wanted:
+            trainings = found.setdefault(tuple(key), {}).setdefault(number, _Trainings({}))
+            trainings.values.setdefault(repeat, []).append(value)
+    return found
 
 
-def _difference(before: pd.DataFrame, now: pd.DataFrame) -> _Difference | None:
-    """Mean over the repeats that both have; None where they share none."""
-    shared = sorted(set(before["repeat"]) & set(now["repeat"]))
+def _compare(key: tuple[object, ...], of_round: dict[int, _Trainings], number: int, start: int) -> dict[str, Any]:
+    """One round of a series against its reference: everything but the correction for other series and looks."""
+    reference: dict[int, list[float]] = {}
+    for n, trainings in of_round.items():
+        # The round whose level was accepted is what is compared with, however it was found then.
+        if n == start or (start < n < number and not trainings.moved):
+            for repeat, values in trainings.values.items():
+                reference.setdefault(repeat, []).extend(values)
+    now = of_round[number].values
+    shared = sorted(reference.keys() & now.keys())
+    old, new = ([np.array(x[r]) for r in shared] for x in (reference, now))
+    row: dict[str, Any] = dict.fromkeys(MOVE_COLUMNS, np.nan) | dict(zip(SERIES, key, strict=True))
+    row |= {"round": number, "now": float(np.mean([np.mean(x) for x in now.values()])), "error": np.nan, "freedom": 0}
+    row |= {"trainings_before": sum(map(len, reference.values())), "trainings_now": sum(map(len, now.values()))}
     if not shared:
-        return None
-    old, new = ([g[g["repeat"] == r]["value"].to_numpy(float) for r in shared] for g in (before, now))
+        return row
+    before, after = (float(np.mean([x.mean() for x in values])) for values in (old, new))
     freedom = sum(len(x) - 1 for x in (*old, *new))
-    squares = sum(float(((x - x.mean()) ** 2).sum()) for x in (*old, *new))
-    deviation = max(np.sqrt(squares / freedom), RESOLUTION) if freedom else np.nan
-    spread = sum(1 / len(a) + 1 / len(b) for a, b in zip(old, new, strict=True))
-    return _Difference(
-        before=float(np.mean([x.mean() for x in old])),
-        now=float(np.mean([x.mean() for x in new])),
-        error=float(deviation * np.sqrt(spread) / len(shared)),
-        freedom=freedom,
-        n_before=sum(map(len, old)),
-        n_now=sum(map(len, new)),
-    )
+    row |= {"before": before, "now": after, "move": after - before, "freedom": freedom}
+    row |= {"trainings_before": sum(map(len, old)), "trainings_now": sum(map(len, new))}
+    if freedom:
+        squares = sum(float(((x - x.mean()) ** 2).sum()) for x in (*old, *new))
+        spread = sum(1 / len(a) + 1 / len(b) for a, b in zip(old, new, strict=True))
+        error = max(np.sqrt(squares / freedom), RESOLUTION) * np.sqrt(spread) / len(shared)
+        half = t.ppf(0.975, freedom) * error
+        row |= {"error": error, "ci_low": row["move"] - half, "ci_high": row["move"] + half}
+        row["p"] = float(2 * t.sf(abs(row["move"]) / error, freedom))
+    return row
 
 
-def _verdict(row: dict[str, object]) -> str:
+def _test(rows: list[dict[str, Any]], level: float) -> None:
+    """Holm over the series of one look, at the level that the look may spend; fills in what follows from it."""
+    tested = [row for row in rows if not np.isnan(row["p"])]
+    for row, adjusted in zip(tested, holm(np.array([row["p"] for row in tested])), strict=True):
+        row["p_holm"] = float(adjusted)
+        row["visible"] = float(t.isf(level / len(tested) / 2, row["freedom"]) * row["error"])
+    for row in rows:
+        row["level"], row["moved"] = level, bool(row["p_holm"] < level)
+        row["verdict"] = _verdict(row)
+
+
+def _verdict(row: dict[str, Any]) -> str:
     if row["trainings_before"] == 0:
         return "first of its kind: nothing to compare with"
     if pd.isna(row["move"]):
@@ -188,4 +173,4 @@ def _verdict(row: dict[str, object]) -> str:
         )
     if not row["moved"]:
         return "within noise"
-    return "better" if float(row["move"]) > 0 else "worse"  # type: ignore[arg-type]
+    return "better" if row["move"] > 0 else "worse"
