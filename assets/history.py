@@ -7,12 +7,12 @@ import pandas as pd
 from dagster._core.execution.backfill import BULK_ACTION_TERMINAL_STATUSES
 
 from assets.partitions import TARGET_DIMENSION, TRAINING_DIMENSION
-from assets.reporting import asset_options, column_schema, materialised, pictures, user_errors
+from assets.reporting import asset_options, column_schema, materialised, pictures, same_columns, user_errors
 from assets.tables import REFRESH, benchmark
 from resources.hooks import Hook
 from resources.storage import StoreResource
 from rkd_pipeline import rebenchmark
-from rkd_pipeline.flow import HISTORY
+from rkd_pipeline.flow import HISTORY, METRICS
 from rkd_pipeline.plan import Cell
 from rkd_pipeline.stages.history import FIGURE, POINT_COLUMNS, TEXT, build_history, read_moves
 from rkd_pipeline.store import Result, Store
@@ -27,7 +27,9 @@ BACKGROUND = {"dagster/priority": "-1"}  # what nobody waits for goes behind wha
     **asset_options(HISTORY, GROUP, "parquet"),
     deps=[benchmark],
     automation_condition=REFRESH,
-    metadata=column_schema(POINT_COLUMNS),
+    metadata=column_schema(
+        POINT_COLUMNS, lineage=same_columns(METRICS.name, ("value", "ci_low", "ci_high"), POINT_COLUMNS)
+    ),
     check_specs=[
         dg.AssetCheckSpec(
             NOT_WORSE, asset=HISTORY.name, description="Nothing got worse beyond noise in the last re-benchmark."

@@ -10,8 +10,8 @@ import pandas as pd
 from assets.history import BACKGROUND, ROUND_TAG, failures_of
 from assets.inbox import Watch
 from assets.jobs import PREPARE, SCORE, TRAIN
-from assets.partitions import grid_key, target_partitions, targets_to_change
-from assets.plans import rebenchmark_job
+from assets.launching import rebenchmark_job
+from assets.partitions import TRAINING_DIMENSION, grid_key, target_partitions, targets_to_change
 from assets.reporting import table, user_errors
 from assets.tables import benchmark
 from resources.hooks import Hook
@@ -82,6 +82,8 @@ def changes_followed(
             run_key=f"data of {target} is {now}", job_name=PREPARE.name, partition_key=target, tags=BACKGROUND
         )
     stale = {c: why for c, why in freshness.stale_trainings(opened).items() if c.target not in changed}
+    # A lost event log does not know the keys; the store does.
+    context.instance.add_dynamic_partitions(TRAINING_DIMENSION, sorted({cell.training for cell in stale}))
     for cell, why in stale.items():
         yield dg.RunRequest(
             run_key=f"{cell.target} {cell.training}: {why}",

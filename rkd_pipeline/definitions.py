@@ -9,7 +9,7 @@ from assets import (
     history,
     inbox,
     jobs,
-    plans,
+    launching,
     reports,
     tables,
     tracking,
@@ -50,7 +50,7 @@ def build_defs(settings: Settings) -> dg.Definitions:
     return dg.Definitions(
         assets=ASSETS,
         asset_checks=[upkeep.in_step_with_store],
-        jobs=[*jobs.JOBS, *plans.JOBS],
+        jobs=[*jobs.JOBS, *launching.JOBS],
         schedules=[_schedule(settings)],
         sensors=upkeep.SENSORS,
         resources={

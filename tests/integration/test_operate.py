@@ -236,8 +236,7 @@ def requests_of(sensor: dg.SensorDefinition, store: Store, instance: dg.DagsterI
     context = dg.build_sensor_context(
         instance=instance, resources={"store": defs.resources["store"]}, repository_def=defs.get_repository_def()
     )
-    found = sensor.evaluate_tick(context)
-    return list(found.run_requests or [])
+    return [found for found in sensor(context) if isinstance(found, dg.RunRequest)]
 
 
 def test_tables_are_refreshed_while_other_cells_are_missing(store: Store, instance: dg.DagsterInstance) -> None:
