@@ -1,8 +1,11 @@
 """The one place where assets, resources and jobs meet."""
 
+from collections.abc import Mapping
+from typing import Any
+
 import dagster as dg
 
-from assets import data, evaluation, figures, reports, tables, tracking, training, upkeep
+from assets import comparisons, data, evaluation, figures, plans, reports, tables, tracking, training, upkeep
 from resources.compute import ComputeResource
 from resources.storage import DataResource, StoreResource
 from resources.tracking import MlflowTracking
@@ -23,6 +26,10 @@ ASSETS = [
     *tables.TABLES,
     *figures.FIGURES,
     reports.leaderboard,
+    comparisons.product_maps,
+    comparisons.turned_pictures,
+    comparisons.ablation,
+    comparisons.claims,
     reports.report,
     tracking.mlflow_report,
 ]
@@ -47,19 +54,35 @@ JOBS = [
             *tables.TABLES,
             *figures.FIGURES,
             reports.leaderboard,
+            comparisons.ablation,
+            comparisons.claims,
             reports.report,
             tracking.mlflow_report,
         ],
-        description="Rebuild the benchmark, the paper's tables and figures, the leaderboard and the report; mirror it.",
+        description="Rebuild the benchmark, the paper's tables and figures, the leaderboard, the ablation, the "
+        "claims and the report; mirror it.",
+    ),
+    dg.define_asset_job(
+        "score_product_maps", [comparisons.product_maps], description="Judge a trained model by maps multiplied."
+    ),
+    dg.define_asset_job(
+        "score_turned_pictures", [comparisons.turned_pictures], description="Score turned test pictures."
     ),
 ]
+
+
+def _over(resources: Mapping[str, Any]) -> dg.Definitions:
+    return dg.Definitions(assets=ASSETS, jobs=JOBS, resources=resources, executor=dg.in_process_executor)
+
+
+PLAN_JOBS = [plans.ablation_job(_over)]
 
 
 def build_defs(settings: Settings) -> dg.Definitions:
     """The graph over one configuration; tests build it over their own store."""
     return dg.Definitions(
         assets=ASSETS,
-        jobs=JOBS,
+        jobs=[*JOBS, *PLAN_JOBS],
         sensors=[upkeep.targets_in_step],
         resources={
             "store": StoreResource(root=str(settings.store.resolve())),

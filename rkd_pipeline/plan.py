@@ -3,8 +3,10 @@
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
+from rkd_pipeline.ablation.design import INTERACTIONS, design
 from rkd_pipeline.catalog import targets_of
 from rkd_pipeline.errors import UnknownName
+from rkd_pipeline.recipes import recipe
 from rkd_pipeline.teachers import EMBEDDED, TeacherName
 from rkd_pipeline.training_key import TrainingKey
 
@@ -50,7 +52,34 @@ def demo() -> list[Cell]:
     return official + cross(["demo.weave"], ["rkd-mkd-es"], [0], teacher=teacher, epochs=DEMO_MKD_EPOCHS)
 
 
-PLANS: dict[str, Callable[[], list[Cell]]] = {"demo": demo}
+def ablation(
+    targets: Iterable[str],
+    centres: Iterable[str],
+    seeds: Sequence[int],
+    *,
+    teacher: TeacherName | None = None,
+    epochs: int | None = None,
+    interactions: Sequence[tuple[str, str]] = INTERACTIONS,
+) -> list[Cell]:
+    """Every training of the ablation around each centre (``ablation.py``), on every target and seed.
+
+    Raises ``UnknownName`` or ``BadKey`` for what cannot be trained.
+    """
+    recipes = [
+        name
+        for centre in centres
+        for name in design(centre, (teacher or TeacherName(recipe(centre).teacher)).arch, interactions).recipes
+    ]
+    return cross(targets, dict.fromkeys(recipes), seeds, teacher=teacher, epochs=epochs)
+
+
+def demo_ablation() -> list[Cell]:
+    """The ablation around the paper's recipe on the demo's textures: what a machine without downloads can show."""
+    textures = [t.name for t in targets_of("demo") if t.kind == "texture"]
+    return ablation(textures, ["rkd"], [0], teacher=TeacherName.parse(EMBEDDED), epochs=DEMO_EPOCHS)
+
+
+PLANS: dict[str, Callable[[], list[Cell]]] = {"demo": demo, "ablation": demo_ablation}
 
 
 def named(name: str) -> list[Cell]:
