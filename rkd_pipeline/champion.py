@@ -1,7 +1,7 @@
 """The champion of each target: one trained model, kept apart, and the record of how it became champion.
 
     champions/<target>/0001/         the first reign, written whole and never changed: the scorer (safetensors and
-                                     scorer.json), example.png, scores.parquet of its test pictures, reign.json
+                                     scorer.json), example.jpg, scores.parquet of its test pictures, reign.json
     champions/<target>/looks.json    every look at challengers, with what was compared and found
 
 The highest number reigns. Weights are hard links into the store where the file system allows, so a champion outlives
@@ -16,6 +16,7 @@ import uuid
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
     from rkd_pipeline.scorer import Scorer
 
 FOLDER = "champions"
-REIGN, SCORES, EXAMPLE, LOOKS = "reign.json", "scores.parquet", "example.png", "looks.json"
+REIGN, SCORES, EXAMPLE, LOOKS = "reign.json", "scores.parquet", "example.jpg", "looks.json"
 SELECTED = "selected"
 How = Literal["first", "gate", "forced"]
 
@@ -170,7 +171,7 @@ def challenge(store: Store, target_name: str, trainings: Sequence[str] = ()) -> 
         if not challengers:
             return Outcome(reign, False, [*lines, "nobody challenges: no other eligible configuration is finished"])
         looked = _look(store, reign, challengers, finished[own])
-        lines += [gate.in_words(name, found, looked.level) for name, found in looked.comparisons.items()]
+        lines += looked.lines
         if looked.winner is None:
             return Outcome(reign, False, lines, looked)
         why = gate.in_words(looked.winner, looked.comparisons[looked.winner], looked.level)
@@ -235,7 +236,7 @@ def _look(store: Store, reign: Reign, challengers: dict[str, list[Result]], own:
     if same:
         return gate.look(store, reign.target, challengers, own, same[0]["number"])
     if any(found is not None and found.p_better is not None for found in looked.comparisons.values()):
-        entry = {"reign": reign.number, "when": _now(), **asdict(looked)}
+        entry = {"reign": reign.number, "when": _now(), **asdict(looked), "lines": looked.lines}
         record = [*looks(store, reign.target), entry]
         write_atomically(_folder(store, reign.target) / LOOKS, json.dumps(record, indent=1).encode())
     return looked
@@ -265,7 +266,7 @@ def _crown(store: Store, metrics: Result, how: How, why: str, value: float) -> R
         index = read_index(store.require(IMAGES, target_name)).set_index("image_id")["pixel_sha256"]
         kept = scores[["image_id", "anomalous", gate.DECIDING_RULE]]
         kept.assign(pixel_sha256=kept["image_id"].map(index)).to_parquet(temporary / SCORES, index=False)
-        _write_example(store, target_name, training, scores, temporary / EXAMPLE)
+        (temporary / EXAMPLE).write_bytes(example_picture(store, metrics))
         record = Reign(
             target=target_name,
             training=training,
@@ -294,14 +295,18 @@ def _crown(store: Store, metrics: Result, how: How, why: str, value: float) -> R
     return Reign(**fields, folder=folder)
 
 
-def _write_example(store: Store, target_name: str, training: str, scores: pd.DataFrame, file: Path) -> None:
-    """The first anomalous test picture, as the model sees it: what MLflow shows as input example."""
+def example_picture(store: Store, metrics: Result) -> bytes:
+    """The first anomalous test picture of a training, as its model sees it, as JPEG: what MLflow shows as example."""
     from PIL import Image
 
+    target_name, training = metrics.provenance.key
+    scores = gate.test_scores(store, metrics)
     name = scores.loc[scores["anomalous"], "image_id"].iloc[0]
     side = TrainingKey.parse(training).recipe.side
     _, images = open_prepared(store, store.targets.target(target_name), side)
-    Image.fromarray(images.pictures([name])[0]).save(file)
+    buffer = BytesIO()
+    Image.fromarray(images.pictures([name])[0]).save(buffer, "JPEG", quality=90)
+    return buffer.getvalue()
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from typing import Any
 
 import dagster as dg
 
-from assets import comparisons, data, evaluation, figures, plans, reports, tables, tracking, training, upkeep
+from assets import champions, comparisons, data, evaluation, figures, plans, reports, tables, tracking, training, upkeep
 from resources.compute import ComputeResource
 from resources.storage import DataResource, StoreResource
 from resources.tracking import MlflowTracking
@@ -32,6 +32,7 @@ ASSETS = [
     comparisons.claims,
     reports.report,
     tracking.mlflow_report,
+    champions.champion,
 ]
 
 # A job holds assets of one partitioning: Dagster cannot run a target and a grid cell in one run.
@@ -75,6 +76,7 @@ def _over(resources: Mapping[str, Any]) -> dg.Definitions:
     return dg.Definitions(assets=ASSETS, jobs=JOBS, resources=resources, executor=dg.in_process_executor)
 
 
+CHECKS = [champions.keeps_up_with_champion]
 PLAN_JOBS = [plans.ablation_job(_over)]
 
 
@@ -82,7 +84,8 @@ def build_defs(settings: Settings) -> dg.Definitions:
     """The graph over one configuration; tests build it over their own store."""
     return dg.Definitions(
         assets=ASSETS,
-        jobs=[*JOBS, *PLAN_JOBS],
+        asset_checks=CHECKS,
+        jobs=[*JOBS, *PLAN_JOBS, *champions.JOBS],
         sensors=[upkeep.targets_in_step],
         resources={
             "store": StoreResource(root=str(settings.store.resolve())),

@@ -152,6 +152,11 @@ class Look:
         }
         return min(passed, key=lambda name: passed[name]) if passed else None
 
+    @property
+    def lines(self) -> list[str]:
+        """For people, one per challenger."""
+        return [in_words(name, found, self.level) for name, found in self.comparisons.items()]
+
 
 def look(
     store: Store,
