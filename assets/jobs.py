@@ -2,7 +2,7 @@
 
 import dagster as dg
 
-from assets import data, evaluation, figures, history, inbox, reports, tables, tracking, training
+from assets import comparisons, data, evaluation, figures, history, inbox, reports, tables, tracking, training
 
 PREPARE = dg.define_asset_job(
     "prepare_target",
@@ -21,11 +21,14 @@ REFRESH = dg.define_asset_job(
         *tables.TABLES,
         *figures.FIGURES,
         reports.leaderboard,
+        comparisons.ablation,
+        comparisons.claims,
         history.history,
         reports.report,
         tracking.mlflow_report,
     ],
-    description="Rebuild the benchmark, the paper's tables and figures, leaderboard, history and report; mirror it.",
+    description="Rebuild the benchmark, the paper's tables and figures, leaderboard, ablation, claims, history and "
+    "report; mirror it.",
 )
 SCORE = dg.define_asset_job(
     "score_new_pictures", [inbox.scored_pictures], description="Score what is new in the watched folder."
@@ -34,6 +37,12 @@ JOBS = [
     PREPARE,
     dg.define_asset_job("list_teachers", [training.teachers], description="Read the registry of weights files."),
     TRAIN,
+    dg.define_asset_job(
+        "score_product_maps", [comparisons.product_maps], description="Judge a trained model by maps multiplied."
+    ),
+    dg.define_asset_job(
+        "score_turned_pictures", [comparisons.turned_pictures], description="Score turned test pictures."
+    ),
     REFRESH,
     SCORE,
 ]

@@ -2,6 +2,7 @@
 
 import dagster as dg
 
+from assets.comparisons import ablation, claims
 from assets.figures import FIGURES
 from assets.history import history
 from assets.reporting import asset_options, column_schema, materialised, pictures, user_errors
@@ -38,12 +39,12 @@ def leaderboard(store: StoreResource) -> dg.MaterializeResult:
 
 @dg.asset(
     **asset_options(REPORT, GROUP, "html"),
-    deps=[benchmark, *TABLES, *FIGURES, leaderboard, history],
+    deps=[benchmark, *TABLES, *FIGURES, leaderboard, ablation, claims, history],
     automation_condition=REFRESH,
     pool=TABLES_POOL,
 )
 def report(store: StoreResource) -> dg.MaterializeResult:
-    """Tables, figures, leaderboard, protocol and provenance in one HTML file that needs nothing else."""
+    """Tables, figures, leaderboard, ablation, claims, protocol and provenance in one self-contained HTML file."""
     with user_errors():
         result = build_report(store.open())
     facts = {name: int(value) for name, value in result.facts.items()}

@@ -17,9 +17,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rkd_pipeline import data_commands, progress
+from rkd_pipeline.ablation.design import INTERACTIONS
 from rkd_pipeline.errors import BadKey, RkdError
-from rkd_pipeline.flow import HISTORY, METRICS, REPORT, STAGES, TABLE_3, TABLE_DEMO
-from rkd_pipeline.plan import PAPER_RECIPES, PLANS, Cell, cross, named
+from rkd_pipeline.flow import HISTORY, METRICS, PRODUCT_MAPS, REPORT, STAGES, TABLE_3, TABLE_DEMO, TURNED_PICTURES
+from rkd_pipeline.plan import PAPER_RECIPES, PLANS, Cell, ablation, cross, named
 from rkd_pipeline.settings import Settings
 from rkd_pipeline.store import Ref, Store
 from rkd_pipeline.teachers import TeacherName, TeacherRegistry
@@ -33,6 +34,9 @@ Say = Callable[[str], None]
 # No retry by the daemon: these runs belong to a process that is already gone when they fail.
 _TAGS = {"rkd/launched_by": "rkd", "dagster/max_retries": "0"}
 _QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
+
+# Jobs that judge a trained model in another way, and what they make.
+_FURTHER = {"score_product_maps": PRODUCT_MAPS, "score_turned_pictures": TURNED_PICTURES}
 
 _ENVIRONMENT = "Each option reads the RKD_… variable in brackets where it is not given."
 
@@ -78,6 +82,13 @@ def _parser() -> argparse.ArgumentParser:
         help="of the teacher: a torchvision name, 'random', or a file [RKD_WEIGHTS]",
     )
     run.add_argument("--epochs", type=int, default=os.environ.get("RKD_EPOCHS"), help="shorter schedule [RKD_EPOCHS]")
+    run.add_argument(
+        "--ablation",
+        action="store_true",
+        help="around each recipe, train what differs from it in one factor, and the pairs of --interactions",
+    )
+    run.add_argument("--interactions", help="pairs of factors, such as 'loss*beta2,loss*stop'; with --ablation")
+    run.add_argument("--turned", action="store_true", help="score the test pictures turned by quarters too")
     run.add_argument("--device", choices=["auto", "cpu", "cuda"], help="[RKD_DEVICE]")
     run.add_argument("--skip-bad", action="store_true", help="go on without unusable pictures [RKD_SKIP_BAD=1]")
     run.set_defaults(command=_run)
@@ -134,7 +145,8 @@ def _run(options: argparse.Namespace) -> int:
     progress.show_on(terminal)
     session = Session.open(say=lambda text: print(text, file=terminal, flush=True))
     cells = named(options.plan) if options.plan else _asked_for(session, options)
-    report = session.run(cells)
+    further = ["score_product_maps"] if options.ablation or options.plan == "ablation" else []
+    report = session.run(cells, further + ["score_turned_pictures"] * options.turned)
     print(report.text)
     return 0 if report.failed == 0 else 1
 
@@ -162,7 +174,15 @@ def _asked_for(session: "Session", options: argparse.Namespace) -> list[Cell]:
         teacher=options.teacher,
         weights=options.weights,
         epochs=options.epochs,
+        interactions=_pairs(options) if options.ablation else None,
     )
+
+
+def _pairs(options: argparse.Namespace) -> Sequence[tuple[str, str]]:
+    if options.interactions is None:
+        return INTERACTIONS
+    pairs = [part.partition("*") for part in options.interactions.split(",") if part.strip()]
+    return [(one.strip(), other.strip()) for one, _, other in pairs]
 
 
 def _names(text: str | None, option: str) -> list[str]:
@@ -289,13 +309,19 @@ class Session:
         teacher: str | None = None,
         weights: str | None = None,
         epochs: int | None = None,
+        interactions: Sequence[tuple[str, str]] | None = None,
     ) -> list[Cell]:
-        """The trainings asked for; a weights file is registered on the way. Raises ``RkdError`` for what cannot be."""
+        """The trainings asked for; a weights file is registered on the way. Raises ``RkdError`` for what cannot be.
+
+        With ``interactions`` (maybe none), the ablation around each recipe.
+        """
         for name in targets:
             self.store.targets.target(name)
         named = self._teacher(teacher, weights)
         if named is None and weights is not None:
             raise BadKey(f"--weights {weights} needs --teacher ARCH: weights belong to one architecture")
+        if interactions is not None:
+            return ablation(targets, recipes, seeds, teacher=named, epochs=epochs, interactions=interactions)
         return cross(targets, recipes, seeds, teacher=named, epochs=epochs)
 
     def _teacher(self, teacher: str | None, weights: str | None) -> TeacherName | None:
@@ -309,10 +335,11 @@ class Session:
             return None
         return TeacherName.parse(f"{teacher}.{weights.lower()}" if weights else teacher)
 
-    def run(self, cells: list[Cell], begun: "Round | None" = None) -> Report:
+    def run(self, cells: list[Cell], further: Sequence[str] = (), begun: "Round | None" = None) -> Report:
         """Do what is missing of a plan, go on past failures, refresh the tables, and report.
 
-        Where the cells are a re-benchmark's, it is recorded before the tables are refreshed.
+        ``further`` names jobs to run on every cell once it is trained. Where the cells are a re-benchmark's
+        (``begun``), it is recorded before the tables are refreshed.
         """
         from assets.partitions import TRAINING_DIMENSION
         from rkd_pipeline.status import training_state
@@ -328,6 +355,8 @@ class Session:
                 name = f"{cell.target} {cell.training}"
                 bar.set_postfix_str(name)
                 error = None if self._known(cell, before[cell]) else blocked.get(cell.target) or self._train(cell)
+                for job in further:
+                    error = error or self._score(job, cell)
                 if error:
                     report.failures[name] = error
                     bar.clear()
@@ -360,7 +389,7 @@ class Session:
             )
         )
         self.say(f"re-benchmark {begun.number} of {begun.plan}: {len(begun.cells)} trainings")
-        report = self.run(begun.cells, begun)
+        report = self.run(begun.cells, begun=begun)
         history = self.store.require(HISTORY)
         report.text += "\n\n" + (history.folder / "history.md").read_text(encoding="utf-8")
         return report
@@ -423,6 +452,16 @@ class Session:
         from assets.partitions import grid_key
 
         return self._launch("train_and_evaluate", grid_key(cell.target, cell.training))
+
+    def _score(self, job: str, cell: Cell) -> str | None:
+        """A further scoring of a trained cell, unless it is done and Dagster has heard of it."""
+        from assets.partitions import grid_key
+
+        stage, partition = _FURTHER[job], grid_key(cell.target, cell.training)
+        found = self.store.find(Ref(stage.name, cell.target, cell.training))
+        if found and not self.store.why_stale(found) and self._heard(stage.name, partition):
+            return None
+        return self._launch(job, partition)
 
     def _launch(self, job: str, partition: str | None = None) -> str | None:
         """Run a job here; returns what went wrong, or None."""

@@ -1,8 +1,12 @@
 """The one place where assets, resources and jobs meet."""
 
+from collections.abc import Mapping
+from typing import Any
+
 import dagster as dg
 
 from assets import (
+    comparisons,
     data,
     evaluation,
     figures,
@@ -10,6 +14,7 @@ from assets import (
     inbox,
     jobs,
     launching,
+    plans,
     reports,
     tables,
     tracking,
@@ -38,6 +43,10 @@ ASSETS = [
     *tables.TABLES,
     *figures.FIGURES,
     reports.leaderboard,
+    comparisons.product_maps,
+    comparisons.turned_pictures,
+    comparisons.ablation,
+    comparisons.claims,
     history.history,
     reports.report,
     tracking.mlflow_report,
@@ -45,12 +54,20 @@ ASSETS = [
 ]
 
 
+def _over(resources: Mapping[str, Any]) -> dg.Definitions:
+    needed = {"hook": Hook(), "watch": inbox.Watch(folder="", model=""), **resources}
+    return dg.Definitions(assets=ASSETS, jobs=jobs.JOBS, resources=needed, executor=dg.in_process_executor)
+
+
+PLAN_JOBS = [plans.ablation_job(_over)]
+
+
 def build_defs(settings: Settings) -> dg.Definitions:
     """The graph over one configuration; tests build it over their own store."""
     return dg.Definitions(
         assets=ASSETS,
         asset_checks=[upkeep.in_step_with_store],
-        jobs=[*jobs.JOBS, *launching.JOBS],
+        jobs=[*jobs.JOBS, *launching.JOBS, *PLAN_JOBS],
         schedules=[_schedule(settings)],
         sensors=upkeep.SENSORS,
         resources={

@@ -3,8 +3,10 @@
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
+from rkd_pipeline.ablation.design import INTERACTIONS, design
 from rkd_pipeline.catalog import targets_of
 from rkd_pipeline.errors import UnknownName
+from rkd_pipeline.recipes import recipe
 from rkd_pipeline.teachers import EMBEDDED, TeacherName
 from rkd_pipeline.training_key import TrainingKey
 
@@ -50,6 +52,33 @@ def demo() -> list[Cell]:
     return official + cross(["demo.weave"], ["rkd-mkd-es"], [0], teacher=teacher, epochs=DEMO_MKD_EPOCHS)
 
 
+def ablation(
+    targets: Iterable[str],
+    centres: Iterable[str],
+    seeds: Sequence[int],
+    *,
+    teacher: TeacherName | None = None,
+    epochs: int | None = None,
+    interactions: Sequence[tuple[str, str]] = INTERACTIONS,
+) -> list[Cell]:
+    """Every training of the ablation around each centre (``ablation.py``), on every target and seed.
+
+    Raises ``UnknownName`` or ``BadKey`` for what cannot be trained.
+    """
+    recipes = [
+        name
+        for centre in centres
+        for name in design(centre, (teacher or TeacherName(recipe(centre).teacher)).arch, interactions).recipes
+    ]
+    return cross(targets, dict.fromkeys(recipes), seeds, teacher=teacher, epochs=epochs)
+
+
+def demo_ablation() -> list[Cell]:
+    """The ablation around the paper's recipe on the demo's textures: what a machine without downloads can show."""
+    textures = [t.name for t in targets_of("demo") if t.kind == "texture"]
+    return ablation(textures, ["rkd"], [0], teacher=TeacherName.parse(EMBEDDED), epochs=DEMO_EPOCHS)
+
+
 MEDICAL = ("brain_mri", "head_ct", "retinal_oct")
 LOCALISING_RECIPES = ("rkd", "rkd-official")
 
@@ -85,7 +114,7 @@ def _mvtec_ad(kind: str) -> list[str]:
 
 PLANS: dict[str, Callable[[], list[Cell]]] = {
     plan.__name__: plan for plan in (demo, paper, table_1, table_2, table_3, table_4)
-}
+} | {"ablation": demo_ablation}
 
 
 def named(name: str) -> list[Cell]:

@@ -58,7 +58,7 @@ class TrainedStudent:
 
     Attributes:
         state: weights of OCBE and decoder on the CPU: the last epoch's, or the best one's with early stopping.
-        lambda_: L_val / L_KD over the training pictures before the first step; weighs L_KD in L_MKD.
+        lambda_: weighs L_KD in L_MKD: the recipe's, or L_val / L_KD before the first step.
         history: one entry per epoch trained.
         best_epoch: the epoch (from 1) that ``state`` comes from.
         stopped_early: early stopping ended the training before its last epoch.
@@ -225,11 +225,13 @@ def new_student(recipe: Recipe, teacher: Teacher, seed: int) -> ReverseDistillat
 
 @torch.no_grad()
 def loss_balance(student: ReverseDistillation, features: FeatureSource, recipe: Recipe, compute: Compute) -> float:
-    """lambda of equation 4: L_val / L_KD over all training pictures, before the first step.
+    """lambda of equation 4: the recipe's, or L_val / L_KD over all training pictures, before the first step.
 
     The paper: lambda scales the cosine term to the order of magnitude of the other. BatchNorm uses batch statistics,
     as in the first step; its running statistics are put back.
     """
+    if recipe.lambda_ is not None:
+        return recipe.lambda_
     before = {k: v.clone() for k, v in student.named_buffers()}
     student.train()
     val = kd = 0.0

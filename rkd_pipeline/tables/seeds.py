@@ -7,7 +7,7 @@ import pandas as pd
 from scipy.stats import t
 
 from rkd_pipeline.metrics.intervals import Interval, nadeau_bengio
-from rkd_pipeline.recipes import RECIPES
+from rkd_pipeline.recipes import recipe as recipe_of
 
 TrainPictures = Mapping[tuple[str, str], int]
 INTERVAL_METHODS = (
@@ -78,7 +78,7 @@ def stopping_note(recipe: str | None, epochs: int | None) -> str:
     """What to know about early stopping at a short schedule; empty where there is nothing to say."""
     if recipe is None or epochs is None:
         return ""
-    stopping = RECIPES[recipe].early_stopping
+    stopping = recipe_of(recipe).early_stopping
     if stopping is not None and epochs <= stopping.patience:
         return (
             f"{epochs} epochs are too few for early stopping to act (patience {stopping.patience}): "

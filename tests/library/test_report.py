@@ -19,6 +19,9 @@ def report() -> Report:
         leaderboard=sheet,
         pairs=None,
         ranks=Picture("ranks", message("ranks")),
+        ablation=[Sheet("Ablation around rkd", ["Factor", "Change"], [["beta2", "0.99 to 0.999"]])],
+        effects=[Picture("effects", message("effects"))],
+        claims=Sheet("Claims", ["Claim", "Verdict"], [["Our PRO is better", "cannot be told"]]),
         trainings=[Training("head_ct", "rkd-s0", {"image AUROC": "77.2"}, {"Device": "cpu, fp32"}, maps)],
         datasets=[{"Dataset": "Head CT", "Licence": "not stated"}],
         versions={"torch": "2.0"},
@@ -28,14 +31,15 @@ def report() -> Report:
 def test_everything_given_is_in_the_page() -> None:
     html = render(report())
     texts = "Measured: one|Table 9|Table 8|Figure 3. Something|split has changed since|rkd-s0|77.2|cpu, fp32|not stated"
-    texts += "|What moved in re-benchmark 3|over re-benchmarks|torch 2.0|<strong>&lt;tile&gt;</strong>|A &amp; B"
+    texts += "|Ablation around rkd|0.99 to 0.999|cannot be told|What moved in re-benchmark 3|over re-benchmarks"
+    texts += "|torch 2.0|<strong>&lt;tile&gt;</strong>|A &amp; B"
     for text in texts.split("|"):
         assert text in html, text
 
 
 def test_the_page_needs_nothing_else() -> None:
     html = render(report())
-    assert len(re.findall(r'src="data:image/png;base64,', html)) == 4
+    assert len(re.findall(r'src="data:image/png;base64,', html)) == 5
     assert not re.findall(r'src="(?!data:)', html)
     assert "<script" not in html
     assert "<link" not in html
