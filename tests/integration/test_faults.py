@@ -8,6 +8,7 @@ import os
 import re
 import shutil
 import subprocess
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ from rkd_pipeline.stages.training import checkpoint_file, read_history
 from rkd_pipeline.store import Store
 from tests.integration.conftest import DEMO, Rkd
 from tests.integration.servers import ENDED, Pages, kill_everything, start, stop, wait_until
+from tests.integration.test_hooks import SECRET, Server
 from tests.integration.test_kill import wait_for_epoch
 
 pytestmark = pytest.mark.slow
@@ -43,6 +45,14 @@ def undisturbed(demo: Rkd) -> str:
     return demo.store.require(TRAINED_MODEL, "demo.weave", TRAINING).data_version
 
 
+@pytest.fixture(scope="module")
+def hook() -> Iterator[Server]:
+    with Server() as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield server
+        server.shutdown()
+
+
 @dataclass
 class World:
     """A store in which the data is prepared and the training is not begun, and ``rkd ui`` over it when asked for."""
@@ -52,10 +62,11 @@ class World:
     running: Pages | None = None
 
     @classmethod
-    def copied(cls, demo: Rkd, folder: Path, undisturbed: str) -> "World":
+    def copied(cls, demo: Rkd, folder: Path, undisturbed: str, **environment: str) -> "World":
         """A world of its own, with what the demo's store holds."""
         shutil.copytree(demo.store.root, folder, dirs_exist_ok=True)
-        world = cls(Rkd(Store(folder), demo.environment | {"RKD_CHECKPOINT_SECONDS": "0"}), undisturbed)
+        given = demo.environment | {"RKD_CHECKPOINT_SECONDS": "0"} | environment
+        world = cls(Rkd(Store(folder), given), undisturbed)
         world.forget()
         return world
 
@@ -117,9 +128,10 @@ class World:
 
 
 @pytest.fixture(scope="module")
-def night(demo: Rkd, undisturbed: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+def night(demo: Rkd, undisturbed: str, hook: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     """One world for all faults, one after the other, as in a bad night."""
-    world = World.copied(demo, tmp_path_factory.mktemp("night") / "store", undisturbed)
+    folder = tmp_path_factory.mktemp("night") / "store"
+    world = World.copied(demo, folder, undisturbed, RKD_HOOK_URL=hook.address)
     yield world
     if world.running is not None and world.running.process.poll() is None:
         stop(world.running)
@@ -141,6 +153,18 @@ def test_the_run_worker_is_killed(world: World) -> None:
     assert [r["status"] for r in retries] == ["SUCCESS"]
 
 
+def test_a_run_that_fails_is_told(night: World, hook: Server) -> None:
+    """A training that cannot be: the hook hears of it from the daemon, and no log holds the hook's secret."""
+    impossible = "rkd@resnet18.random~1e-s0r99"
+    night.pages.add_training(impossible)
+    run = night.pages.launch(TRAIN, f"demo.weave|{impossible}")
+    assert night.pages.wait_for_run(run, PATIENCE) == "FAILURE"
+    [told] = wait_until(lambda: [r for r in hook.received if r.get("run_id") == run], "the hook to hear of it")
+    assert (told["event"], told["job"], told["partition"]) == ("failure", TRAIN, f"demo.weave {impossible}")
+    places = [night.rkd.log, *night.store.dagster_home.rglob("*.db"), *night.store.dagster_home.rglob("*.err")]
+    assert [p for p in places if SECRET.encode() in p.read_bytes()] == []
+
+
 def test_two_launches_of_the_same_partition(world: World) -> None:
     """Two runs of the daemon and the command line at once: one trains, the others report what it made."""
     first = world.begin()
@@ -155,8 +179,8 @@ def test_the_daemon_is_killed(world: World) -> None:
     """``rkd ui`` ends with it, and started again goes on."""
     world.begin()
     [daemon] = [p for p in world.pages.processes("dagster._daemon", "run") if "spawn_main" not in " ".join(p.cmdline())]
-    daemon.kill()
     ended = world.pages.process
+    daemon.kill()
     try:
         ended.wait(timeout=90)
     finally:

@@ -11,6 +11,7 @@ import dagster as dg
 import numpy as np
 import pandas as pd
 import pytest
+from dagster._core.execution.backfill import BulkActionStatus
 from PIL import Image
 
 from assets.inbox import Watch
@@ -261,3 +262,43 @@ def test_a_folder_without_a_model_is_said_in_the_sensor(store: Store, tmp_path: 
     assert isinstance(watch, Watch)
     found = new_pictures.evaluate_tick(dg.build_sensor_context(resources={"store": resources["store"], "watch": watch}))
     assert "demo.weave has no champion yet; name a training" in str(found.skip_message)
+
+
+def test_the_schedule_is_off_and_says_when_and_what(store: Store) -> None:
+    settings = Settings(store=store.root, rebenchmark_cron="30 2 * * 6", rebenchmark_timezone="Europe/Rome")
+    schedule = build_defs(settings).resolve_schedule_def("rebenchmark")
+    assert schedule.default_status == dg.DefaultScheduleStatus.STOPPED
+    assert (schedule.cron_schedule, schedule.execution_timezone) == ("30 2 * * 6", "Europe/Rome")
+    [asked] = schedule.evaluate_tick(dg.build_schedule_context()).run_requests or []
+    assert asked.tags["dagster/priority"] == "-1"
+    with pytest.raises(RkdError, match="RKD_REBENCHMARK_CRON='on Sundays'"):
+        build_defs(Settings(store=store.root, rebenchmark_cron="on Sundays"))
+
+
+def test_a_round_is_a_backfill_and_what_fails_of_it_is_told(
+    store: Store,
+    instance: dg.DagsterInstance,
+    materialise: Callable[..., dg.ExecuteInProcessResult],
+    server: Server,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("RKD_REBENCHMARK_PLAN", "measured")
+    monkeypatch.setenv("RKD_REBENCHMARK_SEEDS", "1")
+    job = build_defs(Settings(store=store.root)).resolve_job_def("rebenchmark")
+    for _ in range(2):  # a second click, or the schedule's next tick, while the first is on its way
+        assert job.execute_in_process(instance=instance).success
+    [backfill] = instance.get_backfills()
+    [begun] = rebenchmark.open_rounds(store)
+    assert backfill.backfill_id == "rebenchmark-0001-1"
+    assert backfill.tags == {"rkd/rebenchmark": "1", "dagster/priority": "-1"}
+    asked = backfill.asset_backfill_data.target_subset  # type: ignore[union-attr]
+    assert asked.num_partitions_and_non_partitioned_assets == 5 + 4 + 1  # data, grid, teachers
+    materialise("history")
+    assert rebenchmark.records(store) == []  # still on its way
+    instance.update_backfill(backfill.with_status(BulkActionStatus.COMPLETED_FAILED))
+    materialise("history")
+    name = f"demo.weave {begun.cells[0].training}"
+    [record] = rebenchmark.records(store)
+    assert "never started" in record["failures"][name]
+    [sent] = server.received
+    assert (sent["event"], list(sent["failures"])) == ("failure", [name])  # type: ignore[call-overload]
