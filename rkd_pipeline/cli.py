@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rkd_pipeline import data_commands, progress
+from rkd_pipeline import data_commands, model_commands, progress
 from rkd_pipeline.ablation.design import INTERACTIONS
 from rkd_pipeline.errors import BadKey, RkdError
 from rkd_pipeline.flow import HISTORY, METRICS, PRODUCT_MAPS, REPORT, STAGES, TABLE_3, TABLE_DEMO, TURNED_PICTURES
@@ -28,6 +28,8 @@ from rkd_pipeline.teachers import TeacherName, TeacherRegistry
 if TYPE_CHECKING:
     import dagster as dg
 
+    from resources.tracking import MlflowTracking
+    from rkd_pipeline.champion import Reign
     from rkd_pipeline.rebenchmark import Round
 
 Say = Callable[[str], None]
@@ -94,6 +96,10 @@ def _parser() -> argparse.ArgumentParser:
     run.set_defaults(command=_run)
 
     data_commands.add_parsers(commands, shared)
+    model_commands.add_parsers(commands, shared, _announce)
+
+    mirror = commands.add_parser("mirror", parents=[shared], help="send to MLflow what it lacks")
+    mirror.set_defaults(command=_mirror)
 
     table = commands.add_parser("table", parents=[shared], help="print a table of the paper")
     table.add_argument("number", choices=["1", "2", "3", "4", "demo"], help="of the paper; demo: the same layout")
@@ -208,6 +214,22 @@ def _table(options: argparse.Namespace) -> int:
 def _report(options: argparse.Namespace) -> int:
     session = Session.open(say=lambda text: print(text, file=sys.stderr))
     print(session.report())
+    return 0
+
+
+def _announce(store: Store, reign: "Reign") -> None:
+    """Tell MLflow and Dagster of a new champion, which is on record whatever they say."""
+    from assets.champions import told
+
+    session = Session.open(say=lambda text: print(text, file=sys.stderr))
+    print(told(store, reign, session.tracking(), session.instance))
+
+
+def _mirror(options: argparse.Namespace) -> int:
+    session = Session.open(say=lambda text: print(text, file=sys.stderr))
+    if error := session._launch("mirror_to_mlflow"):
+        raise RkdError(f"{error}. The same command goes on from here")
+    print(f"MLflow ({session.tracking_uri()}) has everything that is finished in {session.store.root}")
     return 0
 
 
@@ -416,11 +438,15 @@ class Session:
         keys = [cell.training for cell in cross(["any"], PAPER_RECIPES, [0, 1, 2])]
         self.instance.add_dynamic_partitions(TRAINING_DIMENSION, keys)
 
-    def tracking_uri(self) -> str:
-        """MLflow's tracking URI, its database made ready."""
+    def tracking(self) -> "MlflowTracking":
+        """The mirror, as configured."""
         from resources.tracking import MlflowTracking
 
-        tracking = MlflowTracking(uri=self.settings.mlflow_uri)
+        return MlflowTracking(uri=self.settings.mlflow_uri)
+
+    def tracking_uri(self) -> str:
+        """MLflow's tracking URI, its database made ready."""
+        tracking = self.tracking()
         tracking.prepare(self.store)
         return tracking.tracking_uri(self.store)
 
@@ -499,7 +525,7 @@ class Session:
         )
         lines += [f"failed  {name}: {why}" for name, why in report.failures.items()]
         if unmirrored and not report.failed:
-            lines.append(f"MLflow did not take {len(unmirrored)} of them; the same command sends them later")
+            lines.append(f"MLflow did not take {len(unmirrored)} of them; `rkd mirror` sends them later")
         table = self.store.find(Ref(TABLE_3.name))
         if table is not None:
             lines.append(f"table   {table.folder / 'table_3.md'}  (or: rkd table 3)")

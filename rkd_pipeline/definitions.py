@@ -6,6 +6,7 @@ from typing import Any
 import dagster as dg
 
 from assets import (
+    champions,
     comparisons,
     data,
     evaluation,
@@ -51,6 +52,7 @@ ASSETS = [
     reports.report,
     tracking.mlflow_report,
     inbox.scored_pictures,
+    champions.champion,
 ]
 
 
@@ -66,8 +68,8 @@ def build_defs(settings: Settings) -> dg.Definitions:
     """The graph over one configuration; tests build it over their own store."""
     return dg.Definitions(
         assets=ASSETS,
-        asset_checks=[upkeep.in_step_with_store],
-        jobs=[*jobs.JOBS, *launching.JOBS, *PLAN_JOBS],
+        asset_checks=[upkeep.in_step_with_store, champions.keeps_up_with_champion],
+        jobs=[*jobs.JOBS, *launching.JOBS, *PLAN_JOBS, *champions.JOBS],
         schedules=[_schedule(settings)],
         sensors=upkeep.SENSORS,
         resources={
