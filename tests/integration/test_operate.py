@@ -30,6 +30,7 @@ from rkd_pipeline.settings import Settings
 from rkd_pipeline.stages.data import find_source
 from rkd_pipeline.stages.evaluation import read_scores
 from rkd_pipeline.stages.history import TEXT, read_moves, read_points
+from rkd_pipeline.stages.tables import build_benchmark
 from rkd_pipeline.stages.training import checkpoint_file, read_history, train_model
 from rkd_pipeline.store import Ref, Store
 from rkd_pipeline.training_key import TrainingKey
@@ -41,7 +42,13 @@ CELL = Cell("demo.weave", TRAINING)
 
 @pytest.fixture
 def store(demo: Rkd, tmp_path: Path) -> Store:
-    return Store(Path(shutil.copytree(demo.store.root, tmp_path / "store")))
+    """A copy of the demo's store in which one training is all that was ever measured."""
+    store = Store(Path(shutil.copytree(demo.store.root, tmp_path / "store")))
+    for folder in store.root.glob("*/demo.weave/*s*"):
+        if folder.name.startswith("rkd") and folder.is_dir() and folder.name != TRAINING:
+            shutil.rmtree(folder)
+    build_benchmark(store)
+    return store
 
 
 @pytest.fixture
