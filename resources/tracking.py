@@ -267,7 +267,7 @@ class MlflowTracking(dg.ConfigurableResource):
         tags = given | {CONTENT_TAG: content}
         about = (
             f"Scores pictures of {reign.target}. The alias `{ALIAS}` is moved by the gate alone (challenger and "
-            "champion on the same repeats, paired per picture, better beyond noise), or by hand, with the reason on record."
+            "champion on the same repeats, paired per picture, better beyond noise), or by hand, with the reason kept."
         )
         try:
             client.create_registered_model(reign.target, {"rkd.target": reign.target}, about)

@@ -136,7 +136,7 @@ def predict(options: argparse.Namespace) -> int:
 
 
 def _pictures(named: list[str]) -> list[Path]:
-    """The files, and the pictures in the folders, that are named, each once. Raises ``DataError`` for an empty folder."""
+    """The files, and the pictures in folders, that are named, each once. Raises ``DataError`` for an empty folder."""
     from rkd_pipeline.datasets.pictures import SUFFIXES
 
     found: dict[Path, None] = {}
