@@ -1,4 +1,4 @@
-"""Champions outside the store: MLflow's registry, its commands ``predict`` and ``serve``, ``rkd predict``, the graph."""
+"""Champions outside the store: the registry, MLflow's commands ``predict`` and ``serve``, ``rkd predict``, the graph."""
 
 import base64
 import json
