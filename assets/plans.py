@@ -19,7 +19,7 @@ from rkd_pipeline.teachers import EMBEDDED, TeacherName
 Resources = Mapping[str, Any]
 _DEMO_TEXTURES = [t.name for t in targets_of("demo") if t.kind == "texture"]
 # No retry by the daemon: a run inside a run belongs to that one, which goes on, or is launched again.
-_TAGS = {"rkd/launched_by": "job ablation", "dagster/max_retries": "0"}
+_TAGS = {"rkd/launched_by": "job run_ablation", "dagster/max_retries": "0"}
 
 
 class AblationConfig(dg.Config):
@@ -42,10 +42,10 @@ class AblationConfig(dg.Config):
 
 
 def ablation_job(definitions: Callable[[Resources], dg.Definitions]) -> dg.JobDefinition:
-    """The job ``ablation``. ``definitions`` gives the graph over resources: its jobs are what is run per cell."""
+    """The job ``run_ablation``. ``definitions`` gives the graph over resources: its jobs are what is run per cell."""
 
-    @dg.op(name="run_ablation", description="Train and score what is missing, then rebuild the tables and the report.")
-    def run_ablation(
+    @dg.op(name="ablate", description="Train and score what is missing, then rebuild the tables and the report.")
+    def ablate(
         context: dg.OpExecutionContext,
         config: AblationConfig,
         store: StoreResource,
@@ -78,12 +78,12 @@ def ablation_job(definitions: Callable[[Resources], dg.Definitions]) -> dg.JobDe
             raise dg.Failure(f"{len(failed)} of {len(cells)} failed: {'; '.join(failed)}", allow_retries=False)
 
     @dg.job(
-        name="ablation",
+        name="run_ablation",
         description="The ablation of some targets: whatever training and scoring is missing, then tables and report. "
         "Launch it again to go on.",
     )
     def job() -> None:
-        run_ablation()
+        ablate()
 
     return job
 

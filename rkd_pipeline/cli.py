@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,7 +19,7 @@ from typing import TYPE_CHECKING
 from rkd_pipeline import data_commands, model_commands, progress
 from rkd_pipeline.ablation.design import INTERACTIONS
 from rkd_pipeline.errors import BadKey, RkdError
-from rkd_pipeline.flow import METRICS, PRODUCT_MAPS, REPORT, STAGES, TABLE_3, TABLE_DEMO, TURNED_PICTURES
+from rkd_pipeline.flow import HISTORY, METRICS, PRODUCT_MAPS, REPORT, STAGES, TABLE_3, TABLE_DEMO, TURNED_PICTURES
 from rkd_pipeline.plan import PAPER_RECIPES, PLANS, Cell, ablation, cross, named
 from rkd_pipeline.settings import Settings
 from rkd_pipeline.store import Ref, Store
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
     from resources.tracking import MlflowTracking
     from rkd_pipeline.champion import Reign
+    from rkd_pipeline.rebenchmark import Round
 
 Say = Callable[[str], None]
 # No retry by the daemon: these runs belong to a process that is already gone when they fail.
@@ -106,6 +108,15 @@ def _parser() -> argparse.ArgumentParser:
     report = commands.add_parser("report", parents=[shared], help="refresh the report and print its path")
     report.set_defaults(command=_report)
 
+    again = commands.add_parser(
+        "rebenchmark", parents=[shared], help="train a plan again with fresh seeds: what moved?"
+    )
+    again.add_argument("--plan", help="a plan, or measured: all that is there, default demo [RKD_REBENCHMARK_PLAN]")
+    again.add_argument("--seeds", type=int, help="per configuration and repeat, default 2 [RKD_REBENCHMARK_SEEDS]")
+    again.add_argument("--new-draws", type=int, help="on other test pictures, default 0 [RKD_REBENCHMARK_NEW_DRAWS]")
+    again.add_argument("--new-reference", metavar="WHY", help="accept the level of the last round, and train nothing")
+    again.set_defaults(command=_rebenchmark)
+
     status = commands.add_parser("status", parents=[shared], help="what the store holds")
     status.set_defaults(command=_status)
 
@@ -122,6 +133,9 @@ def _export(options: argparse.Namespace) -> None:
     for name in ("store", "data", "archives", "device"):
         if value := getattr(options, name, None):
             os.environ[f"RKD_{name.upper()}"] = str(value)
+    for name in ("plan", "seeds", "new_draws") if options.command is _rebenchmark else ():
+        if (value := getattr(options, name)) is not None:
+            os.environ[f"RKD_REBENCHMARK_{name.upper()}"] = str(value)
     for name in ("download", "skip_bad"):
         if getattr(options, name, False):
             os.environ[f"RKD_{name.upper()}"] = "1"
@@ -139,6 +153,21 @@ def _run(options: argparse.Namespace) -> int:
     cells = named(options.plan) if options.plan else _asked_for(session, options)
     further = ["score_product_maps"] if options.ablation or options.plan == "ablation" else []
     report = session.run(cells, further + ["score_turned_pictures"] * options.turned)
+    print(report.text)
+    return 0 if report.failed == 0 else 1
+
+
+def _rebenchmark(options: argparse.Namespace) -> int:
+    from rkd_pipeline import rebenchmark
+
+    if options.new_reference is not None:
+        settings = Settings.from_environment()
+        print(f"round {rebenchmark.accept(Store(settings.store), options.new_reference)} is the new reference")
+        return 0
+    terminal = os.fdopen(os.dup(2), "w")
+    progress.show_on(terminal)
+    session = Session.open(say=lambda text: print(text, file=terminal, flush=True))
+    report = session.rebenchmark()
     print(report.text)
     return 0 if report.failed == 0 else 1
 
@@ -328,10 +357,11 @@ class Session:
             return None
         return TeacherName.parse(f"{teacher}.{weights.lower()}" if weights else teacher)
 
-    def run(self, cells: list[Cell], further: Sequence[str] = ()) -> Report:
+    def run(self, cells: list[Cell], further: Sequence[str] = (), begun: "Round | None" = None) -> Report:
         """Do what is missing of a plan, go on past failures, refresh the tables, and report.
 
-        ``further`` names jobs to run on every cell once it is trained.
+        ``further`` names jobs to run on every cell once it is trained. Where the cells are a re-benchmark's
+        (``begun``), it is recorded before the tables are refreshed.
         """
         from assets.partitions import TRAINING_DIMENSION
         from rkd_pipeline.status import training_state
@@ -354,9 +384,36 @@ class Session:
                     bar.clear()
                     self.say(f"failed: {name}: {error}")
                 bar.update()
+        if begun is not None:
+            from rkd_pipeline import rebenchmark
+
+            rebenchmark.close(self.store, begun, report.failures)
         if error := self._launch("refresh_tables"):
             report.failures["tables"] = error
         report.text = self._summary(cells, before, report, time.monotonic() - started)
+        return report
+
+    def rebenchmark(self) -> Report:
+        """Begin a re-benchmark, or go on with the open one; train it, record it, and say what moved."""
+        from rkd_pipeline import rebenchmark
+
+        settings = self.settings
+        waiting = rebenchmark.open_rounds(self.store)
+        begun = (
+            waiting[0]
+            if waiting
+            else rebenchmark.begin(
+                self.store,
+                settings.rebenchmark_plan,
+                f"rkd rebenchmark, {uuid.uuid4().hex[:8]}",
+                seeds=settings.rebenchmark_seeds,
+                new_draws=settings.rebenchmark_new_draws,
+            )
+        )
+        self.say(f"re-benchmark {begun.number} of {begun.plan}: {len(begun.cells)} trainings")
+        report = self.run(begun.cells, begun=begun)
+        history = self.store.require(HISTORY)
+        report.text += "\n\n" + (history.folder / "history.md").read_text(encoding="utf-8")
         return report
 
     def table(self, number: str) -> str:

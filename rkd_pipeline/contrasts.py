@@ -27,7 +27,7 @@ INTERVAL_METHODS = {
     REPEATS: "over repeats of the split, corrected for what they share (Nadeau and Bengio)",
     TARGETS: "mean over targets; their pictures differ, so their errors are independent. It speaks of these targets",
     TRAININGS: "Student's t over trainings",
-    CATEGORIES: "Student's t over the categories of the publication, which gives no interval of its own",
+    CATEGORIES: "Student's t over the categories or datasets of the publication, which gives no interval of its own",
     NONE: "too little was measured for an interval",
 }
 

@@ -46,6 +46,8 @@ class Report:
         tables: those in which something is measured.
         unmeasured: the others, shown closed.
         figures: the paper's figures.
+        history: what moved and everything over time; empty before the first re-benchmark.
+        over_time: the figure of it; None before the first.
         leaderboard, pairs, ranks: as the leaderboard asset has them; no pairs where nothing was tested.
         ablation: a sheet per centre and configuration; empty where there is none.
         effects: their figures.
@@ -60,6 +62,8 @@ class Report:
     tables: Sequence[Sheet]
     unmeasured: Sequence[Sheet]
     figures: Sequence[Picture]
+    history: Sequence[Sheet]
+    over_time: Picture | None
     leaderboard: Sheet
     pairs: Sheet | None
     ranks: Picture

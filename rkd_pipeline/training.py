@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 
 from rkd_pipeline.compute import Compute, place
-from rkd_pipeline.errors import StoreError
+from rkd_pipeline.errors import CheckpointError, StoreError
 from rkd_pipeline.files import write_atomically
 from rkd_pipeline.losses import l_kd, l_val, training_loss
 from rkd_pipeline.models.reverse_distillation import ReverseDistillation
@@ -162,7 +162,8 @@ def train(
 
     Raises:
         ValueError: validation pictures given and not used, or needed and not given.
-        StoreError: the checkpoint is damaged or belongs to another training, or the loss became NaN or infinite.
+        CheckpointError: the checkpoint is damaged or belongs to another training.
+        StoreError: the loss became NaN or infinite.
     """
     if (validation is None) != (recipe.early_stopping is None):
         raise ValueError(f"recipe {recipe.name} and validation pictures disagree about early stopping")
@@ -304,11 +305,11 @@ class _Checkpoint:
             found = metadata["identity"]
             progress = json.loads(metadata["progress"])
         except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
-            raise StoreError(
+            raise CheckpointError(
                 f"checkpoint {self.path} is damaged ({error}); delete it to train {self.identity} from the start"
             ) from error
         if found != self.identity:
-            raise StoreError(f"checkpoint {self.path} is of {found}, not of {self.identity}; delete it to go on")
+            raise CheckpointError(f"checkpoint {self.path} is of {found}, not of {self.identity}; delete it to go on")
         student.load_state_dict(_under("student.", tensors))
         parameters = optimiser.param_groups[0]["params"]
         moments: dict[int, State] = {}

@@ -49,7 +49,7 @@ class Ablation:
     Attributes:
         centre, teacher, epochs: around what.
         effects: columns as in ``COLUMNS``, largest first within a response, means before single targets.
-        missing: planned and not measured: columns target, training, training_key's recipe, seed.
+        missing: planned and not measured: columns centre, target, training.
         absent: factor to the reason why it does not exist here.
         spread: target to the standard deviation of the centre's response over seeds, where there are two or more.
     """
@@ -97,7 +97,7 @@ def analyse(
 def _effect(
     contrast: Contrast, response: str, cells: Cells, test_to_train: Mapping[str, float | None]
 ) -> list[dict[str, Any]]:
-    """One contrast of one response: its mean over targets and, where there are several, each of them."""
+    """One contrast of one response: its mean over targets, and each of them."""
     asked = [(arm, quantity(response, arm.scoring)) for arm in contrast.arms]
     parts = [Part(arm.weight, arm.recipe, q) for arm, q in asked if q is not None]
     units = units_of(parts, cells) if len(parts) == len(asked) else {}
@@ -108,8 +108,7 @@ def _effect(
     for cell in complete(parts, cells):
         bases.setdefault(cell[0], []).append(cells[cell][start.recipe].values[start.quantity])
     found = {target: on_one_target(of_target, test_to_train[target]) for target, of_target in units.items()}
-    alone = len(found) == 1
-    all_of_them = {"": over_targets(list(found.values()))} | ({} if alone else found)
+    all_of_them = {"": over_targets(list(found.values()))} | found
     about = {"response": response, "kind": contrast.kind, "factor": contrast.factor, "change": contrast.change}
     of_base = {name: float(np.mean(values)) for name, values in bases.items()}
     of_base[""] = float(np.mean(list(of_base.values())))
@@ -170,8 +169,8 @@ def ablation_sheet(found: Ablation) -> Sheet:
         f"Not corrected for {n} changes: about one in twenty would be bold by chance.",
         *(f"Interval, {name}: {INTERVAL_METHODS[name]}." for name in overall["interval_method"].unique()),
     ]
-    if targets:
-        sheet.below.append(f"Means over {', '.join(targets)}; each target by itself is in the table's file.")
+    what = "Mean" if len(targets) > 1 else "Measured"
+    sheet.below.append(f"{what} on {', '.join(targets)}. Each target by itself is in the table's file.")
     sheet.below += [f"{name}: {why}." for name, why in found.absent.items()]
     for target, spread in found.spread.items():
         if spread:

@@ -122,7 +122,7 @@ def test_an_ablation_by_command_and_its_job_finds_it_done(rkd_in: Callable[..., 
     config = {"targets": [TARGET], "teacher": "resnet18.random", "epochs": 1, "interactions": []}
     with dg.DagsterInstance.ephemeral() as instance:
         offer_targets(instance, Store(rkd.store.root).targets)
-        job = build_defs(settings).resolve_job_def("ablation")
+        job = build_defs(settings).resolve_job_def("run_ablation")
         result = job.execute_in_process(
             instance=instance, run_config={"ops": {"run_ablation": {"config": config}}}, raise_on_error=False
         )

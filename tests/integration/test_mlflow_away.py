@@ -17,7 +17,7 @@ from rkd_pipeline.flow import METRICS
 from rkd_pipeline.stages.tables import mlflow_run_id
 from rkd_pipeline.store import Store
 from tests.integration.conftest import DEMO, Rkd
-from tests.integration.servers import TrackingServer, free_port, silent_server, wait_until
+from tests.integration.tracking_server import TrackingServer, free_port, silent_server, wait_until
 from tests.library.arena import TARGET, Finish
 
 ES = "rkd-es@resnet18.random~1e"

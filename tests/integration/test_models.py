@@ -1,4 +1,4 @@
-"""Champions outside the store: the registry, MLflow's commands ``predict`` and ``serve``, ``rkd predict``, the graph."""
+"""Champions outside the store: the registry, MLflow's ``predict`` and ``serve``, ``rkd predict``, the graph."""
 
 import base64
 import json
@@ -19,16 +19,17 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from assets.champions import keeps_up_with_champion
 from assets.partitions import TRAINING_DIMENSION, grid_key, offer_targets
 from resources.tracking import MlflowTracking
 from rkd_pipeline import champion
 from rkd_pipeline.cli import main
-from rkd_pipeline.definitions import build_defs
+from rkd_pipeline.definitions import ASSETS, build_defs
 from rkd_pipeline.flow import METRICS
 from rkd_pipeline.prediction import predict
 from rkd_pipeline.settings import Settings
 from rkd_pipeline.store import Store
-from tests.integration.servers import answers, free_port, wait_until
+from tests.integration.tracking_server import answers, free_port, wait_until
 from tests.library.arena import TARGET, Finish
 
 ES, MKD = "rkd-es@resnet18.random~1e", "rkd-mkd-es@resnet18.random~1e"
@@ -201,11 +202,7 @@ def test_the_graph_lets_configurations_challenge_and_checks_that_trainings_keep_
 
         finish(f"{ES}-s0", 0.1)  # the same key, trained again, and much worse
         check = dg.materialize(
-            [
-                d
-                for d in [*defs.assets, *defs.asset_checks]
-                if isinstance(d, dg.AssetChecksDefinition) or METRICS.name in {k.to_user_string() for k in d.keys}
-            ],  # type: ignore[union-attr]
+            [*ASSETS, keeps_up_with_champion],
             selection=dg.AssetSelection.assets(METRICS.name),
             partition_key=grid_key(TARGET, f"{ES}-s0"),
             instance=instance,

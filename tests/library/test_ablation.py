@@ -91,6 +91,7 @@ def test_effects_are_the_differences_and_the_largest_comes_first() -> None:
         for seed, shift in ((0, 0.0), (1, 0.02))
     }
     effects, spread = analyse(made, cells, {"t": None})
+    effects = effects[effects["target"] == ""]
     found = effects.set_index("factor")
     assert found.loc["loss", "effect"] == pytest.approx(0.10)
     assert found.loc["beta2", "effect"] == pytest.approx((0.01 - 0.01) / 2)
@@ -124,13 +125,15 @@ def test_one_seed_of_training_is_never_bold_and_missing_trainings_are_named() ->
         [
             {"response": "image_auroc", "rank": i, "kind": kind, "factor": "f", "change": kind, "target": "",
              "effect": 0.1, "ci_low": 0.05, "ci_high": 0.15, "interval_method": "pictures", "targets": 1,
-             "seeds": seeds, "base": 0.5}
+             "seeds": seeds, "base": 0.5} | where
+            for where in ({}, {"target": "t", "rank": None})
             for i, (kind, seeds) in enumerate((("training", 1), ("scoring", 1), ("interaction", 2)))
         ]
     )  # fmt: skip
     missing = pd.DataFrame({"centre": ["rkd"], "target": ["t"], "training": ["rkd-es-s0"]})
     found = Ablation("rkd", "resnet18", 3, rows, missing, made.absent, {"t": {"image_auroc": 0.02}})
     sheet = ablation_sheet(found)
+    assert "Measured on t." in sheet.markdown()
     assert [row[-1].startswith("**") for row in sheet.rows] == [False, True, True]
     text = sheet.markdown()
     assert "Planned and not measured, 1: t rkd-es-s0." in text
