@@ -217,6 +217,8 @@ def test_the_graph_lets_configurations_challenge_and_checks_that_trainings_keep_
 @pytest.mark.slow
 def test_mlflow_s_own_commands_predict_and_serve_it(arena: Arena, tmp_path: Path) -> None:
     environment = os.environ | {"MLFLOW_TRACKING_URI": arena.uri, "MLFLOW_DISABLE_TELEMETRY": "true"}
+    # The server is started as `uvicorn`, by its name: an activated environment has it in its path.
+    environment["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     command = [sys.executable, "-m", "mlflow", "models"]
     table, answer = tmp_path / "in.csv", tmp_path / "out.json"
     pd.DataFrame({"picture": [str(arena.picture)]}).to_csv(table, index=False)
