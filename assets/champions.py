@@ -83,7 +83,6 @@ def shown(store: Store, reign: champions.Reign) -> dict[str, Any]:
 @dg.asset_check(
     asset=metrics,
     name=CHECK,
-    partitions_def=metrics.partitions_def,
     description="A training of the champion's configuration is not worse than the champion beyond the noise of the "
     "test pictures: paired, one-sided at 95%. Others are shown beside it.",
 )

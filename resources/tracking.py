@@ -233,6 +233,7 @@ class MlflowTracking(dg.ConfigurableResource):
 
     def _send(self, store: Store, model: Result, metrics: Result, experiment: str, tags: dict[str, str]) -> str:
         import mlflow
+        from mlflow.entities import Param
 
         target_name, training = model.provenance.key
         client = self._client(store, experiment, tags[CONTENT_TAG])
@@ -241,8 +242,7 @@ class MlflowTracking(dg.ConfigurableResource):
             experiment, start_time=began, run_name=f"{target_name} {training}", tags=tags | _tags(model, metrics)
         )
         run_id = str(run.info.run_id)
-        for name, value in _parameters(model).items():
-            client.log_param(run_id, name, value)
+        client.log_batch(run_id, params=[Param(name, str(value)) for name, value in _parameters(model).items()])
         _log_curves(client, run_id, model)
         for figure in FIGURES:
             client.log_artifact(run_id, str(metrics.folder / figure), "figures")
@@ -267,7 +267,7 @@ class MlflowTracking(dg.ConfigurableResource):
         tags = given | {CONTENT_TAG: content}
         about = (
             f"Scores pictures of {reign.target}. The alias `{ALIAS}` is moved by the gate alone (challenger and "
-            "champion on the same repeats, paired per picture, better beyond noise), or by hand, with the reason on record."
+            "champion on the same repeats, paired per picture, better beyond noise), or by hand, with the reason kept."
         )
         try:
             client.create_registered_model(reign.target, {"rkd.target": reign.target}, about)

@@ -258,6 +258,8 @@ def _crown(store: Store, metrics: Result, how: How, why: str, value: float) -> R
     assert threshold is not None  # require_eligible, or _eligible, has looked
     number = len(reigns(store, target_name)) + 1
     folder = _folder(store, target_name) / f"{number:04d}"
+    for leftover in folder.parent.glob(".*.tmp"):  # of a process that was killed: the lock is held, so none is alive
+        shutil.rmtree(leftover, ignore_errors=True)
     temporary = folder.with_name(f".{number:04d}.{uuid.uuid4().hex[:8]}.tmp")
     temporary.mkdir(parents=True)
     try:

@@ -122,21 +122,28 @@ def predict(options: argparse.Namespace) -> int:
     reign = champion.require_champion(store, options.target)
     output = Path(options.output)
     found = score(reign, _pictures(options.pictures), output)
-    shown = found.table.dropna(axis="columns", how="all")
     called = {True: "anomalous", False: "normal"}
-    shown["anomalous"] = [called.get(value, "") for value in found.table["anomalous"]]
-    if not found.unreadable:
-        shown = shown.drop(columns="problem")
+    rows = [
+        {
+            "picture": row.picture,
+            "score": "" if pd.isna(row.score) else f"{row.score:.4f}",
+            "threshold": f"{row.threshold:.4f}",
+            "decision": "not scored" if row.problem else called[row.anomalous],
+            "overlay": "" if row.problem else row.overlay,
+        }
+        for row in found.table.itertuples()
+    ]
     print(f"champion {reign.training}, since {reign.since}")
-    print(shown.rename(columns={"anomalous": "decision"}).fillna("").to_markdown(index=False, floatfmt=".4f"))
+    print(pd.DataFrame(rows).to_markdown(index=False, disable_numparse=True))
     print(f"table   {output / TABLE}")
     if found.unreadable:
-        print(f"rkd: {found.unreadable} of {len(found.table)} pictures could not be scored", file=sys.stderr)
+        print(f"rkd: {found.unreadable} of {len(found.table)} pictures could not be scored:", file=sys.stderr)
+        print("\n".join(f"  {problem}" for problem in found.table["problem"] if problem), file=sys.stderr)
     return 1 if found.unreadable else 0
 
 
 def _pictures(named: list[str]) -> list[Path]:
-    """The files, and the pictures in the folders, that are named, each once. Raises ``DataError`` for an empty folder."""
+    """The files, and the pictures in folders, that are named, each once. Raises ``DataError`` for an empty folder."""
     from rkd_pipeline.datasets.pictures import SUFFIXES
 
     found: dict[Path, None] = {}

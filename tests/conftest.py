@@ -1,6 +1,7 @@
 """Shared fixtures. Real data is found through RKD_DATA; where it is absent, tests say so and skip (in CI: fail)."""
 
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from rkd_pipeline.models.teacher import Teacher
 from rkd_pipeline.models.weights import load_weights
 from rkd_pipeline.store import Store
 from rkd_pipeline.teachers import TeacherName, TeacherRegistry
+from tests.library.arena import Finish, build, enter
 
 REAL_DATA = os.environ.get("RKD_DATA")
 
@@ -70,3 +72,22 @@ def pictures() -> np.ndarray:
     coarse = torch.rand(12, 3, 8, 8, generator=generator)
     fine = torch.nn.functional.interpolate(coarse, size=64, mode="bilinear")
     return (fine * 255).byte().permute(0, 2, 3, 1).numpy()
+
+
+@pytest.fixture(scope="session")
+def new_arena(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Path], tuple[Store, Finish]]:
+    """Into a folder: a store with the target ``arena``, and the function that finishes its trainings."""
+    prepared = build(tmp_path_factory.mktemp("arena"))
+
+    def make(folder: Path) -> tuple[Store, Finish]:
+        shutil.copytree(prepared.root, folder / "store", copy_function=os.link)
+        store = Store(folder / "store")
+        return store, enter(store)
+
+    return make
+
+
+@pytest.fixture
+def arena(new_arena: Callable[[Path], tuple[Store, Finish]], tmp_path: Path) -> tuple[Store, Finish]:
+    """A new arena for one test."""
+    return new_arena(tmp_path)

@@ -13,6 +13,7 @@ from safetensors.torch import save_file
 
 from rkd_pipeline.datasets.split import part_of
 from rkd_pipeline.evaluation import measure
+from rkd_pipeline.figures import message
 from rkd_pipeline.files import link_or_copy
 from rkd_pipeline.flow import ANOMALY_SCORES, IMAGES, METRICS, SPLIT, TRAINED_MODEL
 from rkd_pipeline.models.architectures import architecture
@@ -20,6 +21,7 @@ from rkd_pipeline.models.reverse_distillation import ReverseDistillation
 from rkd_pipeline.own_targets import OwnTarget
 from rkd_pipeline.score_rules import SCORE_RULES
 from rkd_pipeline.stages import data
+from rkd_pipeline.stages.evaluation import FIGURES
 from rkd_pipeline.stages.training import MODEL_FILE, WEIGHTS_FILE, ModelCard, open_teacher, training_parameters
 from rkd_pipeline.store import Result, Store
 from rkd_pipeline.training_key import TrainingKey
@@ -114,6 +116,8 @@ def enter(store: Store) -> Finish:
             table = pd.read_parquet(scored.folder / "scores.parquet")
             rates = measure(table, np.load(scored.folder / "maps.npy"), None, early_stopping=True)
             rates.to_parquet(into / "metrics.parquet", index=False)
+            for name in FIGURES:
+                (into / name).write_bytes(message(f"{name}: nothing was trained"))
             return {"image_auroc": {}}
 
         return store.produce(METRICS, [TARGET, training], evaluate, inputs=[model, scored, prepared])

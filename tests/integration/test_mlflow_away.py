@@ -1,0 +1,167 @@
+"""MLflow away, slow, or killed in the middle: training goes on, all is on disk, and the mirror is completed later."""
+
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import mlflow
+import pytest
+
+from resources import tracking as tracking_module
+from resources.tracking import MlflowTracking, TrackingAway, TrackingError
+from rkd_pipeline import champion
+from rkd_pipeline.flow import METRICS
+from rkd_pipeline.stages.tables import mlflow_run_id
+from rkd_pipeline.store import Store
+from tests.integration.conftest import DEMO, Rkd
+from tests.integration.tracking_server import TrackingServer, free_port, silent_server, wait_until
+from tests.library.arena import TARGET, Finish
+
+ES = "rkd-es@resnet18.random~1e"
+TRAINING = "rkd-official@resnet18.random~1e-s{}"
+
+
+@pytest.fixture(scope="module")
+def arena(
+    tmp_path_factory: pytest.TempPathFactory, new_arena: Callable[[Path], tuple[Store, Finish]]
+) -> tuple[Store, Finish]:
+    store, finish = new_arena(tmp_path_factory.mktemp("away"))
+    finish(f"{ES}-s0", 2.0)
+    champion.challenge(store, TARGET)
+    return store, finish
+
+
+def attempt(store: Store, uri: str) -> float:
+    """Seconds that a failing mirror costs."""
+    began = time.monotonic()
+    with pytest.raises(TrackingError):
+        MlflowTracking(uri=uri).mirror(store, TARGET, f"{ES}-s0", {})
+    return time.monotonic() - began
+
+
+def test_a_server_that_is_away_or_silent_costs_seconds(
+    arena: tuple[Store, Finish], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, _ = arena
+    monkeypatch.setattr(tracking_module, "PROBE_SECONDS", 1.0)
+    assert attempt(store, f"http://127.0.0.1:{free_port()}") < 5
+    with silent_server() as uri:
+        assert attempt(store, uri) < 8
+        [problem] = MlflowTracking(uri=uri).mirror_missing(store, {})  # of two things it tries one: nobody is there
+        assert isinstance(problem, TrackingAway)
+    assert mlflow_run_id(store, TARGET, f"{ES}-s0") is None
+
+
+class Sleepy(BaseHTTPRequestHandler):
+    """Is healthy, and hangs whatever it is asked for."""
+
+    def do_GET(self) -> None:
+        if self.path != "/health":
+            self.server.hang.wait(60)  # type: ignore[attr-defined]
+        self.send_response(200)
+        self.end_headers()
+
+    do_POST = do_GET
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+
+@pytest.fixture
+def sleepy() -> Iterator[str]:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Sleepy)
+    server.daemon_threads = True
+    server.hang = threading.Event()  # type: ignore[attr-defined]
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.hang.set()  # type: ignore[attr-defined]
+    server.shutdown()
+    server.server_close()
+
+
+def test_a_server_that_hangs_after_it_was_reached_is_given_up(
+    arena: tuple[Store, Finish], sleepy: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, _ = arena
+    patience = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "1"}
+    monkeypatch.setattr(tracking_module, "_IMPATIENT", patience)
+    assert attempt(store, sleepy) < 15
+    assert mlflow.active_run() is None
+
+
+def test_a_mirror_that_broke_off_is_completed_without_a_trace_of_the_first(
+    arena: tuple[Store, Finish], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, _ = arena
+    tracking = MlflowTracking()
+    send_metrics = tracking_module._metric_values
+
+    def breaks(metrics: object) -> dict[str, float]:
+        raise ConnectionError("gone in the middle, with the model already logged")
+
+    monkeypatch.setattr(tracking_module, "_metric_values", breaks)
+    sent = list(tracking.mirror_missing(store, {}))
+    assert any("gone in the middle" in str(s) for s in sent if isinstance(s, TrackingError))
+    monkeypatch.setattr(tracking_module, "_metric_values", send_metrics)
+    completed = list(tracking.mirror_missing(store, {}))
+    assert [s for s in completed if isinstance(s, TrackingError)] == []
+    client = mlflow.MlflowClient(tracking.tracking_uri(store))
+    experiment = tracking.prepare(store)
+    runs = client.search_runs([experiment], f"tags.`rkd.training` = '{ES}-s0' and attributes.status != 'FAILED'")
+    mirrored = [r for r in runs if "rkd.recipe" in r.data.tags]
+    assert [r.info.status for r in mirrored] == ["FINISHED"]
+    models = client.search_logged_models([experiment], filter_string=f"source_run_id = '{mirrored[0].info.run_id}'")
+    assert len(models) == 1
+    again = list(tracking.mirror_missing(store, {}))
+    assert [s.what for s in again if not isinstance(s, TrackingError)] == [f"champion of {TARGET}"]  # the alias
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[TrackingServer]:
+    server = TrackingServer(tmp_path / "mlflow server")
+    server.start()
+    yield server
+    server.close()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP], ids=["killed", "hanging"])
+def test_a_run_goes_on_without_its_server_and_mirror_completes_it(
+    rkd_in: Callable[..., Rkd], server: TrackingServer, tmp_path: Path, number: signal.Signals
+) -> None:
+    """Three trainings; the server goes while the second is being trained or sent."""
+    rkd = rkd_in(tmp_path, MLFLOW_TRACKING_URI=server.uri)
+    process = rkd.start(*DEMO, "--epochs", "1", "--seeds", "0,1,2")
+    wait_until(lambda: mlflow_run_id(rkd.store, "demo.weave", TRAINING.format(0)) is not None, 500, process)
+    server.signal(number)
+    out, err = process.communicate(timeout=500)
+    assert process.returncode == 0, err
+    assert "3 trainings: 0 were done before, 0 failed" in out
+    assert "MLflow did not take" in out
+    assert "`rkd mirror` sends them later" in out
+    for seed in range(3):
+        assert rkd.store.require(METRICS, "demo.weave", TRAINING.format(seed))
+    assert rkd("status").stdout.count("not yet") >= 1
+
+    failed = rkd("mirror")
+    assert failed.returncode == 1
+    assert "no answer from the tracking server" in failed.stderr
+
+    if number == signal.SIGKILL:
+        server.start()
+    else:
+        server.signal(signal.SIGCONT)
+    completed = rkd("mirror")
+    assert completed.returncode == 0, completed.stderr
+    assert rkd("status").stdout.count("mirrored") == 3
+    client = mlflow.MlflowClient(server.uri)
+    [experiment] = client.search_experiments(filter_string="name = 'rkd-pipeline'")
+    runs = client.search_runs([experiment.experiment_id], "tags.`rkd.target` = 'demo.weave'")
+    assert sorted(r.data.tags["rkd.seed"] for r in runs) == ["0", "1", "2"]
+    assert {r.info.status for r in runs} == {"FINISHED"}
+    for run in runs:
+        assert client.get_metric_history(run.info.run_id, "train_loss")[-1].step == 1
+        assert {f.path for f in client.list_artifacts(run.info.run_id, "figures")} >= {"figures/maps.png"}

@@ -1,0 +1,267 @@
+"""Champions outside the store: the registry, MLflow's ``predict`` and ``serve``, ``rkd predict``, the graph."""
+
+import base64
+import json
+import os
+import signal
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import dagster as dg
+import mlflow
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from assets.champions import keeps_up_with_champion
+from assets.partitions import TRAINING_DIMENSION, grid_key, offer_targets
+from resources.tracking import MlflowTracking
+from rkd_pipeline import champion
+from rkd_pipeline.cli import main
+from rkd_pipeline.definitions import ASSETS, build_defs
+from rkd_pipeline.flow import METRICS
+from rkd_pipeline.prediction import predict
+from rkd_pipeline.settings import Settings
+from rkd_pipeline.store import Store
+from tests.integration.tracking_server import answers, free_port, wait_until
+from tests.library.arena import TARGET, Finish
+
+ES, MKD = "rkd-es@resnet18.random~1e", "rkd-mkd-es@resnet18.random~1e"
+
+
+@dataclass(frozen=True)
+class Arena:
+    """A store with a champion that reigns by force after one that came first; both are in MLflow."""
+
+    store: Store
+    finish: Finish
+    tracking: MlflowTracking
+    picture: Path
+
+    @property
+    def uri(self) -> str:
+        return self.tracking.tracking_uri(self.store)
+
+
+@pytest.fixture(scope="module")
+def arena(tmp_path_factory: pytest.TempPathFactory, new_arena: Callable[[Path], tuple[Store, Finish]]) -> Arena:
+    folder = tmp_path_factory.mktemp("models")
+    store, finish = new_arena(folder)
+    for seed in (0, 1):
+        finish(f"{ES}-s{seed}", 1.0)
+    champion.challenge(store, TARGET)
+    tracking = MlflowTracking()
+    tracking.mirror_champions(store, TARGET, {})
+    champion.force(store, TARGET, f"{ES}-s1", "to see the alias move")
+    tracking.mirror_champions(store, TARGET, {"who": "a test"})
+    picture = folder / "a picture.png"
+    Image.fromarray(np.random.default_rng(3).integers(0, 256, (40, 60, 3), dtype=np.uint8)).save(picture)
+    return Arena(store, finish, tracking, picture)
+
+
+def data_uri(picture: Path) -> str:
+    return f"data:image/png;base64,{base64.b64encode(picture.read_bytes()).decode()}"
+
+
+def test_the_registry_mirrors_every_reign_and_the_alias_is_the_last(arena: Arena) -> None:
+    client = mlflow.MlflowClient(arena.uri)
+    versions = sorted(client.search_model_versions(f"name = '{TARGET}'"), key=lambda v: int(v.version))
+    assert [v.tags["rkd.training"] for v in versions] == [f"{ES}-s0", f"{ES}-s1"]
+    assert [v.tags["rkd.how"] for v in versions] == ["first", "forced"]
+    assert "to see the alias move" in versions[1].description
+    assert all("rkd.selected.image_auroc" in v.tags for v in versions)
+    assert client.get_model_version_by_alias(TARGET, "champion").version == versions[1].version
+    arena.tracking.mirror_champions(arena.store, TARGET, {})
+    assert len(client.search_model_versions(f"name = '{TARGET}'")) == 2
+    client.set_registered_model_alias(
+        TARGET, "champion", versions[0].version
+    )  # somebody's hand; the store is the truth
+    arena.tracking.mirror_champions(arena.store, TARGET, {})
+    assert client.get_model_version_by_alias(TARGET, "champion").version == versions[1].version
+
+
+def test_the_logged_model_scores_paths_and_data_uris_as_the_store_does(arena: Arena) -> None:
+    mlflow.set_tracking_uri(arena.uri)
+    model = mlflow.pyfunc.load_model(f"models:/{TARGET}@champion")
+    asked = pd.DataFrame({"picture": [str(arena.picture), data_uri(arena.picture)]})
+    found = model.predict(asked)
+    reign = champion.require_champion(arena.store, TARGET)
+    expected, maps = champion.open_scorer(reign).score([arena.picture])
+    assert found["score"].tolist() == pytest.approx([float(expected["map_max"].iloc[0])] * 2)
+    assert found["threshold"].tolist() == [reign.threshold] * 2
+    assert found["anomalous"].tolist() == [bool(expected["map_max"].iloc[0] > reign.threshold)] * 2
+    np.testing.assert_allclose(np.array(found["map"][1]), maps[0], atol=1e-5)
+    assert "map" not in model.predict(asked, params={"maps": False})
+    with pytest.raises(mlflow.MlflowException, match="not a data URI"):
+        model.predict(pd.DataFrame({"picture": ["data:image/png,abc"]}))
+    with pytest.raises(mlflow.MlflowException, match=r"gone\.png: the file does not exist"):
+        model.predict(pd.DataFrame({"picture": ["gone.png"]}))
+
+
+def test_a_logged_model_has_signature_and_example_and_no_pickle(arena: Arena) -> None:
+    mlflow.set_tracking_uri(arena.uri)
+    info = mlflow.models.get_model_info(f"models:/{TARGET}@champion")
+    assert info.signature.inputs.input_names() == ["picture"]
+    assert info.signature.outputs.input_names() == ["score", "threshold", "anomalous", "map"]
+    [logged] = mlflow.MlflowClient().search_logged_models(["1"], filter_string=f"model_id = '{info.model_id}'") or [
+        None
+    ]
+    folder = Path(str(logged.artifact_location if logged else info.model_uri).removeprefix("file://"))
+    names = {p.name for p in folder.rglob("*") if p.is_file()}
+    assert {"student.safetensors", "teacher.safetensors", "scorer.json", "input_example.json"} <= names
+    assert not [n for n in names if n.endswith((".pkl", ".pickle", ".pt", ".pth", ".joblib"))]
+    flavour = info.flavors["python_function"]
+    assert flavour["model_code_path"].endswith("mlflow_scorer.py")
+    assert "python_model" not in flavour  # where a pickled one would be named
+    for weights in folder.rglob("*.safetensors"):
+        assert weights.stat().st_nlink > 1, "weights are links into the store, not copies"
+
+
+def test_predict_writes_an_overlay_and_goes_on_past_what_is_no_picture(
+    arena: Arena, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("RKD_STORE", "RKD_DATA"):  # main() sets them; monkeypatch puts them back
+        monkeypatch.setenv(name, "")
+    broken = tmp_path / "broken.png"
+    broken.write_bytes(b"no picture")
+    same_name = tmp_path / "sub" / arena.picture.name
+    same_name.parent.mkdir()
+    same_name.write_bytes(arena.picture.read_bytes())
+    output = tmp_path / "out"
+    pictures = [str(p) for p in (arena.picture, broken, same_name)]
+    status = main(["predict", "--target", TARGET, *pictures, "--output", str(output), "--store", str(arena.store.root)])
+    said = capfd.readouterr()
+    assert status == 1
+    assert "1 of 3 pictures could not be scored" in said.err
+    assert "broken.png: cannot be decoded" in said.err
+    table = pd.read_csv(output / "predictions.csv")
+    reign = champion.require_champion(arena.store, TARGET)
+    expected, _ = champion.open_scorer(reign).score([arena.picture])
+    assert table["score"].tolist() == pytest.approx(
+        [expected["map_max"].iloc[0], np.nan, expected["map_max"].iloc[0]], nan_ok=True
+    )
+    overlays = table["overlay"].dropna().tolist()
+    assert len(set(overlays)) == 2
+    for overlay in overlays:
+        with Image.open(overlay) as drawn:
+            assert drawn.width > drawn.height > 200
+    assert main(["predict", "--target", "demo.weave", pictures[0], "--store", str(arena.store.root)]) == 1
+    assert "demo.weave has no champion yet" in capfd.readouterr().err
+
+
+@pytest.mark.slow
+def test_a_prediction_needs_neither_mlflow_nor_the_training(arena: Arena) -> None:
+    """In a process that cannot import mlflow or dagster."""
+    code = (
+        "import sys; sys.modules['mlflow'] = sys.modules['dagster'] = None\n"
+        "from rkd_pipeline.cli import main\n"
+        "sys.exit(main(['predict', '--target', *sys.argv[1:]]))"
+    )
+    environment = os.environ | {"RKD_STORE": str(arena.store.root)}
+    command = [sys.executable, "-c", code, TARGET, str(arena.picture), "--output", str(arena.picture.parent)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "a picture" in done.stdout
+
+
+def test_champion_commands_say_who_reigns_and_why(
+    arena: Arena, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("RKD_STORE", "RKD_DATA"):
+        monkeypatch.setenv(name, "")
+    assert main(["champion", "show", TARGET, "--store", str(arena.store.root)]) == 0
+    shown = capfd.readouterr().out
+    assert "image AUROC (selected)" in shown
+    assert "forced: to see the alias move" in shown
+    assert main(["champion", "challenge", TARGET, f"{ES}-s0", "--store", str(arena.store.root)]) == 1
+    assert "seeds do not challenge each other" in capfd.readouterr().err
+
+
+def test_the_graph_lets_configurations_challenge_and_checks_that_trainings_keep_up(
+    new_arena: Callable[[Path], tuple[Store, Finish]], tmp_path: Path
+) -> None:
+    store, finish = new_arena(tmp_path)
+    finish(f"{ES}-s0", 2.0)
+    settings = Settings(data=tmp_path, store=store.root, device="cpu", mlflow_uri="http://127.0.0.1:9")
+    defs = build_defs(settings)
+    with dg.DagsterInstance.ephemeral() as instance:
+        offer_targets(instance, store.targets)
+        instance.add_dynamic_partitions(TRAINING_DIMENSION, [f"{ES}-s0"])
+        job = defs.resolve_job_def("challenge_champions")
+        done = job.execute_in_process(instance=instance, partition_key=TARGET)
+        [made] = done.asset_materializations_for_node("champion")
+        assert made.metadata["moved"].value is True
+        assert "did not take it" in str(made.metadata["mlflow"].value)  # nothing listens there; the store has it
+        assert champion.require_champion(store, TARGET).training == f"{ES}-s0"
+
+        finish(f"{ES}-s0", 0.1)  # the same key, trained again, and much worse
+        check = dg.materialize(
+            [*ASSETS, keeps_up_with_champion],
+            selection=dg.AssetSelection.assets(METRICS.name),
+            partition_key=grid_key(TARGET, f"{ES}-s0"),
+            instance=instance,
+            resources=defs.resources,
+            raise_on_error=False,
+        )
+        [verdict] = [e for e in check.get_asset_check_evaluations() if e.check_name == "keeps_up_with_champion"]
+        assert not verdict.passed
+        assert "against the champion's" in str(verdict.metadata["comparison"].value)
+
+
+@pytest.mark.slow
+def test_mlflow_s_own_commands_predict_and_serve_it(arena: Arena, tmp_path: Path) -> None:
+    environment = os.environ | {"MLFLOW_TRACKING_URI": arena.uri, "MLFLOW_DISABLE_TELEMETRY": "true"}
+    # The server is started as `uvicorn`, by its name: an activated environment has it in its path.
+    environment["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    command = [sys.executable, "-m", "mlflow", "models"]
+    table, answer = tmp_path / "in.csv", tmp_path / "out.json"
+    pd.DataFrame({"picture": [str(arena.picture)]}).to_csv(table, index=False)
+    model = ["--env-manager", "local", "-m", f"models:/{TARGET}@champion"]
+    asked = [*command, "predict", *model, "-i", str(table), "-t", "csv", "-o", str(answer)]
+    subprocess.run(asked, env=environment, check=True, capture_output=True, timeout=400)
+    [predicted] = json.loads(answer.read_text())["predictions"]
+    expected = predict(champion.require_champion(arena.store, TARGET), [arena.picture], None).table.iloc[0]
+    assert predicted["score"] == pytest.approx(expected["score"])
+    assert predicted["anomalous"] == expected["anomalous"]
+    assert np.shape(predicted["map"]) == (224, 224)
+
+    with serving([*command, "serve", *model], environment) as address:
+        [served] = post(address, [data_uri(arena.picture)], maps=False)["predictions"]
+        assert served == {key: predicted[key] for key in ("score", "threshold", "anomalous")}
+        with pytest.raises(urllib.error.HTTPError) as refused:
+            post(address, ["nowhere.png"])
+        assert refused.value.code == 400
+        assert "nowhere.png: the file does not exist" in refused.value.read().decode()
+
+
+class serving:
+    """``mlflow models serve`` on a free port."""
+
+    def __init__(self, command: list[str], environment: dict[str, str]) -> None:
+        self._port = free_port()
+        self._process = subprocess.Popen(
+            [*command, "--host", "127.0.0.1", "--port", str(self._port)], env=environment, start_new_session=True
+        )
+
+    def __enter__(self) -> str:
+        address = f"http://127.0.0.1:{self._port}"
+        wait_until(lambda: answers(f"{address}/ping"), 240, self._process)
+        return address
+
+    def __exit__(self, *_: object) -> None:
+        os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait()
+
+
+def post(address: str, pictures: list[str], **params: object) -> dict[str, list[dict[str, object]]]:
+    body = {"dataframe_split": {"columns": ["picture"], "data": [[p] for p in pictures]}, "params": params}
+    headers = {"Content-Type": "application/json"}
+    request = urllib.request.Request(f"{address}/invocations", json.dumps(body).encode(), headers)
+    with urllib.request.urlopen(request, timeout=120) as reply:
+        return json.load(reply)  # type: ignore[no-any-return]
