@@ -11,7 +11,7 @@ from rkd_pipeline.models.weights import register_weights
 from rkd_pipeline.pretraining import augmentation
 from rkd_pipeline.pretraining.formulas import FAMILIES, formula
 from rkd_pipeline.pretraining.pictures import draw_class, draw_collection
-from rkd_pipeline.pretraining.training import Settings, _loss, pretrain
+from rkd_pipeline.pretraining.training import Settings, _loss, _shape, pretrain
 from rkd_pipeline.teachers import TeacherRegistry
 
 
@@ -46,6 +46,31 @@ def test_augmented_pictures_stay_pictures_and_masks_are_shares() -> None:
     assert masks.max() <= 1
     unmixed = (masks.flatten(1) == 1).all(1).float().mean()
     assert 0.2 < unmixed < 0.45
+
+
+def test_some_pictures_are_cut_out_pixel_by_pixel() -> None:
+    """Every value of theirs is one of the source; an interpolated picture has values in between."""
+    rng = torch.Generator().manual_seed(3)
+    pictures = torch.randint(0, 2, (60, 1, 48, 48), generator=rng).float().expand(-1, 3, -1, -1)
+    cut = augmentation.posed(pictures, 32, rng)
+    exact = ((cut < 1e-3) | (cut > 1 - 1e-3)).flatten(1).all(1)
+    assert 0.2 < exact.float().mean() < 0.6
+    assert (cut[exact].flatten(1).mean(1) - 0.5).abs().max() < 0.1  # parts of the picture, not its padding
+
+
+def test_spread_and_evenness_against_their_definitions() -> None:
+    generator = torch.Generator().manual_seed(2)
+    features = torch.rand(3, 5, 4, 4, generator=generator)
+    few, uneven = _shape(features)
+    places = features.double().flatten(2).transpose(1, 2).numpy()
+    length = np.linalg.norm(places, axis=2)
+    around = places / length[..., None]
+    around = (around - around.mean(1, keepdims=True)).reshape(-1, 5)
+    eigenvalues = np.linalg.eigvalsh(np.cov(around.T, bias=True))
+    participation = eigenvalues.sum() ** 2 / (eigenvalues**2).sum()
+    assert float(few) == pytest.approx(np.log(5 / participation), rel=1e-4)
+    assert float(uneven) == pytest.approx(np.log(length).var(1).mean(), rel=1e-4)
+    assert [float(v) for v in _shape(7 * features)] == pytest.approx([float(few), float(uneven)], rel=1e-3)
 
 
 def test_the_loss_weighs_both_classes_by_their_share() -> None:
