@@ -18,10 +18,12 @@ others, which decides the image AUROC of weak features; so its pixel AUROC is me
 """
 
 import argparse
+import json
 import os
 import tempfile
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -33,6 +35,7 @@ from rkd_pipeline.compute import Compute, place
 from rkd_pipeline.datasets.index import MASKS, PICTURES, index_pictures
 from rkd_pipeline.datasets.registry import list_pictures
 from rkd_pipeline.datasets.split import part_of, split
+from rkd_pipeline.files import write_atomically
 from rkd_pipeline.metrics.image_auroc import image_auroc
 from rkd_pipeline.metrics.intervals import Interval, nadeau_bengio
 from rkd_pipeline.metrics.pixel_intervals import draws, image_counts, resampled
@@ -64,17 +67,17 @@ class Found:
     """AUROC of one method and teacher: one value per repeat, or per replicate of the bootstrap of the only test set."""
 
     mean: float
-    values: np.ndarray
+    values: list[float]
     bootstrap: bool
     test_to_train: float
 
     def interval(self) -> Interval:
         """Of the AUROC itself."""
-        return _interval(self.values, self)
+        return _interval(np.array(self.values), self)
 
     def minus(self, other: "Found") -> tuple[float, Interval]:
         """The difference, its interval from differences within repeats or replicates."""
-        return self.mean - other.mean, _interval(self.values - other.values, self, lowest=-1.0)
+        return self.mean - other.mean, _interval(np.subtract(self.values, other.values), self, lowest=-1.0)
 
 
 def _interval(values: np.ndarray, of: Found, lowest: float = 0.0) -> Interval:
@@ -149,26 +152,35 @@ def reverse_distillation(teacher: Teacher, data: Data, chosen: Recipe) -> Iterat
         yield {f"rkd, {rule}": scores.images[key] for rule, key in rules.items()}, scores.maps
 
 
-def measured(data: Data, scored: list[Scored]) -> dict[str, Found]:
-    """AUROC by method; of a dataset with masks, the maps' pixel AUROC too."""
+def measured(data: Data, method_of: Callable[[Teacher, Data], Iterator[Scored]], teacher: Teacher) -> dict[str, Found]:
+    """AUROC by score; of a dataset with masks, the maps' pixel AUROC too."""
+    scored = list(method_of(teacher, data))
     labels = [data.anomalous[test] for _, test in data.splits]
     if len(data.splits) > 1:
         share = float((~labels[0]).sum()) / len(data.splits[0][0])
-        values = {
-            m: np.array([image_auroc(y, s[m]) for y, (s, _) in zip(labels, scored, strict=True)]) for m in scored[0][0]
-        }
-        return {m: Found(float(v.mean()), v, False, share) for m, v in values.items()}
+        by_repeat = {m: [image_auroc(y, s[m]) for y, (s, _) in zip(labels, scored, strict=True)] for m in scored[0][0]}
+        return {m: Found(float(np.mean(v)), v, False, share) for m, v in by_repeat.items()}
     (images, maps), drawn = scored[0], draws(labels[0], REPLICATES)
     found = {}
     for method, values in images.items():
         of_draws = [image_auroc(np.repeat(labels[0], n), np.repeat(values, n)) for n in drawn.astype(int)]
-        found[method] = Found(image_auroc(labels[0], values), np.array(of_draws), True, 0)
+        found[method] = Found(image_auroc(labels[0], values), of_draws, True, 0)
     if data.masks is not None:
         counts = image_counts(maps, anomalous_pixels(maps, data.masks[data.splits[0][1]]))
         exactly = resampled(counts, np.ones((1, len(maps))))["pixel_auroc"][0]
         family = next(iter(images)).split(",")[0]
-        found[f"{family}, pixels"] = Found(float(exactly), resampled(counts, drawn)["pixel_auroc"], True, 0)
+        found[f"{family}, pixels"] = Found(float(exactly), resampled(counts, drawn)["pixel_auroc"].tolist(), True, 0)
     return found
+
+
+def kept(file: Path | None, key: str, measure: Callable[[], dict[str, Found]]) -> dict[str, Found]:
+    """What ``measure`` finds, or found in an earlier run that kept it under the same key in the same file."""
+    known = json.loads(file.read_text()) if file and file.exists() else {}
+    if key not in known:
+        known[key] = {method: asdict(found) for method, found in measure().items()}
+        if file:
+            write_atomically(file, json.dumps(known).encode())
+    return {method: Found(**found) for method, found in known[key].items()}
 
 
 def teachers(imagenet: Path, also: list[Path]) -> dict[str, Teacher]:
@@ -205,6 +217,7 @@ def main() -> None:
     parser.add_argument("--rkd-side", type=int, default=128, help="pixels; default %(default)s")
     parser.add_argument("--rkd-batch", type=int, default=8, help="pictures per step; default %(default)s")
     parser.add_argument("--only", default=",".join(DATASETS), help="comma-separated datasets; default %(default)s")
+    parser.add_argument("--keep", type=Path, help="a JSON file: what it holds already is not measured again")
     options = parser.parse_args()
     root, compared = Path(os.environ["RKD_DATA"]), teachers(options.imagenet, options.also)
     short = replace(recipe("rkd"), side=options.rkd_side, batch_size=options.rkd_batch, epochs=options.rkd_epochs)
@@ -212,10 +225,14 @@ def main() -> None:
     for name in options.only.split(","):
         if options.rkd_epochs:
             data = load(name, root, options.rkd_side, options.rkd_repeats)
-            found = {n: measured(data, list(reverse_distillation(t, data, short))) for n, t in compared.items()}
+            how = f"rkd, {options.rkd_epochs} epochs, {options.rkd_side} pixels, batches of {options.rkd_batch}"
         else:
-            data = load(name, root, SIDE, options.repeats)
-            found = {n: measured(data, list(nearest(t, data))) for n, t in compared.items()}
+            data, how = load(name, root, SIDE, options.repeats), f"nearest, {BANK} places, {SIDE} pixels"
+        found = {}
+        for title, teacher in compared.items():
+            method = partial(reverse_distillation, chosen=short) if options.rkd_epochs else nearest
+            key = f"{name}, {len(data.splits)} repeats, {how}, teacher {teacher.sha256}"
+            found[title] = kept(options.keep, key, partial(measured, data, method, teacher))
         show(name, len(data.splits), found)
 
 
