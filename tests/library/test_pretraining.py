@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from rkd_pipeline.models.weights import register_weights
 from rkd_pipeline.pretraining import augmentation
 from rkd_pipeline.pretraining.formulas import FAMILIES, formula
 from rkd_pipeline.pretraining.pictures import draw_class, draw_collection
-from rkd_pipeline.pretraining.training import Settings, _loss, _shape, pretrain
+from rkd_pipeline.pretraining.training import Pretrained, Settings, _loss, _shape, pretrain, settling
 from rkd_pipeline.teachers import TeacherRegistry
 
 
@@ -104,3 +105,28 @@ def test_a_small_pretraining_learns_is_repeatable_and_makes_a_teacher(cpu: Compu
         assert torch.equal(a, b)
     save_file(runs[0][-1][1], tmp_path / "t.safetensors")
     assert register_weights(TeacherRegistry(tmp_path / "teachers.toml"), tmp_path / "t.safetensors").arch == "resnet18"
+
+
+def test_the_second_stage_goes_on_from_the_first_s_weights_and_a_frozen_part_learns_nothing_from_classes(
+    cpu: Compute,
+) -> None:
+    settings = Settings(classes=3, per_class=8, side=48, small=32, large=32, batch_size=8, spread=0, evenness=0)
+    second = settling(settings)
+    assert (second.small, second.large, second.epochs, second.seed) == (64, 64, 1, settings.seed)
+    assert second.per_class < settings.per_class
+    torch.manual_seed(5)
+    start = {k: v.half() for k, v in Pretrained(3).network.state_dict().items() if not k.endswith("batches_tracked")}
+    pictures = np.concatenate([draw_class(n, 0, second.per_class, 48) for n in range(3)])
+    ends = []
+    for frozen in (1.0, 0.0):
+        pretrain(
+            replace(second, frozen=frozen, weight_decay=0.0),
+            pictures,
+            cpu,
+            lambda epoch, loss, accuracy, state: ends.append(state),
+            start,
+        )
+    weights = [k for k in start if "running" not in k]
+    assert all(torch.equal(ends[0][k], start[k]) for k in weights)
+    assert not all(torch.equal(ends[1][k], start[k]) for k in weights)
+    assert (ends[0]["bn1.running_mean"] != start["bn1.running_mean"]).any()
