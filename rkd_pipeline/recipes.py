@@ -37,6 +37,7 @@ class Recipe:
         side: picture side in pixels; PIL bilinear, no crop.
         loss: ``kd`` per position (eq. 1, 2), ``kd_flat`` (official code), ``mkd`` (eq. 4).
         val_reduction: over channels in L_val: ``sum`` as eq. 3 prints it, ``mean`` as the code of MKD has it.
+        lambda_: of eq. 4; None balances its terms before the first step, as the paper describes.
         learning_rate, betas: of Adam, without weight decay or schedule.
         batch_size: pictures per step; the last, smaller batch of an epoch is kept.
         epochs: full schedule; a key may shorten it, and tables mark that.
@@ -52,6 +53,7 @@ class Recipe:
     side: int = 224
     loss: LossName = "kd"
     val_reduction: Reduction = "sum"
+    lambda_: float | None = None
     learning_rate: float = 0.005
     betas: tuple[float, float] = (0.5, 0.99)
     batch_size: int = 32
@@ -65,6 +67,8 @@ class Recipe:
         for prose in ("summary", "source"):
             del settings[prose]
         settings["betas"] = list(self.betas)
+        if self.lambda_ is None:
+            del settings["lambda_"]  # trainings of before lambda could be fixed stay valid
         return settings
 
 
@@ -108,7 +112,14 @@ RECIPES = {
 
 
 def recipe(name: str) -> Recipe:
-    """The recipe of that name; raises ``UnknownName`` with the list of known ones."""
+    """The recipe of that name, or the variant that it spells (``variants.py``).
+
+    Raises ``UnknownName`` with the list of known ones, or ``BadKey`` for a variant that does not exist.
+    """
+    if "+" in name:
+        from rkd_pipeline.variants import variant  # which builds on this module
+
+        return variant(name)
     try:
         return RECIPES[name]
     except KeyError:

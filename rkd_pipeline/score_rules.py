@@ -1,5 +1,7 @@
 """The image scores that every trained model gives, by name; ``scoring.py`` computes them."""
 
+Quantity = tuple[str, str]  # of a model: metric and score rule
+
 SCORE_RULES = {
     "map_max": "maximum of the smoothed anomaly map: the paper's S_AD, and the official code's",
     "l_kd": "equation 2 of the picture",

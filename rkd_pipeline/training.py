@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 
 from rkd_pipeline.compute import Compute, place
-from rkd_pipeline.errors import StoreError
+from rkd_pipeline.errors import CheckpointError, StoreError
 from rkd_pipeline.files import write_atomically
 from rkd_pipeline.losses import l_kd, l_val, training_loss
 from rkd_pipeline.models.reverse_distillation import ReverseDistillation
@@ -58,7 +58,7 @@ class TrainedStudent:
 
     Attributes:
         state: weights of OCBE and decoder on the CPU: the last epoch's, or the best one's with early stopping.
-        lambda_: L_val / L_KD over the training pictures before the first step; weighs L_KD in L_MKD.
+        lambda_: weighs L_KD in L_MKD: the recipe's, or L_val / L_KD before the first step.
         history: one entry per epoch trained.
         best_epoch: the epoch (from 1) that ``state`` comes from.
         stopped_early: early stopping ended the training before its last epoch.
@@ -162,7 +162,8 @@ def train(
 
     Raises:
         ValueError: validation pictures given and not used, or needed and not given.
-        StoreError: the checkpoint is damaged or belongs to another training, or the loss became NaN or infinite.
+        CheckpointError: the checkpoint is damaged or belongs to another training.
+        StoreError: the loss became NaN or infinite.
     """
     if (validation is None) != (recipe.early_stopping is None):
         raise ValueError(f"recipe {recipe.name} and validation pictures disagree about early stopping")
@@ -224,11 +225,13 @@ def new_student(recipe: Recipe, teacher: Teacher, seed: int) -> ReverseDistillat
 
 @torch.no_grad()
 def loss_balance(student: ReverseDistillation, features: FeatureSource, recipe: Recipe, compute: Compute) -> float:
-    """lambda of equation 4: L_val / L_KD over all training pictures, before the first step.
+    """lambda of equation 4: the recipe's, or L_val / L_KD over all training pictures, before the first step.
 
     The paper: lambda scales the cosine term to the order of magnitude of the other. BatchNorm uses batch statistics,
     as in the first step; its running statistics are put back.
     """
+    if recipe.lambda_ is not None:
+        return recipe.lambda_
     before = {k: v.clone() for k, v in student.named_buffers()}
     student.train()
     val = kd = 0.0
@@ -302,11 +305,11 @@ class _Checkpoint:
             found = metadata["identity"]
             progress = json.loads(metadata["progress"])
         except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
-            raise StoreError(
+            raise CheckpointError(
                 f"checkpoint {self.path} is damaged ({error}); delete it to train {self.identity} from the start"
             ) from error
         if found != self.identity:
-            raise StoreError(f"checkpoint {self.path} is of {found}, not of {self.identity}; delete it to go on")
+            raise CheckpointError(f"checkpoint {self.path} is of {found}, not of {self.identity}; delete it to go on")
         student.load_state_dict(_under("student.", tensors))
         parameters = optimiser.param_groups[0]["params"]
         moments: dict[int, State] = {}

@@ -1,14 +1,16 @@
 """From prepared pictures and a teacher to a trained model."""
 
 import json
+import logging
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
 from rkd_pipeline.datasets.split import part_of
-from rkd_pipeline.errors import StoreError
+from rkd_pipeline.errors import CheckpointError, StoreError
 from rkd_pipeline.files import canonical_json, text_sha256, write_atomically
 from rkd_pipeline.flow import SPLIT, TEACHERS, TRAINED_MODEL
 from rkd_pipeline.stages.data import open_prepared, read_verified_split
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
     from rkd_pipeline.models.weights import TeacherWeights
     from rkd_pipeline.training import Epoch, OnEpoch
 
+_log = logging.getLogger(__name__)
 WEIGHTS_FILE = "student.safetensors"
 MODEL_FILE = "model.json"
 HISTORY_FILE = "history.parquet"
@@ -77,6 +80,8 @@ def train_model(
 ) -> Result:
     """``trained_model``: the student of one target and training key; resumes a training that was killed.
 
+    A checkpoint that is damaged, or of other data or code, is set aside with a warning.
+
     Raises ``BadKey``, ``DataError``, ``TeacherError`` or ``StoreError``, each saying what to do.
     """
     import torch
@@ -113,7 +118,8 @@ def train_model(
 
         with store.lock(f"device {compute.device}"), Meter(compute.device) as meter:
             teacher = place(Teacher(weights), compute.device)
-            trained = train(
+            go = partial(
+                train,
                 recipe,
                 teacher,
                 images.pictures(train_ids),
@@ -126,6 +132,14 @@ def train_model(
                 checkpoint_seconds=checkpoint_seconds,
                 on_epoch=count,
             )
+            try:
+                trained = go()
+            except CheckpointError as error:
+                # Work that cannot be resumed is lost either way: say so, keep it for a look, and train.
+                kept = checkpoint.with_suffix(".set-aside")
+                checkpoint.replace(kept)
+                _log.warning("%s. It was moved to %s, and the training starts anew", error, kept)
+                trained = go()
         save_file(trained.state, folder / WEIGHTS_FILE)
         pd.DataFrame([asdict(e) for e in trained.history]).to_parquet(folder / HISTORY_FILE, index=False)
         model = ModelCard(
