@@ -48,13 +48,14 @@ SCORE_COLUMNS = {
 def anomaly_scores(
     context: dg.AssetExecutionContext, store: StoreResource, compute: ComputeResource
 ) -> dg.MaterializeResult:
-    """Anomaly maps (eq. 5) and every image score of the paper, from one trained model."""
+    """Anomaly maps and every image score of the system, from one trained model."""
     with user_errors():
         result = evaluation.score_images(store.open(), *target_and_training(context), compute.choose())
     scores, maps = evaluation.read_scores(result)
-    bad = int((~np.isfinite(maps)).sum()) + int((~np.isfinite(scores[list(SCORE_RULES)].to_numpy())).sum())
+    rules = [rule for rule in SCORE_RULES if rule in scores]
+    bad = int((~np.isfinite(maps)).sum()) + int((~np.isfinite(scores[rules].to_numpy())).sum())
     check = dg.AssetCheckResult(passed=bad == 0, check_name="finite", metadata={"not_finite": bad})
-    summary = scores.groupby(["part", "anomalous"])[list(SCORE_RULES)].mean().reset_index()
+    summary = scores.groupby(["part", "anomalous"])[rules].mean().reset_index()
     return materialised(result, {"mean_scores": table(summary), "dagster/row_count": len(scores)}, [check])
 
 

@@ -41,7 +41,7 @@ def teachers(store: StoreResource) -> dg.MaterializeResult:
 def trained_model(
     context: dg.AssetExecutionContext, store: StoreResource, compute: ComputeResource
 ) -> dg.MaterializeResult:
-    """OCBE and decoder, trained on normal pictures to give back the frozen teacher's features (eq. 1 to 4).
+    """What a system trains on normal pictures; for Reverse KD, OCBE and decoder (eq. 1 to 4).
 
     Resumes a training that was killed. Writes weights (safetensors), the history of losses, and the model's card.
     """

@@ -1,7 +1,7 @@
 """MLflow's view of a trained model (models-from-code: this file is the model, the weights are its artifacts).
 
-Input: a table with column ``picture``, paths of picture files. Output: one row per picture, columns ``map_max``,
-``l_kd``, ``l_val``, ``l_mkd`` and ``anomalous`` (empty where the recipe has no honest threshold).
+Input: a table with column ``picture``, paths of picture files. Output: one row per picture, a column per score
+of the system and ``anomalous`` (by its own score; empty where the recipe has no honest threshold).
 """
 
 from pathlib import Path

@@ -198,12 +198,13 @@ def _log_model(store: Store, model: Result, metrics: Result) -> str:
 
     from rkd_pipeline.scorer import CARD, STUDENT, TEACHER, export_scorer
 
-    columns = [ColSpec("double", rule) for rule in ("map_max", "l_kd", "l_val", "l_mkd")]
+    recipe = TrainingKey.parse(model.provenance.key[1]).recipe
+    columns = [ColSpec("double", rule) for rule in recipe.score_rules]
     outputs = Schema([*columns, ColSpec("boolean", "anomalous", required=False)])
     signature = ModelSignature(Schema([ColSpec("string", "picture")]), outputs)
     with tempfile.TemporaryDirectory(dir=store.root, prefix=".export-") as temporary:
         folder = Path(temporary)
-        export_scorer(store, model, value_of(read_metrics(metrics), "threshold", "map_max"), folder)
+        export_scorer(store, model, value_of(read_metrics(metrics), "threshold", recipe.own_score), folder)
         names = {"student": STUDENT, "teacher": TEACHER, "card": CARD}
         info = mlflow.pyfunc.log_model(
             name="model",

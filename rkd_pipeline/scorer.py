@@ -14,16 +14,12 @@ import pandas as pd
 import torch
 from safetensors.torch import load_file, save_file
 
-from rkd_pipeline.compute import place
 from rkd_pipeline.datasets.pictures import read_rgb, resized
 from rkd_pipeline.files import link_or_copy
-from rkd_pipeline.models.architectures import architecture
-from rkd_pipeline.models.reverse_distillation import ReverseDistillation
-from rkd_pipeline.models.teacher import Teacher
 from rkd_pipeline.models.weights import TeacherWeights
-from rkd_pipeline.scoring import Scores, score
 from rkd_pipeline.stages.training import WEIGHTS_FILE, ModelCard, open_teacher, read_model_card
 from rkd_pipeline.store import Result, Store
+from rkd_pipeline.systems import system_of
 from rkd_pipeline.training_key import TrainingKey
 
 STUDENT, TEACHER, CARD = "student.safetensors", "teacher.safetensors", "scorer.json"
@@ -31,7 +27,7 @@ STUDENT, TEACHER, CARD = "student.safetensors", "teacher.safetensors", "scorer.j
 
 @dataclass(frozen=True)
 class ScorerCard:
-    """The model's card, and the honest threshold of its map maximum; None where the recipe has none."""
+    """The model's card, and the honest threshold of its system's own score; None where the recipe has none."""
 
     model: ModelCard
     threshold: float | None
@@ -65,27 +61,25 @@ class Scorer:
         self.card = ScorerCard(ModelCard(**record["model"]), record["threshold"])
         self._key = TrainingKey.parse(self.card.model.training)
         weights = TeacherWeights(self._key.teacher, load_file(teacher), str(teacher), self.card.model.teacher_sha256)
-        cpu = torch.device("cpu")
-        self._teacher = place(Teacher(weights), cpu)
-        untrained = ReverseDistillation(architecture(self._key.teacher.arch), self._key.recipe.oce_width)
-        untrained.load_state_dict(load_file(student))
-        self._student = place(untrained, cpu)
+        recipe, system = self._key.recipe, system_of(self._key.recipe)
+        frozen = system.teacher(weights, recipe)
+        self._detector = system.detector(recipe, frozen, load_file(student), self.card.model.lambda_, torch.device("cpu"))
 
     def score(self, pictures: Sequence[Path]) -> tuple[pd.DataFrame, np.ndarray]:
         """Score picture files, prepared as in training.
 
         Returns:
-            A table with one column per score rule and ``anomalous`` (map maximum above the threshold; empty where
-            there is none), and the anomaly maps ``(N, side, side)``.
+            A table with one column per score rule and ``anomalous`` (the system's own score above the threshold; empty
+            where there is none), and the anomaly maps ``(N, side, side)``.
 
         Raises:
             DataError: a file does not decode.
         """
         recipe = self._key.recipe
         pixels = np.stack([resized(read_rgb(p), recipe.side) for p in pictures])
-        scores: Scores = score(self._teacher, self._student, pixels, recipe, self.card.model.lambda_)
+        scores = self._detector.score(pixels)
         table = pd.DataFrame(scores.images)
         called = pd.array([pd.NA] * len(table), "boolean")
         if self.card.threshold is not None:
-            called = pd.array(table["map_max"] > self.card.threshold, "boolean")
+            called = pd.array(table[recipe.own_score] > self.card.threshold, "boolean")
         return table.assign(anomalous=called), scores.maps
