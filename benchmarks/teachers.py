@@ -30,8 +30,8 @@ from rkd_pipeline.metrics.intervals import Interval, nadeau_bengio
 from rkd_pipeline.models.teacher import Teacher
 from rkd_pipeline.models.weights import load_weights, register_weights
 from rkd_pipeline.recipes import recipe
-from rkd_pipeline.teachers import TeacherName, TeacherRegistry
 from rkd_pipeline.systems.reverse_kd import new_student, score
+from rkd_pipeline.teachers import TeacherName, TeacherRegistry
 from rkd_pipeline.training import train
 
 SIDE = 224

@@ -30,8 +30,8 @@ from rkd_pipeline.losses import l_kd
 from rkd_pipeline.models.teacher import Teacher
 from rkd_pipeline.models.weights import load_weights
 from rkd_pipeline.recipes import RECIPES
-from rkd_pipeline.teachers import TeacherName, TeacherRegistry
 from rkd_pipeline.systems.reverse_kd import new_student
+from rkd_pipeline.teachers import TeacherName, TeacherRegistry
 from rkd_pipeline.training import train
 
 RECIPE = RECIPES["rkd"]

@@ -50,7 +50,25 @@ def demo() -> list[Cell]:
     return official + cross(["demo.weave"], ["rkd-mkd-es"], [0], teacher=teacher, epochs=DEMO_MKD_EPOCHS)
 
 
-PLANS: dict[str, Callable[[], list[Cell]]] = {"demo": demo}
+# Of the plan of systems: short enough for a machine without a GPU; Reverse KD's are the demo's own trainings.
+SYSTEMS_EPOCHS = {"mkd": 20, "us-small": 8, "rkd-official": DEMO_EPOCHS, "mkd-paper": 20}
+MKD_MAPS = ("mkd-gradient", "mkd-comparable", "mkd-smoothgrad")  # scored otherwise: they share the training of mkd
+
+
+def systems() -> list[Cell]:
+    """Every system on every demo target, at short schedules, target by target; other maps of mkd on the first."""
+    teacher = TeacherName.parse(EMBEDDED)
+    targets = [t.name for t in targets_of("demo")]
+    cells = [
+        cell
+        for target in targets
+        for name, epochs in SYSTEMS_EPOCHS.items()
+        for cell in cross([target], [name], [0], teacher=teacher, epochs=epochs)
+    ]
+    return cells + cross(targets[:1], MKD_MAPS, [0], teacher=teacher, epochs=SYSTEMS_EPOCHS["mkd"])
+
+
+PLANS: dict[str, Callable[[], list[Cell]]] = {"demo": demo, "systems": systems}
 
 
 def named(name: str) -> list[Cell]:

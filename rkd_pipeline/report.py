@@ -47,6 +47,7 @@ class Report:
         unmeasured: the others, shown closed.
         figures: the paper's figures.
         leaderboard, pairs, ranks: as the leaderboard asset has them; no pairs where nothing was tested.
+        recipes: of every recipe its paper, code and deviation, and what was measured with it.
         trainings: one per training that counts.
         datasets: title, source, licence and citation of every dataset used.
         versions: library to version.
@@ -60,6 +61,7 @@ class Report:
     leaderboard: Sheet
     pairs: Sheet | None
     ranks: Picture
+    recipes: Sheet
     trainings: Sequence[Training]
     datasets: Sequence[Mapping[str, str]]
     versions: Mapping[str, str]

@@ -63,7 +63,9 @@ class Scorer:
         weights = TeacherWeights(self._key.teacher, load_file(teacher), str(teacher), self.card.model.teacher_sha256)
         recipe, system = self._key.recipe, system_of(self._key.recipe)
         frozen = system.teacher(weights, recipe)
-        self._detector = system.detector(recipe, frozen, load_file(student), self.card.model.lambda_, torch.device("cpu"))
+        self._detector = system.detector(
+            recipe, frozen, load_file(student), self.card.model.lambda_, torch.device("cpu")
+        )
 
     def score(self, pictures: Sequence[Path]) -> tuple[pd.DataFrame, np.ndarray]:
         """Score picture files, prepared as in training.

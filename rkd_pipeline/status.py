@@ -9,7 +9,6 @@ from rkd_pipeline.stages.tables import mlflow_run_id, stale_reason
 from rkd_pipeline.stages.training import checkpoint_file
 from rkd_pipeline.store import Ref, Store
 
-
 _BESIDE = ("l_kd", "l_mkd", "loss")
 
 

@@ -54,7 +54,7 @@ class TrainedStudent:
 
     Attributes:
         state: everything trained, on the CPU: the last epoch's, or the best one's with early stopping.
-        lambda_: weighs one term of a loss of two; Reverse KD: L_val / L_KD before the first step; 0 where there is none.
+        lambda_: weighs one term of a loss of two (Reverse KD: L_val / L_KD before the first step); 0 without.
         history: one entry per epoch trained.
         best_epoch: the epoch (from 1) that ``state`` comes from.
         stopped_early: early stopping ended the training before its last epoch.
@@ -190,9 +190,7 @@ class _Checkpoint:
     def __init__(self, path: Path, identity: str) -> None:
         self.path, self.identity = path, identity
 
-    def save(
-        self, student: nn.Module, optimiser: torch.optim.Adam, progress: Progress, best: State | None
-    ) -> None:
+    def save(self, student: nn.Module, optimiser: torch.optim.Adam, progress: Progress, best: State | None) -> None:
         tensors = {f"student.{k}": v for k, v in student.state_dict().items()}
         tensors |= {f"best.{k}": v for k, v in (best or {}).items()}
         for i, moments in optimiser.state_dict()["state"].items():

@@ -10,7 +10,9 @@ the whole picture: in the mean over draws that is the dense loss. Test pictures 
 
 import hashlib
 import os
+from collections.abc import Iterator
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import torch
@@ -33,6 +35,9 @@ DESCRIPTOR_VERSION = 1  # bumped by hand when the same settings would give other
 _DESCRIPTOR_SEED = 0
 _FORMULA_SIDE = 128
 _DESCRIPTOR_RATE, _DESCRIPTOR_DECAY = 2e-4, 1e-5
+_SHAPES_DESCRIPTORS = (
+    "receptive_fields", "width", "descriptor", "descriptor_pictures", "descriptor_steps", "descriptor_batch",
+)  # fmt: skip
 _VALIDATION_DRAW = 1  # seed of the patches on which the validation loss is taken: the same in every epoch
 
 
@@ -64,7 +69,7 @@ class Scale(nn.Module):
         """Mean over students of the squared distance to the normalised descriptor, of each patch: ``(N,)``."""
         with torch.no_grad():
             target = (self.descriptor(patches).float() - self.mean) / self.deviation
-        distances = [(student(patches).float() - target).square().sum(1) for student in self.students]
+        distances = [(student(patches).float() - target).square().sum(1) for student in self._students()]
         return torch.stack(distances).mean(0)
 
     def dense_losses(self, pictures: Tensor) -> Tensor:
@@ -88,7 +93,10 @@ class Scale(nn.Module):
         """Targets ``(N, D, S, S)`` and predictions ``(students, N, D, S, S)``."""
         x = padded(pictures, self.receptive_field)
         target = (self.descriptor.dense(x) - self.mean.view(1, -1, 1, 1)) / self.deviation.view(1, -1, 1, 1)
-        return target, torch.stack([student.dense(x) for student in self.students])
+        return target, torch.stack([student.dense(x) for student in self._students()])
+
+    def _students(self) -> list[PatchNetwork]:
+        return cast(list[PatchNetwork], list(self.students))
 
 
 class Ensemble(nn.Module):
@@ -97,6 +105,9 @@ class Ensemble(nn.Module):
     def __init__(self, recipe: UninformedStudents) -> None:
         super().__init__()
         self.scales = nn.ModuleList(Scale(recipe, p) for p in recipe.receptive_fields)
+
+    def __iter__(self) -> Iterator[Scale]:
+        return iter(cast(list[Scale], list(self.scales)))
 
 
 def prepared(pictures: np.ndarray, device: torch.device) -> Tensor:
@@ -142,7 +153,7 @@ class UninformedStudentsCourse(Course):
         """Descriptor networks, and the mean and deviation of the descriptors of training patches."""
         state = descriptors(self._recipe, self._teacher, self._cache, self._compute)
         generator = torch.Generator().manual_seed(_VALIDATION_DRAW)
-        for scale in self._ensemble.scales:
+        for scale in self._ensemble:
             p = scale.receptive_field
             scale.descriptor.load_state_dict(_under(f"{p}.", state))
             with torch.no_grad():
@@ -167,7 +178,7 @@ class UninformedStudentsCourse(Course):
 
     def finish(self) -> None:
         """Mean and deviation of errors and variances over all pixels of the held-out pictures."""
-        for scale in self._ensemble.scales:
+        for scale in self._ensemble:
             found = [torch.stack(scale.error_and_variance(batch)) for batch in self._batches(self._validation, 4)]
             pixels = torch.cat(found, dim=1).flatten(1)
             scale.normal_mean.copy_(pixels.mean(1))
@@ -176,7 +187,7 @@ class UninformedStudentsCourse(Course):
     def _losses(self, pictures: Tensor, generator: torch.Generator) -> Tensor:
         each = self._recipe.patches
         total = torch.zeros(len(pictures), device=pictures.device)
-        for scale in self._ensemble.scales:
+        for scale in self._ensemble:
             patches = random_patches(pictures, each, scale.receptive_field, generator)
             with self._compute.autocast():
                 losses = scale.losses(patches)
@@ -198,8 +209,8 @@ def descriptors(
 
     They do not depend on the target, so trainings share them through ``cache``, a folder.
     """
-    settings = [DESCRIPTOR_VERSION, teacher.sha256, compute.bf16, *(str(getattr(recipe, name)) for name in (
-        "receptive_fields", "width", "descriptor", "descriptor_pictures", "descriptor_steps", "descriptor_batch"))]  # fmt: skip
+    shaping = {name: getattr(recipe, name) for name in _SHAPES_DESCRIPTORS}
+    settings = [DESCRIPTOR_VERSION, teacher.sha256, compute.bf16, shaping]
     if cache is None:
         return _distilled(recipe, teacher, compute)
     file = cache / f"{hashlib.sha256(canonical_json(settings).encode()).hexdigest()[:16]}.safetensors"
@@ -214,7 +225,7 @@ def descriptors(
 
 def _distilled(recipe: UninformedStudents, teacher: Teacher, compute: Compute) -> dict[str, Tensor]:
     pictures = prepared(_formula_pictures(recipe.descriptor_pictures), compute.device)
-    state = {}
+    state: dict[str, Tensor] = {}
     for p in recipe.receptive_fields:
         network = _distil(recipe, teacher, pictures, p, compute)
         state |= {f"{p}.{k}": v.detach().cpu().contiguous() for k, v in network.state_dict().items()}
@@ -284,7 +295,7 @@ class UninformedStudentsDetector(Detector):
         maps = []
         for start in range(0, len(pictures), batch_size):
             x = prepared(pictures[start : start + batch_size], device)
-            mean = torch.stack([scale.score(x) for scale in self.ensemble.scales]).mean(0)
+            mean = torch.stack([scale.score(x) for scale in self.ensemble]).mean(0)
             maps.append(smoothed(mean, self.recipe.sigma).cpu())
         stacked = torch.cat(maps).numpy()
         return Scores(stacked, {"map_max": stacked.max(axis=(1, 2)).astype(np.float64)})

@@ -17,6 +17,7 @@ def report() -> Report:
         leaderboard=sheet,
         pairs=None,
         ranks=Picture("ranks", message("ranks")),
+        recipes=sheet,
         trainings=[Training("head_ct", "rkd-s0", {"image AUROC": "77.2"}, {"Device": "cpu, fp32"}, maps)],
         datasets=[{"Dataset": "Head CT", "Licence": "not stated"}],
         versions={"torch": "2.0"},
