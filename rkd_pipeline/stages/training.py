@@ -181,7 +181,9 @@ def _share(store: Store, shared: Result, target_name: str, key: TrainingKey) -> 
 
     teacher = {"teacher_sha256": shared.provenance.parameters["teacher_sha256"]}
     parameters = training_parameters(key) | teacher
-    return store.produce(TRAINED_MODEL, [target_name, str(key)], write, parameters=parameters, inputs=[shared])
+    prepared, _ = open_prepared(store, store.targets.target(target_name), key.recipe.side)
+    inputs = [shared, store.require(SPLIT, target_name), prepared]
+    return store.produce(TRAINED_MODEL, [target_name, str(key)], write, parameters=parameters, inputs=inputs)
 
 
 @dataclass(frozen=True)
