@@ -3,7 +3,7 @@
 import dagster as dg
 
 from assets.partitions import target_partitions
-from assets.reporting import asset_options, column_schema, materialised, pictures, table, user_errors
+from assets.reporting import asset_options, column_schema, materialised, pictures, same_columns, table, user_errors
 from resources.storage import DataResource, StoreResource
 from rkd_pipeline.datasets import index, split
 from rkd_pipeline.flow import DATASET_CARD, DATASET_SOURCE, IMAGES, PREPARED_IMAGES, SPLIT
@@ -11,6 +11,7 @@ from rkd_pipeline.recipes import RECIPES
 from rkd_pipeline.stages import cards, data
 
 GROUP = "data"
+USABLE = "all_usable"
 
 
 @dg.asset(**asset_options(DATASET_SOURCE, GROUP, "file"), partitions_def=target_partitions)
@@ -37,6 +38,9 @@ def dataset_source(
     partitions_def=target_partitions,
     deps=[dataset_source],
     metadata=column_schema(index.COLUMNS),
+    check_specs=[
+        dg.AssetCheckSpec(USABLE, asset=IMAGES.name, description="Every picture that is there can be used."),
+    ],
 )
 def images(context: dg.AssetExecutionContext, store: StoreResource, data_folder: DataResource) -> dg.MaterializeResult:
     """The index of a target: every picture decoded once, with label, size, mode, hashes and statistics."""
@@ -56,6 +60,14 @@ def images(context: dg.AssetExecutionContext, store: StoreResource, data_folder:
             "first_rows": table(rows.head(8).drop(columns=["file_sha256", "pixel_sha256", "phash"])),
             "dagster/row_count": len(rows),
         },
+        [
+            dg.AssetCheckResult(
+                check_name=USABLE,
+                passed=not result.facts["skipped"],
+                severity=dg.AssetCheckSeverity.WARN,
+                metadata={"left_out": "; ".join(result.facts["skipped"]) or "nothing"},
+            )
+        ],
     )
 
 
@@ -63,7 +75,7 @@ def images(context: dg.AssetExecutionContext, store: StoreResource, data_folder:
     **asset_options(SPLIT, GROUP, "parquet"),
     partitions_def=target_partitions,
     deps=[images],
-    metadata=column_schema(split.COLUMNS),
+    metadata=column_schema(split.COLUMNS, lineage=same_columns(IMAGES.name, index.COLUMNS, split.COLUMNS)),
     check_specs=[
         dg.AssetCheckSpec("no_leak", asset=SPLIT.name, description="Official counts; no pixels on two sides.")
     ],

@@ -41,7 +41,7 @@ def grid_key(target: str, training: str) -> dg.MultiPartitionKey:
     return dg.MultiPartitionKey({TARGET_DIMENSION: target, TRAINING_DIMENSION: training})
 
 
-def target_and_training(context: dg.AssetExecutionContext) -> tuple[str, str]:
+def target_and_training(context: dg.AssetExecutionContext | dg.OpExecutionContext) -> tuple[str, str]:
     """Both halves of a run's key; raises ``BadKey`` where the run has none, or a range of them.
 
     A run launched without Dagster's dimension tags carries a plain string: ``target|training``, since dimensions are

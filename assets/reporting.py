@@ -1,7 +1,7 @@
 """From a stored result to what an asset page shows; from our errors to Dagster's."""
 
 import base64
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -27,10 +27,34 @@ def asset_options(stage: Stage, group: str, *kinds: str) -> dict[str, Any]:
     }
 
 
-def column_schema(columns: Mapping[str, str], types: Mapping[str, str] | None = None) -> dict[str, Any]:
-    """Definition metadata that makes the UI show a table's columns with their meaning."""
+def column_schema(
+    columns: Mapping[str, str],
+    types: Mapping[str, str] | None = None,
+    lineage: Mapping[str, Sequence[tuple[str, str]]] | None = None,
+) -> dict[str, Any]:
+    """Definition metadata that makes the UI show a table's columns with their meaning.
+
+    Args:
+        columns: name to meaning.
+        types: name to type.
+        lineage: name to the columns that it is made from, each as (asset, column).
+    """
     named = [dg.TableColumn(name, (types or {}).get(name, ""), description=text) for name, text in columns.items()]
-    return {"dagster/column_schema": dg.TableSchema(columns=named)}
+    schema: dict[str, Any] = {"dagster/column_schema": dg.TableSchema(columns=named)}
+    if lineage:
+        sources = {
+            name: [dg.TableColumnDep(dg.AssetKey(asset), column) for asset, column in found]
+            for name, found in lineage.items()
+            if name in columns
+        }
+        schema["dagster/column_lineage"] = dg.TableColumnLineage(sources)
+    return schema
+
+
+def same_columns(asset: str, upstream: Iterable[str], columns: Iterable[str]) -> dict[str, list[tuple[str, str]]]:
+    """Lineage of the columns that are handed down under their own name."""
+    known = set(upstream)
+    return {name: [(asset, name)] for name in columns if name in known}
 
 
 def materialised(
@@ -61,11 +85,19 @@ def pictures(*files: Path, width: int = 900) -> dg.MetadataValue:
     """PNG files as inline thumbnails, with the path of the full size. Inline pictures live in the event log: small."""
     from rkd_pipeline.figures import thumbnail
 
-    lines = []
-    for file in files:
-        encoded = base64.b64encode(thumbnail(file.read_bytes(), width)).decode()
-        lines.append(f"![{file.stem}](data:image/png;base64,{encoded})\n\n`{file}`")
+    lines = [f"{_inline(file.stem, thumbnail(file.read_bytes(), width))}\n\n`{file}`" for file in files]
     return dg.MetadataValue.md("\n\n".join(lines))
+
+
+def picture(name: str, png: bytes, width: int = 900) -> dg.MetadataValue:
+    """A picture that is in no file of the result, as an inline thumbnail."""
+    from rkd_pipeline.figures import thumbnail
+
+    return dg.MetadataValue.md(_inline(name, thumbnail(png, width)))
+
+
+def _inline(name: str, png: bytes) -> str:
+    return f"![{name}](data:image/png;base64,{base64.b64encode(png).decode()})"
 
 
 @contextmanager

@@ -2,12 +2,14 @@
 
 import dagster as dg
 
+from assets.comparisons import ablation, claims
 from assets.figures import FIGURES
+from assets.history import history
 from assets.reporting import asset_options, column_schema, materialised, pictures, user_errors
 from assets.tables import REFRESH, TABLES, benchmark
 from resources.storage import StoreResource
-from rkd_pipeline.flow import LEADERBOARD, REPORT
-from rkd_pipeline.leaderboard import COLUMNS
+from rkd_pipeline.flow import BENCHMARK, LEADERBOARD, REPORT
+from rkd_pipeline.leaderboard import COLUMNS, QUALITY
 from rkd_pipeline.stages.leaderboard import DIAGRAM, TEXT, build_leaderboard
 from rkd_pipeline.stages.report import FILE, build_report
 
@@ -18,7 +20,12 @@ GROUP = "reports"
     **asset_options(LEADERBOARD, GROUP, "markdown"),
     deps=[benchmark],
     automation_condition=REFRESH,
-    metadata=column_schema(COLUMNS),
+    metadata=column_schema(
+        COLUMNS,
+        lineage={name: [(BENCHMARK.name, name)] for name in ("recipe", "teacher", "epochs")}
+        | {name: [(BENCHMARK.name, "value"), (BENCHMARK.name, "metric")] for name in ("mean_rank", *QUALITY)}
+        | {"targets": [(BENCHMARK.name, "target")]},
+    ),
 )
 def leaderboard(store: StoreResource) -> dg.MaterializeResult:
     """All measured recipes over all targets: mean ranks, tests where there are enough targets, cost beside quality."""
@@ -31,11 +38,11 @@ def leaderboard(store: StoreResource) -> dg.MaterializeResult:
 
 @dg.asset(
     **asset_options(REPORT, GROUP, "html"),
-    deps=[benchmark, *TABLES, *FIGURES, leaderboard],
+    deps=[benchmark, *TABLES, *FIGURES, leaderboard, ablation, claims, history],
     automation_condition=REFRESH,
 )
 def report(store: StoreResource) -> dg.MaterializeResult:
-    """Tables, figures, leaderboard, protocol and provenance in one HTML file that needs nothing else."""
+    """Tables, figures, leaderboard, ablation, claims, protocol and provenance in one self-contained HTML file."""
     with user_errors():
         result = build_report(store.open())
     facts = {name: int(value) for name, value in result.facts.items()}

@@ -3,11 +3,11 @@
 import dagster as dg
 import pandas as pd
 
-from assets.evaluation import metrics
-from assets.reporting import asset_options, column_schema, materialised, pictures, table, user_errors
+from assets.evaluation import METRIC_COLUMNS, metrics
+from assets.reporting import asset_options, column_schema, materialised, pictures, same_columns, table, user_errors
 from resources.storage import StoreResource
 from rkd_pipeline.benchmark_columns import COLUMN_TYPES, COLUMNS
-from rkd_pipeline.flow import BENCHMARK, TABLE_1, TABLE_2, TABLE_3, TABLE_4, TABLE_DEMO, Stage
+from rkd_pipeline.flow import BENCHMARK, METRICS, TABLE_1, TABLE_2, TABLE_3, TABLE_4, TABLE_DEMO, Stage
 from rkd_pipeline.stages import tables
 from rkd_pipeline.store import Result
 from rkd_pipeline.tables import categories
@@ -19,12 +19,30 @@ REFRESH = (
     dg.AutomationCondition.any_deps_updated().since_last_handled() & ~dg.AutomationCondition.any_deps_in_progress()
 )
 
+CELL_LINEAGE = {
+    **{
+        c: [(BENCHMARK.name, c)]
+        for c in ("target", "recipe", "metric", "score_rule", "teacher", "epochs", "short_schedule")
+    },
+    "dataset": [(BENCHMARK.name, "dataset")],
+    "system": [(BENCHMARK.name, "system")],
+    "published": [(BENCHMARK.name, "value"), (BENCHMARK.name, "source")],
+    "compared": [(BENCHMARK.name, "value")],
+    "measured": [(BENCHMARK.name, "value")],
+    "difference": [(BENCHMARK.name, "value")],
+    "ci_low": [(BENCHMARK.name, "ci_low"), (BENCHMARK.name, "value")],
+    "ci_high": [(BENCHMARK.name, "ci_high"), (BENCHMARK.name, "value")],
+    "interval_method": [(BENCHMARK.name, "interval_method")],
+    "seeds": [(BENCHMARK.name, "seed")],
+    "best": [(BENCHMARK.name, "ci_low"), (BENCHMARK.name, "ci_high")],
+}
+
 
 @dg.asset(
     **asset_options(BENCHMARK, GROUP, "parquet"),
     deps=[metrics],
     automation_condition=REFRESH,
-    metadata=column_schema(COLUMNS, COLUMN_TYPES),
+    metadata=column_schema(COLUMNS, COLUMN_TYPES, same_columns(METRICS.name, METRIC_COLUMNS, COLUMNS)),
 )
 def benchmark(store: StoreResource) -> dg.MaterializeResult:
     """Everything measured and published, one row per number. Trainings that are out of date are left out, by name."""
@@ -72,7 +90,7 @@ def category_asset(stage: Stage, description: str) -> dg.AssetsDefinition:
         **asset_options(stage, GROUP, "markdown"),
         deps=[benchmark],
         automation_condition=REFRESH,
-        metadata=column_schema(categories.CELL_COLUMNS),
+        metadata=column_schema(categories.CELL_COLUMNS, lineage=CELL_LINEAGE),
         check_specs=[] if stage == TABLE_DEMO else complete(stage),
         description=description,
     )
@@ -93,7 +111,7 @@ table_demo = category_asset(TABLE_DEMO, "The generated demonstration pictures, i
     **asset_options(TABLE_3, GROUP, "markdown"),
     deps=[benchmark],
     automation_condition=REFRESH,
-    metadata=column_schema(CELL_COLUMNS),
+    metadata=column_schema(CELL_COLUMNS, lineage=CELL_LINEAGE),
     check_specs=complete(TABLE_3),
 )
 def table_3(store: StoreResource) -> dg.MaterializeResult:

@@ -7,7 +7,7 @@ import pandas as pd
 
 from assets.data import prepared_images, split_asset
 from assets.partitions import grid, target_and_training
-from assets.reporting import asset_options, column_schema, materialised, table, user_errors
+from assets.reporting import asset_options, column_schema, materialised, picture, table, user_errors
 from resources.compute import ComputeResource
 from resources.storage import StoreResource
 from rkd_pipeline import progress
@@ -18,6 +18,12 @@ from rkd_pipeline.training_key import TrainingKey
 if TYPE_CHECKING:
     from rkd_pipeline.training import Epoch
 
+LEARNT = "loss_fell"
+HISTORY_COLUMNS = {
+    "epoch": "from 1",
+    "train_loss": "mean over the training pictures, no unit",
+    "validation_loss": "mean over held-out normals; empty where the recipe has none",
+}
 DEVICE_POOL = "device"  # guards runs that the daemon launches; inside a run, file locks do
 
 
@@ -37,13 +43,20 @@ def teachers(store: StoreResource) -> dg.MaterializeResult:
     partitions_def=grid,
     deps=[split_asset, prepared_images, teachers],
     pool=DEVICE_POOL,
+    metadata=column_schema(HISTORY_COLUMNS),
+    check_specs=[
+        dg.AssetCheckSpec(
+            LEARNT, asset=TRAINED_MODEL.name, description="The last epoch's loss is below the first one's, and finite."
+        )
+    ],
 )
 def trained_model(
     context: dg.AssetExecutionContext, store: StoreResource, compute: ComputeResource
 ) -> dg.MaterializeResult:
     """What a system trains on normal pictures; for Reverse KD, OCBE and decoder (eq. 1 to 4).
 
-    Resumes a training that was killed. Writes weights (safetensors), the history of losses, and the model's card.
+    Writes weights (safetensors), the history of losses (means per picture, of the loss that the recipe trains on), and
+    the model's card. Resumes a training that was killed.
     """
     target_name, key = target_and_training(context)
     with user_errors():
@@ -64,6 +77,16 @@ def trained_model(
                 checkpoint_seconds=compute.checkpoint_seconds,
                 on_epoch=on_epoch,
             )
+    from rkd_pipeline.figures import loss_curve
+
     history = training.read_history(result)
     facts = {k: v if isinstance(v, int | float | str) else str(v) for k, v in result.facts.items()}
-    return materialised(result, facts | {"last_epochs": table(history.tail(10))})
+    first, last = history["train_loss"].iloc[0], history["train_loss"].iloc[-1]
+    check = dg.AssetCheckResult(
+        check_name=LEARNT,
+        passed=bool(len(history) == 1 or last < first),  # a finite one: training refuses others
+        severity=dg.AssetCheckSeverity.WARN,
+        metadata={"first": float(first), "last": float(last), "epochs": len(history)},
+    )
+    curve = picture("losses", loss_curve(history, f"{target_name}, {key}"))
+    return materialised(result, {"losses": curve} | facts | {"last_epochs": table(history.tail(10))}, [check])

@@ -1,9 +1,25 @@
-"""What keeps the instance in step with the store."""
+"""What happens by itself: sensors and the schedule. What costs training is off until somebody turns it on."""
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
 
 import dagster as dg
+import pandas as pd
 
-from assets.partitions import target_partitions, targets_to_change
+from assets.history import BACKGROUND, ROUND_TAG, failures_of
+from assets.inbox import Watch
+from assets.jobs import PREPARE, SCORE, TRAIN
+from assets.launching import rebenchmark_job
+from assets.partitions import TRAINING_DIMENSION, grid_key, target_partitions, targets_to_change
+from assets.reporting import table, user_errors
+from assets.tables import benchmark
+from resources.hooks import Hook
+from resources.liveness import fail_dead_runs
 from resources.storage import StoreResource
+from rkd_pipeline import freshness, inbox, rebenchmark
+from rkd_pipeline.errors import RkdError
+from rkd_pipeline.settings import Settings
 
 
 @dg.sensor(minimum_interval_seconds=15, default_status=dg.DefaultSensorStatus.RUNNING)
@@ -18,3 +34,135 @@ def targets_in_step(context: dg.SensorEvaluationContext, store: StoreResource) -
             *([target_partitions.build_delete_request(gone)] if gone else []),
         ]
     )
+
+
+def rebenchmark_schedule(settings: Settings) -> dg.ScheduleDefinition:
+    """The schedule with the settings' cron line and time zone. Raises ``RkdError`` for a cron line that is none."""
+
+    @dg.schedule(
+        job=rebenchmark_job,
+        name="rebenchmark",
+        cron_schedule=settings.rebenchmark_cron,
+        execution_timezone=settings.rebenchmark_timezone,
+        description=f"Trains {settings.rebenchmark_plan} again, {settings.rebenchmark_seeds} fresh seeds for each "
+        "of its repeats; history then says what moved, and whether beyond noise.",
+    )
+    def _scheduled() -> dg.RunRequest:
+        return dg.RunRequest(tags=BACKGROUND)
+
+    return _scheduled
+
+
+@dg.sensor(minimum_interval_seconds=30, default_status=dg.DefaultSensorStatus.RUNNING, job_name="refresh_tables")
+def rebenchmarks_recorded(context: dg.SensorEvaluationContext, store: StoreResource) -> dg.RunRequest | dg.SkipReason:
+    """Refreshes tables and history once a re-benchmark has ended, well or badly, or the hook has missed one."""
+    opened = store.open()
+    for begun in rebenchmark.open_rounds(opened):
+        if failures_of(context.instance, opened, begun) is not None:
+            return dg.RunRequest(run_key=f"re-benchmark {begun.number} ended", tags={ROUND_TAG: str(begun.number)})
+    if missed := rebenchmark.untold(opened):
+        # Once an hour: a webhook that is down must not fill the list of runs.
+        hour = datetime.now(UTC).strftime("%Y-%m-%dT%H")
+        return dg.RunRequest(run_key=f"tell of {missed[0]}, {hour}", tags={ROUND_TAG: str(missed[0])})
+    return dg.SkipReason("no re-benchmark has ended since the last look")
+
+
+@dg.sensor(minimum_interval_seconds=120, jobs=[PREPARE, TRAIN])
+def changes_followed(
+    context: dg.SensorEvaluationContext, store: StoreResource
+) -> Iterator[dg.RunRequest | dg.SkipReason]:
+    """Brings results up to date when files of a dataset or versions of the code have changed; trains, so it is off.
+
+    First the data of a target, then its trainings. Each change is followed once: what fails is not tried for ever.
+    """
+    opened = store.open()
+    changed = freshness.changed_targets(opened)
+    for target, now in changed.items():
+        yield dg.RunRequest(
+            run_key=f"data of {target} is {now}", job_name=PREPARE.name, partition_key=target, tags=BACKGROUND
+        )
+    stale = {c: why for c, why in freshness.stale_trainings(opened).items() if c.target not in changed}
+    # A lost event log does not know the keys; the store does.
+    context.instance.add_dynamic_partitions(TRAINING_DIMENSION, sorted({cell.training for cell in stale}))
+    for cell, why in stale.items():
+        yield dg.RunRequest(
+            run_key=f"{cell.target} {cell.training}: {why}",
+            job_name=TRAIN.name,
+            partition_key=grid_key(cell.target, cell.training),
+            tags=BACKGROUND,
+        )
+    if not changed and not stale:
+        yield dg.SkipReason("files and code are what the results were made from")
+
+
+@dg.sensor(minimum_interval_seconds=30, default_status=dg.DefaultSensorStatus.RUNNING, job=SCORE)
+def new_pictures(store: StoreResource, watch: Watch) -> dg.RunRequest | dg.SkipReason:
+    """Scores what is new in the watched folder (``RKD_WATCH``), with a model that is there already."""
+    if not watch.folder:
+        return dg.SkipReason("no folder is watched; RKD_WATCH names one")
+    try:
+        found = inbox.look(store.open(), Path(watch.folder), watch.model)
+    except RkdError as error:
+        return dg.SkipReason(str(error))
+    if not found.new:
+        return dg.SkipReason(f"nothing new in {watch.folder}")
+    return dg.RunRequest(run_key=f"pictures {found.key}")
+
+
+@dg.run_failure_sensor(
+    minimum_interval_seconds=15, default_status=dg.DefaultSensorStatus.RUNNING, monitor_all_code_locations=False
+)
+def failures_told(context: dg.RunFailureSensorContext, hook: Hook) -> None:
+    """Tells the hook of every run that failed for good."""
+    run = context.dagster_run
+    if run.tags.get("dagster/will_retry") == "true":
+        return
+    what = run.tags.get("dagster/partition", "").replace("|", " ")
+    text = f"{run.job_name} {what} failed: {context.failure_event.message}".replace("  ", " ")
+    hook.tell("failure", text, {"job": run.job_name, "partition": what, "run_id": run.run_id})
+
+
+@dg.sensor(minimum_interval_seconds=30, default_status=dg.DefaultSensorStatus.RUNNING)
+def dead_runs_reported(context: dg.SensorEvaluationContext) -> dg.SkipReason:
+    """Reports runs of this host as failed whose process is gone, so that they are retried and hold no slot."""
+    dead = fail_dead_runs(context.instance)
+    return dg.SkipReason(f"reported as failed: {', '.join(dead)}" if dead else "no run is without its process")
+
+
+HALF_HOURLY: dg.AutomationCondition = dg.AutomationCondition.cron_tick_passed("*/30 * * * *")
+
+
+@dg.asset_check(
+    asset=benchmark,
+    name="in_step_with_store",
+    description="Made from what the store holds now.",
+    automation_condition=HALF_HOURLY,
+)
+def in_step_with_store(store: StoreResource) -> dg.AssetCheckResult:
+    """Compares what ``benchmark`` was made from with the store: what it lacks, has too much, or has in an old form."""
+    with user_errors():
+        behind = freshness.benchmark_behind(store.open())
+    rows = pd.DataFrame(behind.items(), columns=["result", "how it differs"])
+    return dg.AssetCheckResult(
+        passed=not behind, severity=dg.AssetCheckSeverity.WARN, metadata={"behind": table(rows), "number": len(behind)}
+    )
+
+
+# Tables and checks follow what changes. Without a sensor of our own, Dagster's would be there, turned off.
+refresh = dg.AutomationConditionSensorDefinition(
+    "refresh",
+    target=dg.AssetSelection.all() | dg.AssetSelection.all_asset_checks(),
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    minimum_interval_seconds=15,
+    run_tags=BACKGROUND,
+)
+
+SENSORS = [
+    targets_in_step,
+    rebenchmarks_recorded,
+    changes_followed,
+    new_pictures,
+    failures_told,
+    dead_runs_reported,
+    refresh,
+]

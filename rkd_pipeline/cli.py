@@ -10,15 +10,17 @@ import signal
 import subprocess
 import sys
 import time
+import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rkd_pipeline import data_commands, progress
+from rkd_pipeline import data_commands, model_commands, progress
+from rkd_pipeline.ablation.design import INTERACTIONS
 from rkd_pipeline.errors import BadKey, RkdError
-from rkd_pipeline.flow import METRICS, REPORT, STAGES, TABLE_3, TABLE_DEMO
-from rkd_pipeline.plan import PAPER_RECIPES, PLANS, Cell, cross, named
+from rkd_pipeline.flow import HISTORY, METRICS, PRODUCT_MAPS, REPORT, STAGES, TABLE_3, TABLE_DEMO, TURNED_PICTURES
+from rkd_pipeline.plan import PAPER_RECIPES, PLANS, Cell, ablation, cross, named
 from rkd_pipeline.settings import Settings
 from rkd_pipeline.store import Ref, Store
 from rkd_pipeline.teachers import TeacherName, TeacherRegistry
@@ -26,10 +28,17 @@ from rkd_pipeline.teachers import TeacherName, TeacherRegistry
 if TYPE_CHECKING:
     import dagster as dg
 
+    from resources.tracking import MlflowTracking
+    from rkd_pipeline.champion import Reign
+    from rkd_pipeline.rebenchmark import Round
+
 Say = Callable[[str], None]
 # No retry by the daemon: these runs belong to a process that is already gone when they fail.
 _TAGS = {"rkd/launched_by": "rkd", "dagster/max_retries": "0"}
 _QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
+
+# Jobs that judge a trained model in another way, and what they make.
+_FURTHER = {"score_product_maps": PRODUCT_MAPS, "score_turned_pictures": TURNED_PICTURES}
 
 _ENVIRONMENT = "Each option reads the RKD_… variable in brackets where it is not given."
 
@@ -75,11 +84,22 @@ def _parser() -> argparse.ArgumentParser:
         help="of the teacher: a torchvision name, 'random', or a file [RKD_WEIGHTS]",
     )
     run.add_argument("--epochs", type=int, default=os.environ.get("RKD_EPOCHS"), help="shorter schedule [RKD_EPOCHS]")
+    run.add_argument(
+        "--ablation",
+        action="store_true",
+        help="around each recipe, train what differs from it in one factor, and the pairs of --interactions",
+    )
+    run.add_argument("--interactions", help="pairs of factors, such as 'loss*beta2,loss*stop'; with --ablation")
+    run.add_argument("--turned", action="store_true", help="score the test pictures turned by quarters too")
     run.add_argument("--device", choices=["auto", "cpu", "cuda"], help="[RKD_DEVICE]")
     run.add_argument("--skip-bad", action="store_true", help="go on without unusable pictures [RKD_SKIP_BAD=1]")
     run.set_defaults(command=_run)
 
     data_commands.add_parsers(commands, shared)
+    model_commands.add_parsers(commands, shared, _announce)
+
+    mirror = commands.add_parser("mirror", parents=[shared], help="send to MLflow what it lacks")
+    mirror.set_defaults(command=_mirror)
 
     table = commands.add_parser("table", parents=[shared], help="print a table of the paper")
     table.add_argument("number", choices=["1", "2", "3", "4", "demo"], help="of the paper; demo: the same layout")
@@ -87,6 +107,15 @@ def _parser() -> argparse.ArgumentParser:
 
     report = commands.add_parser("report", parents=[shared], help="refresh the report and print its path")
     report.set_defaults(command=_report)
+
+    again = commands.add_parser(
+        "rebenchmark", parents=[shared], help="train a plan again with fresh seeds: what moved?"
+    )
+    again.add_argument("--plan", help="a plan, or measured: all that is there, default demo [RKD_REBENCHMARK_PLAN]")
+    again.add_argument("--seeds", type=int, help="per configuration and repeat, default 2 [RKD_REBENCHMARK_SEEDS]")
+    again.add_argument("--new-draws", type=int, help="on other test pictures, default 0 [RKD_REBENCHMARK_NEW_DRAWS]")
+    again.add_argument("--new-reference", metavar="WHY", help="accept the level of the last round, and train nothing")
+    again.set_defaults(command=_rebenchmark)
 
     status = commands.add_parser("status", parents=[shared], help="what the store holds")
     status.set_defaults(command=_status)
@@ -104,6 +133,9 @@ def _export(options: argparse.Namespace) -> None:
     for name in ("store", "data", "archives", "device"):
         if value := getattr(options, name, None):
             os.environ[f"RKD_{name.upper()}"] = str(value)
+    for name in ("plan", "seeds", "new_draws") if options.command is _rebenchmark else ():
+        if (value := getattr(options, name)) is not None:
+            os.environ[f"RKD_REBENCHMARK_{name.upper()}"] = str(value)
     for name in ("download", "skip_bad"):
         if getattr(options, name, False):
             os.environ[f"RKD_{name.upper()}"] = "1"
@@ -119,7 +151,23 @@ def _run(options: argparse.Namespace) -> int:
     progress.show_on(terminal)
     session = Session.open(say=lambda text: print(text, file=terminal, flush=True))
     cells = named(options.plan) if options.plan else _asked_for(session, options)
-    report = session.run(cells)
+    further = ["score_product_maps"] if options.ablation or options.plan == "ablation" else []
+    report = session.run(cells, further + ["score_turned_pictures"] * options.turned)
+    print(report.text)
+    return 0 if report.failed == 0 else 1
+
+
+def _rebenchmark(options: argparse.Namespace) -> int:
+    from rkd_pipeline import rebenchmark
+
+    if options.new_reference is not None:
+        settings = Settings.from_environment()
+        print(f"round {rebenchmark.accept(Store(settings.store), options.new_reference)} is the new reference")
+        return 0
+    terminal = os.fdopen(os.dup(2), "w")
+    progress.show_on(terminal)
+    session = Session.open(say=lambda text: print(text, file=terminal, flush=True))
+    report = session.rebenchmark()
     print(report.text)
     return 0 if report.failed == 0 else 1
 
@@ -132,7 +180,15 @@ def _asked_for(session: "Session", options: argparse.Namespace) -> list[Cell]:
         teacher=options.teacher,
         weights=options.weights,
         epochs=options.epochs,
+        interactions=_pairs(options) if options.ablation else None,
     )
+
+
+def _pairs(options: argparse.Namespace) -> Sequence[tuple[str, str]]:
+    if options.interactions is None:
+        return INTERACTIONS
+    pairs = [part.partition("*") for part in options.interactions.split(",") if part.strip()]
+    return [(one.strip(), other.strip()) for one, _, other in pairs]
 
 
 def _names(text: str | None, option: str) -> list[str]:
@@ -158,6 +214,22 @@ def _table(options: argparse.Namespace) -> int:
 def _report(options: argparse.Namespace) -> int:
     session = Session.open(say=lambda text: print(text, file=sys.stderr))
     print(session.report())
+    return 0
+
+
+def _announce(store: Store, reign: "Reign") -> None:
+    """Tell MLflow and Dagster of a new champion, which is on record whatever they say."""
+    from assets.champions import told
+
+    session = Session.open(say=lambda text: print(text, file=sys.stderr))
+    print(told(store, reign, session.tracking(), session.instance))
+
+
+def _mirror(options: argparse.Namespace) -> int:
+    session = Session.open(say=lambda text: print(text, file=sys.stderr))
+    if error := session._launch("mirror_to_mlflow"):
+        raise RkdError(f"{error}. The same command goes on from here")
+    print(f"MLflow ({session.tracking_uri()}) has everything that is finished in {session.store.root}")
     return 0
 
 
@@ -259,13 +331,19 @@ class Session:
         teacher: str | None = None,
         weights: str | None = None,
         epochs: int | None = None,
+        interactions: Sequence[tuple[str, str]] | None = None,
     ) -> list[Cell]:
-        """The trainings asked for; a weights file is registered on the way. Raises ``RkdError`` for what cannot be."""
+        """The trainings asked for; a weights file is registered on the way. Raises ``RkdError`` for what cannot be.
+
+        With ``interactions`` (maybe none), the ablation around each recipe.
+        """
         for name in targets:
             self.store.targets.target(name)
         named = self._teacher(teacher, weights)
         if named is None and weights is not None:
             raise BadKey(f"--weights {weights} needs --teacher ARCH: weights belong to one architecture")
+        if interactions is not None:
+            return ablation(targets, recipes, seeds, teacher=named, epochs=epochs, interactions=interactions)
         return cross(targets, recipes, seeds, teacher=named, epochs=epochs)
 
     def _teacher(self, teacher: str | None, weights: str | None) -> TeacherName | None:
@@ -279,8 +357,12 @@ class Session:
             return None
         return TeacherName.parse(f"{teacher}.{weights.lower()}" if weights else teacher)
 
-    def run(self, cells: list[Cell]) -> Report:
-        """Do what is missing of a plan, go on past failures, refresh the tables, and report."""
+    def run(self, cells: list[Cell], further: Sequence[str] = (), begun: "Round | None" = None) -> Report:
+        """Do what is missing of a plan, go on past failures, refresh the tables, and report.
+
+        ``further`` names jobs to run on every cell once it is trained. Where the cells are a re-benchmark's
+        (``begun``), it is recorded before the tables are refreshed.
+        """
         from assets.partitions import TRAINING_DIMENSION
         from rkd_pipeline.status import training_state
 
@@ -295,14 +377,43 @@ class Session:
                 name = f"{cell.target} {cell.training}"
                 bar.set_postfix_str(name)
                 error = None if self._known(cell, before[cell]) else blocked.get(cell.target) or self._train(cell)
+                for job in further:
+                    error = error or self._score(job, cell)
                 if error:
                     report.failures[name] = error
                     bar.clear()
                     self.say(f"failed: {name}: {error}")
                 bar.update()
+        if begun is not None:
+            from rkd_pipeline import rebenchmark
+
+            rebenchmark.close(self.store, begun, report.failures)
         if error := self._launch("refresh_tables"):
             report.failures["tables"] = error
         report.text = self._summary(cells, before, report, time.monotonic() - started)
+        return report
+
+    def rebenchmark(self) -> Report:
+        """Begin a re-benchmark, or go on with the open one; train it, record it, and say what moved."""
+        from rkd_pipeline import rebenchmark
+
+        settings = self.settings
+        waiting = rebenchmark.open_rounds(self.store)
+        begun = (
+            waiting[0]
+            if waiting
+            else rebenchmark.begin(
+                self.store,
+                settings.rebenchmark_plan,
+                f"rkd rebenchmark, {uuid.uuid4().hex[:8]}",
+                seeds=settings.rebenchmark_seeds,
+                new_draws=settings.rebenchmark_new_draws,
+            )
+        )
+        self.say(f"re-benchmark {begun.number} of {begun.plan}: {len(begun.cells)} trainings")
+        report = self.run(begun.cells, begun=begun)
+        history = self.store.require(HISTORY)
+        report.text += "\n\n" + (history.folder / "history.md").read_text(encoding="utf-8")
         return report
 
     def table(self, number: str) -> str:
@@ -327,11 +438,15 @@ class Session:
         keys = [cell.training for cell in cross(["any"], PAPER_RECIPES, [0, 1, 2])]
         self.instance.add_dynamic_partitions(TRAINING_DIMENSION, keys)
 
-    def tracking_uri(self) -> str:
-        """MLflow's tracking URI, its database made ready."""
+    def tracking(self) -> "MlflowTracking":
+        """The mirror, as configured."""
         from resources.tracking import MlflowTracking
 
-        tracking = MlflowTracking(uri=self.settings.mlflow_uri)
+        return MlflowTracking(uri=self.settings.mlflow_uri)
+
+    def tracking_uri(self) -> str:
+        """MLflow's tracking URI, its database made ready."""
+        tracking = self.tracking()
         tracking.prepare(self.store)
         return tracking.tracking_uri(self.store)
 
@@ -363,6 +478,16 @@ class Session:
         from assets.partitions import grid_key
 
         return self._launch("train_and_evaluate", grid_key(cell.target, cell.training))
+
+    def _score(self, job: str, cell: Cell) -> str | None:
+        """A further scoring of a trained cell, unless it is done and Dagster has heard of it."""
+        from assets.partitions import grid_key
+
+        stage, partition = _FURTHER[job], grid_key(cell.target, cell.training)
+        found = self.store.find(Ref(stage.name, cell.target, cell.training))
+        if found and not self.store.why_stale(found) and self._heard(stage.name, partition):
+            return None
+        return self._launch(job, partition)
 
     def _launch(self, job: str, partition: str | None = None) -> str | None:
         """Run a job here; returns what went wrong, or None."""
@@ -400,7 +525,7 @@ class Session:
         )
         lines += [f"failed  {name}: {why}" for name, why in report.failures.items()]
         if unmirrored and not report.failed:
-            lines.append(f"MLflow did not take {len(unmirrored)} of them; the same command sends them later")
+            lines.append(f"MLflow did not take {len(unmirrored)} of them; `rkd mirror` sends them later")
         table = self.store.find(Ref(TABLE_3.name))
         if table is not None:
             lines.append(f"table   {table.folder / 'table_3.md'}  (or: rkd table 3)")

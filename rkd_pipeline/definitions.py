@@ -1,11 +1,32 @@
 """The one place where assets, resources and jobs meet."""
 
+from collections.abc import Mapping
+from typing import Any
+
 import dagster as dg
 
-from assets import data, evaluation, figures, reports, tables, tracking, training, upkeep
+from assets import (
+    champions,
+    comparisons,
+    data,
+    evaluation,
+    figures,
+    history,
+    inbox,
+    jobs,
+    launching,
+    plans,
+    reports,
+    tables,
+    tracking,
+    training,
+    upkeep,
+)
 from resources.compute import ComputeResource
+from resources.hooks import Hook
 from resources.storage import DataResource, StoreResource
 from resources.tracking import MlflowTracking
+from rkd_pipeline.errors import RkdError
 from rkd_pipeline.settings import Settings
 
 ASSETS = [
@@ -23,44 +44,34 @@ ASSETS = [
     *tables.TABLES,
     *figures.FIGURES,
     reports.leaderboard,
+    comparisons.product_maps,
+    comparisons.turned_pictures,
+    comparisons.ablation,
+    comparisons.claims,
+    history.history,
     reports.report,
     tracking.mlflow_report,
+    inbox.scored_pictures,
+    champions.champion,
 ]
 
-# A job holds assets of one partitioning: Dagster cannot run a target and a grid cell in one run.
-JOBS = [
-    dg.define_asset_job(
-        "prepare_target",
-        [data.dataset_source, data.images, data.split_asset, data.prepared_images, data.dataset_card],
-        description="Find or fetch the pictures of one target; decode, index, split and describe them.",
-    ),
-    dg.define_asset_job("list_teachers", [training.teachers], description="Read the registry of weights files."),
-    dg.define_asset_job(
-        "train_and_evaluate",
-        [training.trained_model, evaluation.anomaly_scores, evaluation.metrics, tracking.mlflow_run],
-        description="Train one target with one training key, score, measure, and mirror to MLflow.",
-    ),
-    dg.define_asset_job(
-        "refresh_tables",
-        [
-            tables.benchmark,
-            *tables.TABLES,
-            *figures.FIGURES,
-            reports.leaderboard,
-            reports.report,
-            tracking.mlflow_report,
-        ],
-        description="Rebuild the benchmark, the paper's tables and figures, the leaderboard and the report; mirror it.",
-    ),
-]
+
+def _over(resources: Mapping[str, Any]) -> dg.Definitions:
+    needed = {"hook": Hook(), "watch": inbox.Watch(folder="", model=""), **resources}
+    return dg.Definitions(assets=ASSETS, jobs=jobs.JOBS, resources=needed, executor=dg.in_process_executor)
+
+
+PLAN_JOBS = [plans.ablation_job(_over)]
 
 
 def build_defs(settings: Settings) -> dg.Definitions:
     """The graph over one configuration; tests build it over their own store."""
     return dg.Definitions(
         assets=ASSETS,
-        jobs=JOBS,
-        sensors=[upkeep.targets_in_step],
+        asset_checks=[upkeep.in_step_with_store, champions.keeps_up_with_champion],
+        jobs=[*jobs.JOBS, *launching.JOBS, *PLAN_JOBS, *champions.JOBS],
+        schedules=[_schedule(settings)],
+        sensors=upkeep.SENSORS,
         resources={
             "store": StoreResource(root=str(settings.store.resolve())),
             "data_folder": DataResource.of(settings),
@@ -70,11 +81,22 @@ def build_defs(settings: Settings) -> dg.Definitions:
                 feature_gib=settings.feature_gib,
                 checkpoint_seconds=settings.checkpoint_seconds,
             ),
+            "hook": Hook(),
+            "watch": inbox.Watch(
+                folder=str(settings.watch.resolve()) if settings.watch else "", model=settings.watch_model
+            ),
             "tracking": MlflowTracking(uri=settings.mlflow_uri),
         },
         # In process: killing a run kills its training, where a step of its own would go on in the dark.
         executor=dg.in_process_executor,
     )
+
+
+def _schedule(settings: Settings) -> dg.ScheduleDefinition:
+    try:
+        return upkeep.rebenchmark_schedule(settings)
+    except dg.DagsterInvalidDefinitionError as error:
+        raise RkdError(f"RKD_REBENCHMARK_CRON={settings.rebenchmark_cron!r}: {error}") from error
 
 
 defs = build_defs(Settings.from_environment())

@@ -64,3 +64,7 @@ class TeacherError(RkdError):
 
 class StoreError(RkdError):
     """A stored output is absent, or does not match what was asked for."""
+
+
+class CheckpointError(StoreError):
+    """A checkpoint that cannot be resumed: damaged, or of another training."""

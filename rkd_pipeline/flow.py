@@ -3,7 +3,11 @@
     dataset_source -> images -> split -> prepared_images --+-> dataset_card
                                             teachers ------+-> trained_model -> anomaly_scores -> metrics
     metrics (all) + published -> benchmark -> table_1 .. table_4, table_demo, figure_3 .. figure_7, leaderboard
+    anomaly_scores -> evidence; trained_model -> product_maps, turned_pictures
+    benchmark + evidence + product_maps -> ablation; benchmark + evidence + turned_pictures -> claims
+    re-benchmarks on record -> history
     all of these -> report
+    pictures in a watched folder + trained_model -> scored_pictures
 
 A version is bumped by hand whenever a stage's results would change for the same inputs: that is what makes old
 results stale. A changed golden value in the tests asks for a bump.
@@ -32,7 +36,7 @@ METRICS = Stage("metrics", 2)
 BENCHMARK = Stage("benchmark", 2)
 TABLE_1 = Stage("table_1", 2)
 TABLE_2 = Stage("table_2", 2)
-TABLE_3 = Stage("table_3", 2)
+TABLE_3 = Stage("table_3", 3)
 TABLE_4 = Stage("table_4", 1)
 TABLE_DEMO = Stage("table_demo", 2)
 FIGURE_3 = Stage("figure_3", 1)
@@ -40,7 +44,14 @@ FIGURE_5 = Stage("figure_5", 1)
 FIGURE_6 = Stage("figure_6", 1)
 FIGURE_7 = Stage("figure_7", 1)
 LEADERBOARD = Stage("leaderboard", 2)
-REPORT = Stage("report", 2)
+EVIDENCE = Stage("evidence", 1)
+PRODUCT_MAPS = Stage("product_maps", 1)
+TURNED_PICTURES = Stage("turned_pictures", 1)
+ABLATION = Stage("ablation", 1)
+CLAIMS = Stage("claims", 1)
+HISTORY = Stage("history", 1)
+REPORT = Stage("report", 3)
+SCORED_PICTURES = Stage("scored_pictures", 1)
 
 STAGES = {
     s.name: s
@@ -65,6 +76,13 @@ STAGES = {
         FIGURE_6,
         FIGURE_7,
         LEADERBOARD,
+        EVIDENCE,
+        PRODUCT_MAPS,
+        TURNED_PICTURES,
+        ABLATION,
+        CLAIMS,
+        HISTORY,
         REPORT,
+        SCORED_PICTURES,
     )
 }

@@ -14,6 +14,7 @@ from scipy.stats import rankdata, wilcoxon
 
 from rkd_pipeline.recipes import deviations_of, own_score, recipe
 from rkd_pipeline.tables.sheet import NOT_PUBLISHED, Sheet, percent
+from rkd_pipeline.variants import is_variant
 
 LEVEL = 0.05
 SYSTEM = ["recipe", "teacher", "epochs"]
@@ -73,7 +74,9 @@ def leaderboard(benchmark: pd.DataFrame, costs: pd.DataFrame) -> Leaderboard:
         costs: one row per target and training that is in the benchmark: both names, the columns of ``COSTS`` (empty
             where not recorded) and ``device``.
     """
-    measured = benchmark[benchmark["origin"] == "measured"].assign(system=_system)
+    measured = benchmark[benchmark["origin"] == "measured"]
+    # Variants stand in the ablation: here they would only thin out what all systems share.
+    measured = measured[~measured["recipe"].map(is_variant).astype(bool)].assign(system=_system)
     scores = _per_target(measured, "image_auroc")
     ranked, targets = _common(scores)
     compared = scores.loc[targets, ranked]

@@ -3,8 +3,10 @@
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
+from rkd_pipeline.ablation.design import INTERACTIONS, design
 from rkd_pipeline.catalog import targets_of
 from rkd_pipeline.errors import UnknownName
+from rkd_pipeline.recipes import recipe
 from rkd_pipeline.teachers import EMBEDDED, TeacherName
 from rkd_pipeline.training_key import TrainingKey
 
@@ -68,7 +70,69 @@ def systems() -> list[Cell]:
     return cells + cross(targets[:1], MKD_MAPS, [0], teacher=teacher, epochs=SYSTEMS_EPOCHS["mkd"])
 
 
-PLANS: dict[str, Callable[[], list[Cell]]] = {"demo": demo, "systems": systems}
+def ablation(
+    targets: Iterable[str],
+    centres: Iterable[str],
+    seeds: Sequence[int],
+    *,
+    teacher: TeacherName | None = None,
+    epochs: int | None = None,
+    interactions: Sequence[tuple[str, str]] = INTERACTIONS,
+) -> list[Cell]:
+    """Every training of the ablation around each centre (``ablation.py``), on every target and seed.
+
+    Raises ``UnknownName`` or ``BadKey`` for what cannot be trained.
+    """
+    recipes = [
+        name
+        for centre in centres
+        for name in design(centre, (teacher or TeacherName(recipe(centre).teacher)).arch, interactions).recipes
+    ]
+    return cross(targets, dict.fromkeys(recipes), seeds, teacher=teacher, epochs=epochs)
+
+
+def demo_ablation() -> list[Cell]:
+    """The ablation around the paper's recipe on the demo's textures: what a machine without downloads can show."""
+    textures = [t.name for t in targets_of("demo") if t.kind == "texture"]
+    return ablation(textures, ["rkd"], [0], teacher=TeacherName.parse(EMBEDDED), epochs=DEMO_EPOCHS)
+
+
+MEDICAL = ("brain_mri", "head_ct", "retinal_oct")
+LOCALISING_RECIPES = ("rkd", "rkd-official")
+
+
+def table_1() -> list[Cell]:
+    """Textures of MVTec AD, with the paper's recipe and RD4AD's: 200 epochs, Wide-ResNet-50-2."""
+    return cross(_mvtec_ad("texture"), LOCALISING_RECIPES, [0])
+
+
+def table_2() -> list[Cell]:
+    """Objects of MVTec AD, as in Table 1."""
+    return cross(_mvtec_ad("object"), LOCALISING_RECIPES, [0])
+
+
+def table_3() -> list[Cell]:
+    """The medical targets with the paper's three trainings, three repeats each."""
+    return cross(MEDICAL, PAPER_RECIPES, [0, 1, 2])
+
+
+def table_4() -> list[Cell]:
+    """Textures of MVTec AD trained on L_MKD, with and without early stopping: the paper leaves open which."""
+    return cross(_mvtec_ad("texture"), ("rkd-mkd", "rkd-mkd-es"), [0])
+
+
+def paper() -> list[Cell]:
+    """Everything that Tables 1 to 4 need; days of a GPU."""
+    return [*table_3(), *table_1(), *table_2(), *table_4()]
+
+
+def _mvtec_ad(kind: str) -> list[str]:
+    return [t.name for t in targets_of("mvtec_ad") if t.kind == kind]
+
+
+PLANS: dict[str, Callable[[], list[Cell]]] = {
+    plan.__name__: plan for plan in (demo, systems, paper, table_1, table_2, table_3, table_4)
+} | {"ablation": demo_ablation}
 
 
 def named(name: str) -> list[Cell]:

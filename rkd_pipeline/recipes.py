@@ -111,17 +111,19 @@ class ReverseKD(Recipe):
         oce_width: ``narrow`` as anomalib builds it, ``wide`` as the official code does.
         loss: ``kd`` per position (eq. 1, 2), ``kd_flat`` (official code), ``mkd`` (eq. 4).
         val_reduction: over channels in L_val: ``sum`` as eq. 3 prints it, ``mean`` as the code of MKD has it.
+        lambda_: of eq. 4; None balances its terms before the first step, as the paper describes.
         fusion: of the scales' maps; ``product`` as in the anomalib of June 2022.
     """
 
     system: ClassVar[str] = "reverse_kd"
     title: ClassVar[str] = "Reverse KD"
     score_rules: ClassVar[tuple[str, ...]] = ("map_max", "l_kd", "l_val", "l_mkd")
-    later: ClassVar[tuple[str, ...]] = ("fusion",)
+    later: ClassVar[tuple[str, ...]] = ("fusion", "lambda_")
 
     oce_width: Literal["wide", "narrow"] = "narrow"
     loss: LossName = "kd"
     val_reduction: Reduction = "sum"
+    lambda_: float | None = None
     fusion: Fusion = field(default="sum", metadata=_SCORING)
 
 
@@ -314,7 +316,14 @@ RECIPES: dict[str, Recipe] = {
 
 
 def recipe(name: str) -> Recipe:
-    """The recipe of that name; raises ``UnknownName`` with the list of known ones."""
+    """The recipe of that name, or the variant that it spells (``variants.py``).
+
+    Raises ``UnknownName`` with the list of known ones, or ``BadKey`` for a variant that does not exist.
+    """
+    if "+" in name:
+        from rkd_pipeline.variants import variant  # which builds on this module
+
+        return variant(name)
     try:
         return RECIPES[name]
     except KeyError:

@@ -46,7 +46,12 @@ class Report:
         tables: those in which something is measured.
         unmeasured: the others, shown closed.
         figures: the paper's figures.
+        history: what moved and everything over time; empty before the first re-benchmark.
+        over_time: the figure of it; None before the first.
         leaderboard, pairs, ranks: as the leaderboard asset has them; no pairs where nothing was tested.
+        ablation: a sheet per centre and configuration; empty where there is none.
+        effects: their figures.
+        claims: the paper's claims, re-tested.
         recipes: of every recipe its paper, code and deviation, and what was measured with it.
         trainings: one per training that counts.
         datasets: title, source, licence and citation of every dataset used.
@@ -58,9 +63,14 @@ class Report:
     tables: Sequence[Sheet]
     unmeasured: Sequence[Sheet]
     figures: Sequence[Picture]
+    history: Sequence[Sheet]
+    over_time: Picture | None
     leaderboard: Sheet
     pairs: Sheet | None
     ranks: Picture
+    ablation: Sequence[Sheet]
+    effects: Sequence[Picture]
+    claims: Sheet
     recipes: Sheet
     trainings: Sequence[Training]
     datasets: Sequence[Mapping[str, str]]

@@ -1,5 +1,7 @@
 """The image scores that trained models give, by name; which ones, a system's recipes say."""
 
+Quantity = tuple[str, str]  # of a model: metric and score rule
+
 SCORE_RULES = {
     "map_max": "maximum of the anomaly map: the paper's S_AD, and RD4AD's",
     "l_kd": "Reverse KD: equation 2 of the picture",

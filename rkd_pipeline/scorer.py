@@ -27,7 +27,7 @@ STUDENT, TEACHER, CARD = "student.safetensors", "teacher.safetensors", "scorer.j
 
 @dataclass(frozen=True)
 class ScorerCard:
-    """The model's card, and the honest threshold of its system's own score; None where the recipe has none."""
+    """The model's card, and the honest threshold of its map maximum; None where the recipe has none."""
 
     model: ModelCard
     threshold: float | None
@@ -71,8 +71,8 @@ class Scorer:
         """Score picture files, prepared as in training.
 
         Returns:
-            A table with one column per score rule and ``anomalous`` (the system's own score above the threshold; empty
-            where there is none), and the anomaly maps ``(N, side, side)``.
+            A table with one column per score rule and ``anomalous`` (map maximum above the threshold; empty where
+            there is none), and the anomaly maps ``(N, side, side)``.
 
         Raises:
             DataError: a file does not decode.
@@ -83,5 +83,5 @@ class Scorer:
         table = pd.DataFrame(scores.images)
         called = pd.array([pd.NA] * len(table), "boolean")
         if self.card.threshold is not None:
-            called = pd.array(table[recipe.own_score] > self.card.threshold, "boolean")
+            called = pd.array(table["map_max"] > self.card.threshold, "boolean")
         return table.assign(anomalous=called), scores.maps

@@ -3,10 +3,13 @@
 import os
 from pathlib import Path
 from typing import Literal
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from rkd_pipeline.errors import RkdError
+
+_SECRET = ("hook_url", "mlflow_uri")  # addresses may hold a password or a token
 
 
 class Settings(BaseModel):
@@ -25,6 +28,32 @@ class Settings(BaseModel):
     mlflow_uri: str = Field("", description="tracking server; MLFLOW_TRACKING_URI; empty: the store's own")
     feature_gib: float = Field(4.0, ge=0, description="memory for cached teacher features, in GiB")
     checkpoint_seconds: float = Field(30.0, ge=0, description="at most this much training is lost when it is killed")
+    rebenchmark_plan: str = Field("demo", description="what is trained again: a plan, or measured: all that is there")
+    rebenchmark_cron: str = Field("0 3 * * 0", description="when, as cron says it; Sundays at three")
+    rebenchmark_timezone: str = Field("UTC", description="of the cron line, e.g. Europe/Rome")
+    rebenchmark_seeds: int = Field(2, ge=1, description="fresh seeds per configuration and repeat in a round")
+    rebenchmark_new_draws: int = Field(
+        0, ge=0, description="trainings per configuration on another draw of the test set"
+    )
+    hook_url: str = Field("", description="webhook that is told of failures and of numbers that got worse or better")
+    watch: Path | None = Field(None, description="folder whose new pictures are scored")
+    watch_model: str = Field("", description="what scores them: a target, or TARGET|TRAINING")
+
+    @field_validator("rebenchmark_timezone")
+    @classmethod
+    def _is_timezone(cls, name: str) -> str:
+        try:
+            ZoneInfo(name)
+        except (ZoneInfoNotFoundError, ValueError, OSError) as error:
+            raise ValueError("not a time zone, such as Europe/Rome") from error
+        return name
+
+    @field_validator("hook_url")
+    @classmethod
+    def _is_web(cls, address: str) -> str:
+        if address and not address.startswith(("http://", "https://")):
+            raise ValueError("a webhook's address begins with http:// or https://")
+        return address
 
     @classmethod
     def from_environment(cls) -> "Settings":
@@ -35,4 +64,7 @@ class Settings(BaseModel):
             return cls.model_validate(given)
         except ValidationError as error:
             first = error.errors()[0]
-            raise RkdError(f"{variables[str(first['loc'][0])]}={first['input']!r}: {first['msg']}") from error
+            variable = variables[str(first["loc"][0])]
+            shown = "(not shown)" if first["loc"][0] in _SECRET else repr(first["input"])
+            # Without its cause: pydantic quotes what was given, secret or not.
+            raise RkdError(f"{variable}={shown}: {first['msg']}") from None

@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from rkd_pipeline.compute import Compute
-from rkd_pipeline.errors import StoreError
+from rkd_pipeline.errors import CheckpointError, StoreError
 from rkd_pipeline.files import write_atomically
 from rkd_pipeline.recipes import Recipe
 from rkd_pipeline.systems import Course, system_of
@@ -103,7 +103,8 @@ def train(
 
     Raises:
         ValueError: validation pictures given and not used, or needed and not given.
-        StoreError: the checkpoint is damaged or belongs to another training, or the loss became NaN or infinite.
+        CheckpointError: the checkpoint is damaged or belongs to another training.
+        StoreError: the loss became NaN or infinite.
     """
     if (validation is None) == recipe.held_out:
         raise ValueError(f"recipe {recipe.name} and validation pictures disagree about early stopping or normalisation")
@@ -207,11 +208,11 @@ class _Checkpoint:
             found = metadata["identity"]
             progress = json.loads(metadata["progress"])
         except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
-            raise StoreError(
+            raise CheckpointError(
                 f"checkpoint {self.path} is damaged ({error}); delete it to train {self.identity} from the start"
             ) from error
         if found != self.identity:
-            raise StoreError(f"checkpoint {self.path} is of {found}, not of {self.identity}; delete it to go on")
+            raise CheckpointError(f"checkpoint {self.path} is of {found}, not of {self.identity}; delete it to go on")
         student.load_state_dict(_under("student.", tensors))
         parameters = optimiser.param_groups[0]["params"]
         moments: dict[int, State] = {}

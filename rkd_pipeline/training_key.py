@@ -4,8 +4,8 @@
 
 ``rkd-s0`` is the paper's own recipe, seed 0, on repeat 0 of the split. ``rkd@resnet18.4c740094~40e-s1`` has a
 ResNet-18 teacher from a weights file (the first 8 hex digits of its SHA-256) and 40 epochs instead of 200;
-``rkd@embedded~40e-s1`` the teacher that comes with the package. A part is written only where it differs from the
-recipe, so that one training has one key.
+``rkd@embedded~40e-s1`` the teacher that comes with the package. A recipe may be a variant, ``rkd+beta2=0.999-s0``
+(``variants.py``). A part is written only where it differs from the recipe, so that one training has one key.
 """
 
 import re
@@ -16,7 +16,7 @@ from rkd_pipeline.recipes import Recipe, recipe, trained_as
 from rkd_pipeline.teachers import TeacherName
 
 _PATTERN = re.compile(
-    r"(?P<recipe>[a-z0-9]+(?:-[a-z0-9]+)*?)"
+    r"(?P<recipe>[a-z0-9]+(?:-[a-z0-9]+)*?(?:\+[a-z0-9]+=[a-z0-9_.]+)*)"
     r"(?:@(?P<teacher>[a-z0-9_.]+))?"
     r"(?:~(?P<epochs>[1-9]\d*)e)?"
     r"-s(?P<seed>0|[1-9]\d*)"

@@ -132,10 +132,10 @@ def _without_doubles(pictures: Sequence[Picture]) -> tuple[list[Picture], list[P
 
 def _read(picture: Picture, folder: Path, side: int) -> _Row:
     decoded = decode(folder / picture.path, picture.path)
-    rgb = decoded.rgb
-    small = resized(rgb, side)
+    pixels = decoded.pixels
+    small = resized(pixels, side)
     grey = small.astype(np.float32) @ _GREY
-    mask = None if picture.mask is None else _mask_of(picture, folder, rgb.size)
+    mask = None if picture.mask is None else _mask_of(picture, folder, pixels.size)
     values = {
         "image_id": picture.path,
         "anomalous": picture.anomalous,
@@ -143,11 +143,11 @@ def _read(picture: Picture, folder: Path, side: int) -> _Row:
         "part": picture.part or "",
         "mask": picture.mask or "",
         "mode": decoded.mode,
-        "width": rgb.width,
-        "height": rgb.height,
+        "width": pixels.width,
+        "height": pixels.height,
         "bytes": decoded.file_bytes,
         "file_sha256": decoded.file_sha256,
-        "pixel_sha256": pixel_sha256(rgb),
+        "pixel_sha256": pixel_sha256(pixels),
         "mean": float(grey.mean()) / 255,
         "contrast": float(grey.std()) / 255,
         "phash": perceptual_hash(grey.round().astype(np.uint8)),

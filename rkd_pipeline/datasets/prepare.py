@@ -24,7 +24,7 @@ def prepare_arrays(index: pd.DataFrame, folder: Path, side: int, out: Path) -> N
 
     def read(row: tuple[str, str]) -> tuple[np.ndarray, np.ndarray | None]:
         name, mask = row
-        picture = resized(decode(folder / name, name).rgb, side)
+        picture = resized(decode(folder / name, name).pixels, side)
         return picture, resized_mask(full_mask(folder / mask, mask), side) if mask else None
 
     with ExitStack() as stack:

@@ -1,5 +1,7 @@
-"""Pictures for people: of one training, of the paper, of the leaderboard. Colour-blind-safe; PNG bytes."""
+"""Pictures for people: of one training, of the paper, of the leaderboard, over time. Colour-blind-safe; PNG bytes."""
 
+from rkd_pipeline.figures.effects import effect_dots
+from rkd_pipeline.figures.history import Point, history_figure
 from rkd_pipeline.figures.paper import Discrepancy, best_and_worst, feature_discrepancy, recipe_losses
 from rkd_pipeline.figures.partition import detection_curves, loss_curve, map_strip, score_distribution
 from rkd_pipeline.figures.ranks import rank_diagram
@@ -12,9 +14,12 @@ __all__ = [
     "ORANGE",
     "SKY",
     "Discrepancy",
+    "Point",
     "best_and_worst",
     "detection_curves",
+    "effect_dots",
     "feature_discrepancy",
+    "history_figure",
     "loss_curve",
     "map_strip",
     "message",

@@ -39,10 +39,16 @@ def aupro(maps: Array, masks: Array, limit: float = 0.3) -> float:
 
 def aupro_of(curve: PixelCurve, limit: float) -> float:
     """AUPRO of a curve that reaches the limit or beyond it."""
+    area = left_up_to(curve, limit)
+    return min(1.0, float(np.dot(curve.overlap[: len(area)], area) / limit))  # a sum may round to above 1
+
+
+def left_up_to(curve: PixelCurve, limit: float) -> np.ndarray:
+    """For each anomalous pixel that is passed before the limit, highest score first, what is left up to the limit."""
     kept = int(np.searchsorted(curve.above, limit * curve.n_normal))
     first, last = curve.above[:kept] / curve.n_normal, curve.at_or_above[:kept] / curve.n_normal
     # Pixels of equal score enter together: while the rate goes from first to last, the curve rises in a line.
     area = limit - (first + last) / 2
     over = last > limit  # the limit cuts the line; what remains is a triangle
     area[over] = (limit - first[over]) ** 2 / (2 * (last[over] - first[over]))
-    return min(1.0, float(np.dot(curve.overlap[:kept], area) / limit))  # a sum may round to above 1
+    return area

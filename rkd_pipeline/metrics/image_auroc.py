@@ -19,12 +19,12 @@ def image_auroc(anomalous: np.ndarray, scores: np.ndarray) -> float:
 
     Raises ``ValueError`` for a class without pictures or a score that is not finite.
     """
-    return float(np.mean(_placements(anomalous, scores)[0]))
+    return float(np.mean(placements(anomalous, scores)[0]))
 
 
 def image_auroc_interval(anomalous: np.ndarray, scores: np.ndarray, level: float = 0.95) -> Interval:
     """DeLong's interval, clipped to [0, 1]; Newcombe's where every pair is ordered alike and DeLong's has no width."""
-    of_anomalous, of_normal = _placements(anomalous, scores)
+    of_anomalous, of_normal = placements(anomalous, scores)
     auroc = float(np.mean(of_anomalous))
     if auroc in (0.0, 1.0) or min(len(of_anomalous), len(of_normal)) < 2:
         return newcombe(auroc, len(of_anomalous), len(of_normal), level)
@@ -33,7 +33,7 @@ def image_auroc_interval(anomalous: np.ndarray, scores: np.ndarray, level: float
     return Interval(max(0.0, auroc - half), min(1.0, auroc + half), "delong")
 
 
-def _placements(anomalous: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def placements(anomalous: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """For each anomalous picture the share of normals below it; for each normal the share of anomalous ones above."""
     anomalous, scores = np.asarray(anomalous, bool), np.asarray(scores, float)
     if not np.isfinite(scores).all():

@@ -18,7 +18,7 @@ from rkd_pipeline.datasets.split import split, verify
 from rkd_pipeline.errors import DataError
 from rkd_pipeline.files import file_sha256, link_or_copy, text_sha256
 from rkd_pipeline.flow import DATASET_SOURCE, IMAGES, PREPARED_IMAGES, SPLIT
-from rkd_pipeline.store import Result, Store
+from rkd_pipeline.store import Ref, Result, Store
 
 FIRST_SIDE = 224  # of the paper's recipes; made in the pass that decodes for the index
 
@@ -48,12 +48,10 @@ def find_source(
         return store.produce(DATASET_SOURCE, [target_name], generate, parameters=made)
 
     if wanted.own:
-        entry = store.targets.entries()[target_name]
-        source, files = entry.root, _own_files(entry.path, entry.listing())
+        source = store.targets.entries()[target_name].root
     else:
         source = find_or_fetch(described, wanted, data_root.resolve(), fetching or Fetching())
-        only = source / wanted.category
-        files = [p for p in (only if wanted.dataset == "mvtec_ad" else source).rglob("*") if p.is_file()]
+    files = _source_files(store, wanted, source)
     listing = _describe(sorted(files), source)
     parameters = {"folder": str(source), "files": len(listing.splitlines()), "listing": text_sha256(listing)}
 
@@ -62,6 +60,32 @@ def find_source(
         return {"folder": str(source), "origin": read_origin(source)}
 
     return store.produce(DATASET_SOURCE, [target_name], write, parameters=parameters)
+
+
+def changed_source(store: Store, target_name: str) -> str | None:
+    """A fingerprint of a target's files where they differ from what its ``dataset_source`` lists; None otherwise.
+
+    ``gone`` where they can no longer be read. The demo is generated and never changes.
+    """
+    source = store.find(Ref(DATASET_SOURCE.name, target_name))
+    if source is None or "listing" not in source.provenance.parameters:
+        return None
+    wanted, root = store.targets.target(target_name), source_folder(source)
+    try:
+        files = _source_files(store, wanted, root)
+        listing = text_sha256(_describe(sorted(files), root))
+    except (DataError, OSError):
+        return "gone"
+    return None if listing == source.provenance.parameters["listing"] else listing[:16]
+
+
+def _source_files(store: Store, wanted: Target, root: Path) -> list[Path]:
+    """What a target's results depend on, under the folder of its source."""
+    if wanted.own:
+        entry = store.targets.entries()[wanted.name]
+        return _own_files(entry.path, entry.listing())
+    folder = root / wanted.category if wanted.dataset == "mvtec_ad" else root
+    return [p for p in folder.rglob("*") if p.is_file()]
 
 
 def source_folder(source: Result) -> Path:

@@ -15,6 +15,7 @@ from rkd_pipeline.stages.tables import read_benchmark
 from rkd_pipeline.stages.training import open_model, read_history
 from rkd_pipeline.store import Result, Store
 from rkd_pipeline.training_key import TrainingKey
+from rkd_pipeline.variants import is_variant
 
 FIGURES = (FIGURE_3, FIGURE_5, FIGURE_6, FIGURE_7)
 PAPER_DATASET = "mvtec_ad"
@@ -122,6 +123,7 @@ def _figure_7(store: Store, rows: pd.DataFrame) -> Drawn:
     from rkd_pipeline.figures import recipe_losses
 
     rows = rows[(rows["origin"] == "measured") & (rows["metric"] == "image_auroc")]
+    rows = rows[~rows["recipe"].map(is_variant).astype(bool)]
     if rows.empty:
         return _nothing("Figure 7: nothing has been measured.")
     of_paper = rows[rows["target"] == "head_ct"]

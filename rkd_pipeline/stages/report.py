@@ -6,7 +6,10 @@ from typing import Any
 import pandas as pd
 
 from rkd_pipeline.flow import (
+    ABLATION,
     BENCHMARK,
+    CLAIMS,
+    HISTORY,
     LEADERBOARD,
     METRICS,
     REPORT,
@@ -20,8 +23,11 @@ from rkd_pipeline.flow import (
 from rkd_pipeline.leaderboard import OWN, Leaderboard, leaderboard_sheet, pairs_sheet
 from rkd_pipeline.recipe_sheet import recipe_sheet
 from rkd_pipeline.report import Picture, Report, Training, render
+from rkd_pipeline.stages.ablation import figure_files, read_sheets
+from rkd_pipeline.stages.claims import read_sheet
 from rkd_pipeline.stages.evaluation import read_metrics, value_of
 from rkd_pipeline.stages.figures import FIGURES, figure_file
+from rkd_pipeline.stages.history import FIGURE, read_moves, read_points, sheets_of
 from rkd_pipeline.stages.leaderboard import DIAGRAM, read_leaderboard
 from rkd_pipeline.stages.tables import read_benchmark, read_cells, table_sheet
 from rkd_pipeline.store import Result, Store
@@ -48,9 +54,11 @@ _THUMBNAIL = 900
 
 def build_report(store: Store) -> Result:
     """``report``: ``report.html``, self-contained."""
-    benchmark, board = store.require(BENCHMARK), store.require(LEADERBOARD)
+    read_first = (BENCHMARK, LEADERBOARD, ABLATION, CLAIMS)
+    benchmark, board, ablation, claims = (store.require(stage) for stage in read_first)
     tables = [store.require(stage) for stage in TABLES]
     figures = [store.require(stage) for stage in FIGURES]
+    history = store.require(HISTORY)
 
     def write(folder: Path) -> dict[str, Any]:
         rows = read_benchmark(benchmark)
@@ -64,9 +72,14 @@ def build_report(store: Store) -> Result:
             tables=[sheet for sheet, done in sheets if done],
             unmeasured=[sheet for sheet, done in sheets if not done and sheet.rows],
             figures=[Picture(_CAPTIONS[f.provenance.stage], figure_file(f).read_bytes()) for f in figures],
+            history=sheets_of(read_points(history), read_moves(history)),
+            over_time=_over_time(history),
             leaderboard=leaderboard_sheet(found),
             pairs=pairs_sheet(found) if len(found.pairs) else None,
             ranks=_ranks(board, found),
+            ablation=read_sheets(ablation),
+            effects=_effects(ablation),
+            claims=read_sheet(claims),
             recipes=recipe_sheet(rows),
             trainings=trainings,
             datasets=_datasets(store, rows),
@@ -75,7 +88,7 @@ def build_report(store: Store) -> Result:
         (folder / FILE).write_text(render(report), encoding="utf-8")
         return {"trainings": len(trainings), "tables": len(report.tables), "figures": len(figures)}
 
-    return store.produce(REPORT, [], write, inputs=[benchmark, board, *tables, *figures])
+    return store.produce(REPORT, [], write, inputs=[benchmark, board, ablation, claims, history, *tables, *figures])
 
 
 def _subtitle(rows: pd.DataFrame) -> str:
@@ -91,6 +104,25 @@ def _subtitle(rows: pd.DataFrame) -> str:
 
 def _ranks(result: Result, board: Leaderboard) -> Picture:
     return Picture(f"Mean ranks. {board.verdict}", (result.folder / DIAGRAM).read_bytes())
+
+
+def _effects(ablation: Result) -> list[Picture]:
+    caption = (
+        "Effect of each change on the metric, largest first, with its interval. Circles: training; squares: scoring; "
+        "diamonds: what two changes add beyond both alone."
+    )
+    files = figure_files(ablation) if ablation.facts["centres"] else []
+    return [Picture(caption, file.read_bytes()) for file in files]
+
+
+def _over_time(history: Result) -> Picture | None:
+    if not history.facts["rounds"]:
+        return None
+    caption = (
+        "Image AUROC over re-benchmarks, mean and 95% interval. A black ring: moved beyond noise. A white diamond: "
+        "another draw of the test set."
+    )
+    return Picture(caption, (history.folder / FIGURE).read_bytes())
 
 
 def _trainings(store: Store, rows: pd.DataFrame) -> list[Training]:

@@ -1,14 +1,16 @@
 """From prepared pictures and a teacher to a trained model."""
 
 import json
+import logging
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
 from rkd_pipeline.datasets.split import part_of
-from rkd_pipeline.errors import StoreError
+from rkd_pipeline.errors import CheckpointError, StoreError
 from rkd_pipeline.files import canonical_json, link_or_copy, text_sha256, write_atomically
 from rkd_pipeline.flow import SPLIT, TEACHERS, TRAINED_MODEL
 from rkd_pipeline.stages.data import open_prepared, read_verified_split
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
     from rkd_pipeline.systems import Detector
     from rkd_pipeline.training import Epoch, OnEpoch
 
+_log = logging.getLogger(__name__)
 WEIGHTS_FILE = "student.safetensors"
 MODEL_FILE = "model.json"
 HISTORY_FILE = "history.parquet"
@@ -79,7 +82,8 @@ def train_model(
 ) -> Result:
     """``trained_model``: the student of one target and training key; resumes a training that was killed.
 
-    A recipe that differs from another in scoring alone uses that one's training, made first where it is missing.
+    A recipe that differs from another in scoring alone uses that one's training, made first where it is missing. A
+    checkpoint that is damaged, or of other data or code, is set aside with a warning.
 
     Raises ``BadKey``, ``DataError``, ``TeacherError`` or ``StoreError``, each saying what to do.
     """
@@ -121,7 +125,8 @@ def train_model(
 
         with store.lock(f"device {compute.device}"), Meter(compute.device) as meter:
             teacher = place(system_of(recipe).teacher(weights, recipe), compute.device)
-            trained = train(
+            go = partial(
+                train,
                 recipe,
                 teacher,
                 images.pictures(train_ids),
@@ -135,6 +140,14 @@ def train_model(
                 on_epoch=count,
                 cache=store.root / "shared" / recipe.system,
             )
+            try:
+                trained = go()
+            except CheckpointError as error:
+                # Work that cannot be resumed is lost either way: say so, keep it for a look, and train.
+                kept = checkpoint.with_suffix(".set-aside")
+                checkpoint.replace(kept)
+                _log.warning("%s. It was moved to %s, and the training starts anew", error, kept)
+                trained = go()
         save_file(trained.state, folder / WEIGHTS_FILE)
         pd.DataFrame([asdict(e) for e in trained.history]).to_parquet(folder / HISTORY_FILE, index=False)
         model = ModelCard(

@@ -73,11 +73,13 @@ def new_student(recipe: ReverseKD, teacher: Teacher, seed: int) -> ReverseDistil
 
 @torch.no_grad()
 def loss_balance(student: ReverseDistillation, features: FeatureSource, recipe: ReverseKD, compute: Compute) -> float:
-    """lambda of equation 4: L_val / L_KD over all training pictures, before the first step.
+    """lambda of equation 4: the recipe's, or L_val / L_KD over all training pictures, before the first step.
 
     The paper: lambda scales the cosine term to the order of magnitude of the other. BatchNorm uses batch statistics,
     as in the first step; its running statistics are put back.
     """
+    if recipe.lambda_ is not None:
+        return recipe.lambda_
     before = {k: v.clone() for k, v in student.named_buffers()}
     student.train()
     val = kd = 0.0

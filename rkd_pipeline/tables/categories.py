@@ -22,6 +22,7 @@ from rkd_pipeline.tables.sheet import (
     percent,
     with_interval,
 )
+from rkd_pipeline.variants import is_variant
 
 
 @dataclass(frozen=True)
@@ -183,10 +184,8 @@ def dataset_table(dataset: str, title: str, benchmark: pd.DataFrame, own_repeats
                                             for r in group.itertuples()))
         for kind, group in targets.groupby("kind", sort=False)
     )  # fmt: skip
-    systems = tuple(
-        System(r, None, r, (Measure("image_auroc", own_score(r)), AUROC), AUPRO)
-        for r in sorted(ours["recipe"].unique())
-    )
+    recipes = sorted(r for r in ours["recipe"].unique() if not is_variant(r))  # those stand in the ablation
+    systems = tuple(System(r, None, r, (Measure("image_auroc", own_score(r)), AUROC), AUPRO) for r in recipes)
     note = (
         "Image AUROC of the system's own score (the map's maximum; Multiresolution KD: its loss), AUROC over all "
         "pixels of the test set, AUPRO up to an FPR of 30%."

@@ -7,7 +7,7 @@ import pandas as pd
 from scipy.stats import t
 
 from rkd_pipeline.metrics.intervals import Interval, nadeau_bengio
-from rkd_pipeline.recipes import RECIPES
+from rkd_pipeline.recipes import recipe as recipe_of
 
 TrainPictures = Mapping[tuple[str, str], int]
 INTERVAL_METHODS = (
@@ -23,7 +23,8 @@ def over_seeds(values: pd.DataFrame, train_pictures: TrainPictures, *, own_repea
     Args:
         values: benchmark rows of one target, metric and configuration, one per seed; may be empty.
         train_pictures: number of training pictures per (target, training), for the correction of intervals.
-        own_repeats: each seed has its own repeat of the split. Otherwise all test on the same pictures.
+        own_repeats: repeats of the split differ in their test pictures; seeds on the same repeat are averaged first.
+            Otherwise all test on the same pictures.
 
     Returns:
         measured and seeds, and, unless empty, short_schedule, ci_low, ci_high, interval_method.
@@ -31,18 +32,19 @@ def over_seeds(values: pd.DataFrame, train_pictures: TrainPictures, *, own_repea
     if values.empty:
         return {"measured": None, "seeds": 0}
     first, numbers = values.iloc[0], values["value"].astype(float)
+    per_repeat = numbers.groupby(values["repeat"]).mean() if own_repeats else numbers
     result: dict[str, object] = {
-        "measured": float(numbers.mean()),
+        "measured": float(per_repeat.mean()),
         "seeds": len(values),
         "short_schedule": bool(first["short_schedule"]),
     }
     if len(values) == 1:
         return result | {k: first[k] for k in ("ci_low", "ci_high", "interval_method")}
     interval: Interval | None
-    if own_repeats:
+    if own_repeats and len(per_repeat) > 1:
         # Only the normal test pictures are drawn anew in each repeat; the anomalous ones are the same in all.
         trained_on = float(np.mean([train_pictures[(r.target, r.training)] for r in values.itertuples()]))
-        interval = nadeau_bengio(numbers.tolist(), float(first["n_normal"]) / trained_on)
+        interval = nadeau_bengio(per_repeat.tolist(), float(first["n_normal"]) / trained_on)
     else:
         interval = _same_pictures(values)
     assert interval is not None  # there are two seeds
@@ -76,7 +78,7 @@ def stopping_note(recipe: str | None, epochs: int | None) -> str:
     """What to know about early stopping at a short schedule; empty where there is nothing to say."""
     if recipe is None or epochs is None:
         return ""
-    stopping = RECIPES[recipe].early_stopping
+    stopping = recipe_of(recipe).early_stopping
     if stopping is not None and epochs <= stopping.patience:
         return (
             f"{epochs} epochs are too few for early stopping to act (patience {stopping.patience}): "

@@ -21,16 +21,24 @@ class Rkd:
     store: Store
     environment: dict[str, str]
 
-    def start(self, *arguments: str, **environment: str) -> "subprocess.Popen[str]":
-        """Run in the background, in a process group of its own."""
+    def start(self, *arguments: str, to_file: bool = False, **environment: str) -> "subprocess.Popen[str]":
+        """Run in the background, in a process group of its own; what it prints waits in a pipe, or goes to ``log``."""
+        if to_file:  # a server that nobody listens to would fill its pipe and stop
+            self.log.parent.mkdir(parents=True, exist_ok=True)
+        out = self.log.open("a") if to_file else subprocess.PIPE
         return subprocess.Popen(
             [sys.executable, "-m", "rkd_pipeline.cli", *arguments, "--store", str(self.store.root)],
             env=os.environ | self.environment | environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
+            stdout=out,
+            stderr=subprocess.STDOUT if to_file else subprocess.PIPE,
             text=True,
             start_new_session=True,
         )
+
+    @property
+    def log(self) -> Path:
+        """What servers print."""
+        return self.store.root.parent / "servers.log"
 
     def __call__(self, *arguments: str, **environment: str) -> "subprocess.CompletedProcess[str]":
         """Run to the end."""

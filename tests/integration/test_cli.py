@@ -55,6 +55,7 @@ def test_mlflow_holds_the_report_with_its_tables_and_figures(demo: Rkd) -> None:
         for f in client.list_artifacts(record["run_id"], folder.path)
     }
     assert {"report/report.html", "table_3/table_3.md", "figure_3/figure_3.png", "leaderboard/ranks.png"} <= stored
+    assert {"ablation/ablation.md", "claims/claims.md"} <= stored
 
 
 def test_status_and_table_read_the_same_store(demo: Rkd) -> None:

@@ -165,6 +165,20 @@ def test_mlflow_holds_the_run_and_a_model_that_scores_as_the_store_says(head_ct:
     assert predicted["anomalous"].tolist() == (predicted["map_max"] > threshold).tolist()
 
 
+def test_checks_say_what_a_training_is_worth(head_ct: Graph) -> None:
+    """One epoch with another teacher: its loss is one number, and no error where it is not the published experiment."""
+    again = head_ct.materialise(*GRID_ASSETS, partition=grid_key("head_ct", TRAINING))
+    found = {check.check_name: check for check in again.get_asset_check_evaluations()}
+    assert set(found) == {"loss_fell", "finite", "better_than_chance", "not_below_published"}
+    assert found["loss_fell"].passed
+    assert found["loss_fell"].metadata["epochs"].value == 1
+    published = found["not_below_published"]
+    assert "0.8130" in str(published.metadata["compared"].value)  # Ours+ES of Table 3
+    assert published.severity == dg.AssetCheckSeverity.WARN
+    auroc = read_metrics(head_ct.store.require(METRICS, "head_ct", TRAINING)).set_index(["metric", "score_rule"])
+    assert published.passed == (auroc.loc[("image_auroc", "map_max"), "ci_high"] >= 0.813)
+
+
 def test_what_is_done_is_not_done_again(head_ct: Graph) -> None:
     again = head_ct.materialise(*GRID_ASSETS, partition=grid_key("head_ct", TRAINING))
     for event in again.get_asset_materialization_events():

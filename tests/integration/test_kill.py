@@ -54,7 +54,7 @@ def test_a_killed_run_is_finished_by_the_same_command(rkd_in: Callable[..., Rkd]
 
 
 def wait_for_epoch(checkpoint: Path, process: "subprocess.Popen[str]", at_least: int) -> int:
-    """Wait until a checkpoint says so; returns its epoch."""
+    """Wait until a checkpoint says so, while the process lives; returns its epoch."""
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline:
         if checkpoint.exists():

@@ -1,15 +1,9 @@
 """The pages that people open, in Debian's chromium: what the command line made is there to see."""
 
-import json
 import os
 import re
 import shutil
-import signal
-import socket
-import time
-import urllib.request
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
@@ -26,6 +20,7 @@ from rkd_pipeline.own_targets import OwnTarget
 from rkd_pipeline.stages.tables import mlflow_run_id
 from tests.conftest import need
 from tests.integration.conftest import TRAINING, Rkd
+from tests.integration.servers import Pages, listening, serving, wait_until
 
 # Chromium's own calls home are refused on many a closed network, noisily.
 FLAGS = (
@@ -33,17 +28,7 @@ FLAGS = (
     "--disable-component-update --disable-sync --window-size=1500,1700"
 )
 PATIENCE = 60  # seconds, for a page
-START = 240  # seconds, for the servers: far more than they need on a free machine
-LOCATION = "rkd_pipeline.definitions"  # the code location's name, as `rkd ui` starts it
 SCREENSHOTS = os.environ.get("RKD_SCREENSHOTS")  # a folder, to look at what the tests saw
-
-
-@dataclass(frozen=True)
-class Pages:
-    """Addresses of the two servers."""
-
-    dagster: str
-    mlflow: str
 
 
 @pytest.fixture(scope="module")
@@ -60,37 +45,8 @@ def browser() -> Iterator[WebDriver]:
 
 @pytest.fixture(scope="module")
 def pages(demo: Rkd) -> Iterator[Pages]:
-    ports = [free_port(), free_port()]
-    process = demo.start("ui", "--port", str(ports[0]), "--mlflow-port", str(ports[1]))
-    dagster, mlflow = (f"http://127.0.0.1:{port}" for port in ports)
-    try:
-        for address in (f"{dagster}/server_info", f"{mlflow}/health"):
-            deadline = time.monotonic() + START
-            while not answers(address):
-                assert process.poll() is None, "rkd ui ended by itself"
-                assert time.monotonic() < deadline, f"{address} did not answer"
-                time.sleep(0.5)
-        yield Pages(dagster, mlflow)
-    finally:
-        process.send_signal(signal.SIGTERM)
-        process.wait(timeout=60)
-    for port in ports:  # ending the command ends both servers
-        with socket.socket() as probe:
-            assert probe.connect_ex(("127.0.0.1", port)) != 0
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def answers(address: str) -> bool:
-    try:
-        with urllib.request.urlopen(address, timeout=5) as reply:
-            return bool(reply.status == 200)
-    except OSError:
-        return False
+    with serving(demo) as pages:
+        yield pages
 
 
 def wait_for(browser: WebDriver, pattern: str) -> str:
@@ -168,53 +124,16 @@ def test_mlflow_shows_the_run_with_its_model(browser: WebDriver, pages: Pages, d
     assert "image_auroc.map_max" in run.data.metrics
 
 
-def graphql(pages: Pages, query: str, **variables: object) -> dict[str, object]:
-    body = json.dumps({"query": query, "variables": variables}).encode()
-    request = urllib.request.Request(f"{pages.dagster}/graphql", body, {"Content-Type": "application/json"})
-    with urllib.request.urlopen(request, timeout=60) as reply:
-        answer = json.load(reply)
-    assert "errors" not in answer, answer["errors"]
-    [result] = answer["data"].values()
-    return dict(result)
-
-
 def test_a_key_added_in_the_ui_is_trained_by_the_daemon(pages: Pages, demo: Rkd) -> None:
     """What the launch dialogue sends: a new training key, then a run of its partition by the daemon."""
     key = "rkd@resnet18.random~1e-s3"
-    place = {"repositoryName": "__repository__", "repositoryLocationName": LOCATION}
-    added = graphql(
-        pages,
-        """mutation($place: RepositorySelector!, $key: String!) { addDynamicPartition(repositorySelector: $place,
-           partitionsDefName: "training", partitionKey: $key) { __typename } }""",
-        place=place,
-        key=key,
-    )
-    assert added["__typename"] == "AddDynamicPartitionSuccess"
-    tags = {"dagster/partition": f"demo.weave|{key}", "dagster/partition/target": "demo.weave"}
-    tags["dagster/partition/training"] = key
-    launched = graphql(
-        pages,
-        """mutation($params: ExecutionParams!) { launchPipelineExecution(executionParams: $params) {
-           __typename ... on LaunchRunSuccess { run { runId } } } }""",
-        params={
-            "selector": place | {"pipelineName": "train_and_evaluate"},
-            "mode": "default",
-            "runConfigData": {},
-            "executionMetadata": {"tags": [{"key": k, "value": v} for k, v in tags.items()]},
-        },
-    )
-    assert launched["__typename"] == "LaunchRunSuccess", launched
-    run_id = launched["run"]["runId"]  # type: ignore[index]
-    status = ""
-    deadline = time.monotonic() + 240
-    while status not in ("SUCCESS", "FAILURE", "CANCELED"):
-        assert time.monotonic() < deadline, f"the run is still {status}"
-        time.sleep(1)
-        status = str(
-            graphql(pages, "query($id: ID!) { runOrError(runId: $id) { ... on Run { status } } }", id=run_id)["status"]
-        )
-    assert status == "SUCCESS"
+    pages.add_training(key)
+    assert pages.wait_for_run(pages.launch("train_and_evaluate", f"demo.weave|{key}")) == "SUCCESS"
     assert demo.store.require(METRICS, "demo.weave", key).facts["image_auroc"]
+
+
+def test_the_servers_listen_on_this_machine_only(pages: Pages) -> None:
+    assert listening(pages) <= {"127.0.0.1", "::1"}
 
 
 def test_a_target_entered_by_hand_is_offered_by_the_running_ui(pages: Pages, demo: Rkd, tmp_path: Path) -> None:
@@ -223,7 +142,4 @@ def test_a_target_entered_by_hand_is_offered_by_the_running_ui(pages: Pages, dem
         (tmp_path / "mine" / name).mkdir(parents=True)
     demo.store.targets.add(OwnTarget("mine", tmp_path / "mine"))
     instance, _ = open_instance(demo.store)
-    deadline = time.monotonic() + 120
-    while "mine" not in instance.get_dynamic_partitions("target"):
-        assert time.monotonic() < deadline, "the sensor has not offered the new target"
-        time.sleep(1)
+    wait_until(lambda: "mine" in instance.get_dynamic_partitions("target"), "the sensor to offer the new target")

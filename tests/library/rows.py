@@ -12,7 +12,7 @@ def measured(
     """One measured number with an interval of 0.1 to either side."""
     row = {
         "target": target, "dataset": target.split(".")[0], "category": target.split(".")[-1], "kind": "medical",
-        "recipe": recipe, "teacher": "wide_resnet50_2", "epochs": epochs, "seed": seed,
+        "recipe": recipe, "teacher": "wide_resnet50_2", "epochs": epochs, "seed": seed, "repeat": seed,
         "training": f"{recipe}-s{seed}", "short_schedule": epochs < 200, "metric": "image_auroc",
         "score_rule": "map_max", "value": value, "ci_low": value - 0.1, "ci_high": value + 0.1,
         "interval_method": "delong", "n_normal": 10, "n_anomalous": 155, "origin": "measured",

@@ -29,9 +29,7 @@ def weights() -> TeacherWeights:
 
 
 @pytest.fixture
-def run(
-    weights: TeacherWeights, pictures: np.ndarray, cpu: Compute, tmp_path: Path
-) -> Callable[..., TrainedStudent]:
+def run(weights: TeacherWeights, pictures: np.ndarray, cpu: Compute, tmp_path: Path) -> Callable[..., TrainedStudent]:
     def call(chosen: MultiresolutionKD, epochs: int = 3, **more: object) -> TrainedStudent:
         source = system_of(chosen).teacher(weights, chosen)
         validation = pictures[9:] if chosen.held_out else None

@@ -34,6 +34,12 @@ def test_the_demo_plan_needs_no_download_and_covers_every_demo_target() -> None:
     assert [keys[c.training].recipe.name for c in cells if c.training != official] == ["rkd-mkd-es"]
 
 
+def test_the_paper_s_plan_fills_its_tables() -> None:
+    assert [len(named(f"table_{n}")) for n in (1, 2, 3, 4)] == [5 * 2, 10 * 2, 3 * 3 * 3, 5 * 2]
+    assert len(set(named("paper"))) == len(named("paper")) == 67
+    assert {TrainingKey.parse(c.training).short_schedule for c in named("paper")} == {False}
+
+
 def test_an_unknown_plan_lists_the_known_ones() -> None:
     with pytest.raises(UnknownName, match=r"unknown plan 'dema'.*demo"):
         named("dema")

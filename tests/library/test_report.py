@@ -14,10 +14,15 @@ def report() -> Report:
         tables=[sheet],
         unmeasured=[Sheet("Table 8", ["Category", "Row"], [["x", "measured"]])],
         figures=[Picture("Figure 3. Something", message("figure"))],
+        history=[Sheet("What moved in re-benchmark 3", ["Target", "Verdict"], [["head_ct", "within noise"]])],
+        over_time=Picture("over re-benchmarks", message("lines")),
         leaderboard=sheet,
         pairs=None,
         ranks=Picture("ranks", message("ranks")),
         recipes=sheet,
+        ablation=[Sheet("Ablation around rkd", ["Factor", "Change"], [["beta2", "0.99 to 0.999"]])],
+        effects=[Picture("effects", message("effects"))],
+        claims=Sheet("Claims", ["Claim", "Verdict"], [["Our PRO is better", "cannot be told"]]),
         trainings=[Training("head_ct", "rkd-s0", {"image AUROC": "77.2"}, {"Device": "cpu, fp32"}, maps)],
         datasets=[{"Dataset": "Head CT", "Licence": "not stated"}],
         versions={"torch": "2.0"},
@@ -27,6 +32,7 @@ def report() -> Report:
 def test_everything_given_is_in_the_page() -> None:
     html = render(report())
     texts = "Measured: one|Table 9|Table 8|Figure 3. Something|split has changed since|rkd-s0|77.2|cpu, fp32|not stated"
+    texts += "|Ablation around rkd|0.99 to 0.999|cannot be told|What moved in re-benchmark 3|over re-benchmarks"
     texts += "|torch 2.0|<strong>&lt;tile&gt;</strong>|A &amp; B"
     for text in texts.split("|"):
         assert text in html, text
@@ -34,7 +40,7 @@ def test_everything_given_is_in_the_page() -> None:
 
 def test_the_page_needs_nothing_else() -> None:
     html = render(report())
-    assert len(re.findall(r'src="data:image/png;base64,', html)) == 3
+    assert len(re.findall(r'src="data:image/png;base64,', html)) == 5
     assert not re.findall(r'src="(?!data:)', html)
     assert "<script" not in html
     assert "<link" not in html

@@ -151,6 +151,14 @@ def test_lambda_brings_both_terms_to_one_size_and_leaves_no_trace(
     assert balance == pytest.approx(float(l_val(a, b).mean() / l_kd(a, b).mean()), rel=1e-3)
 
 
+def test_a_fixed_lambda_is_taken_as_it_is(run: Callable[..., TrainedStudent]) -> None:
+    recipe = replace(SMALL, loss="mkd")
+    fixed, balanced = run(replace(recipe, lambda_=0.5), epochs=1), run(recipe, epochs=1)
+    assert fixed.lambda_ == 0.5
+    assert balanced.lambda_ > 10
+    assert fixed.history[0].train_loss < balanced.history[0].train_loss  # L_val alone, nearly
+
+
 def test_a_diverging_training_says_so(run: Callable[..., TrainedStudent]) -> None:
     with pytest.raises(StoreError, match="the loss of epoch"):
         run(replace(SMALL, loss="mkd", learning_rate=1e30), epochs=5)

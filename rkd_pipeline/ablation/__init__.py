@@ -1,0 +1,1 @@
+"""The ablation: what it asks (``design.py``) and what it found (``effects.py``)."""

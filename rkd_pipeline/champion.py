@@ -1,0 +1,363 @@
+"""The champion of each target: one trained model, kept apart, and the record of how it became champion.
+
+    champions/<target>/0001/         the first reign, written whole and never changed: the scorer (safetensors and
+                                     scorer.json), example.jpg, scores.parquet of its test pictures, reign.json
+    champions/<target>/looks.json    every look at challengers, with what was compared and found
+
+The highest number reigns. Weights are hard links into the store where the file system allows, so a champion outlives
+its training's folder. MLflow's alias ``champion`` mirrors this. The value that a champion was chosen by is
+``selected``: it stands in its record and in no table, for the best of several looks better than it is.
+"""
+
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from io import BytesIO
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import pandas as pd
+
+from rkd_pipeline import gate
+from rkd_pipeline.errors import RkdError, StoreError
+from rkd_pipeline.files import write_atomically
+from rkd_pipeline.flow import IMAGES, SPLIT, TRAINED_MODEL
+from rkd_pipeline.metrics.image_auroc import image_auroc
+from rkd_pipeline.metrics.paired_auroc import Pair, paired_auroc
+from rkd_pipeline.stages.data import open_prepared, read_index
+from rkd_pipeline.stages.training import training_parameters
+from rkd_pipeline.store import Ref, Result, Store
+from rkd_pipeline.training_key import TrainingKey
+
+if TYPE_CHECKING:
+    from rkd_pipeline.scorer import Scorer
+
+FOLDER = "champions"
+REIGN, SCORES, EXAMPLE, LOOKS = "reign.json", "scores.parquet", "example.jpg", "looks.json"
+SELECTED = "selected"
+How = Literal["first", "gate", "forced"]
+
+
+class NoChampion(RkdError):
+    """A target that has no champion yet."""
+
+
+@dataclass(frozen=True)
+class Reign:
+    """A champion.
+
+    Attributes:
+        target, training: whose model it is.
+        number: from 1.
+        model: data version of its ``trained_model``.
+        split: data version of the split that it was trained and tested by.
+        how: ``first`` (nobody to beat), ``gate`` (better beyond noise) or ``forced`` (by hand).
+        why: the gate's sentence, or the reason that was given.
+        since: UTC.
+        threshold: map maximum above which a picture is called anomalous.
+        selected: the number it was chosen by: metric, score_rule, protocol ``selected``, value. For no table.
+        parameters: of the training.
+        folder: where it lies.
+    """
+
+    target: str
+    training: str
+    number: int
+    model: str
+    split: str
+    how: How
+    why: str
+    since: str
+    threshold: float
+    selected: dict[str, Any]
+    parameters: dict[str, Any]
+    folder: Path = field(default=Path(), compare=False)
+
+
+def reigns(store: Store, target_name: str) -> list[Reign]:
+    """All champions that a target has had, in order. Raises ``StoreError`` for a damaged record."""
+    found = []
+    for file in sorted(_folder(store, target_name).glob(f"[0-9]*/{REIGN}")):
+        try:
+            found.append(Reign(**json.loads(file.read_text(encoding="utf-8")), folder=file.parent))
+        except (ValueError, TypeError) as error:
+            raise StoreError(f"{file} is damaged ({error}); delete its folder and force a champion") from error
+    return found
+
+
+def champion(store: Store, target_name: str) -> Reign | None:
+    """Who reigns; None while nobody does."""
+    found = reigns(store, target_name)
+    return found[-1] if found else None
+
+
+def require_champion(store: Store, target_name: str) -> Reign:
+    """Who reigns; raises ``NoChampion`` with the way to one."""
+    store.targets.target(target_name)
+    reign = champion(store, target_name)
+    if reign is None:
+        raise NoChampion(
+            f"{target_name} has no champion yet; train a recipe with a validation part "
+            f"(`rkd run --targets {target_name} --recipes rkd-es`), then `rkd champion challenge {target_name}`"
+        )
+    return reign
+
+
+def targets_with_champions(store: Store) -> list[str]:
+    """Sorted names."""
+    return sorted({file.parts[-3] for file in (store.root / FOLDER).glob(f"*/[0-9]*/{REIGN}")})
+
+
+def open_scorer(reign: Reign) -> "Scorer":
+    """The champion's model, ready to score pictures on the CPU."""
+    from rkd_pipeline.scorer import CARD, STUDENT, TEACHER, Scorer
+
+    return Scorer(reign.folder / STUDENT, reign.folder / TEACHER, reign.folder / CARD)
+
+
+def standing(store: Store, reign: Reign) -> str:
+    """Whether the champion's training is still what its key would give now: ``up to date``, or what has changed."""
+    model = store.find(Ref(TRAINED_MODEL.name, reign.target, reign.training))
+    if model is None:
+        return "its training is no longer in the store; the champion's own copy serves on"
+    if model.data_version != reign.model:
+        return f"{reign.training} has been trained again since; force it, if the new one is to reign"
+    reason = store.why_stale(model)
+    return f"its training is out of date: {reason}" if reason else "up to date"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a challenge came to: who reigns now, whether that is new, and a line per challenger."""
+
+    reign: Reign
+    moved: bool
+    lines: list[str]
+    look: gate.Look | None = None
+
+
+def challenge(store: Store, target_name: str, trainings: Sequence[str] = ()) -> Outcome:
+    """Let configurations challenge the champion: the given trainings', or all others that are finished and eligible.
+
+    The first champion has nobody to beat: it is the eligible configuration of the highest mean image AUROC. Of a
+    configuration, the given training reigns, or the first in order of repeat and seed: not the one that tests best.
+    Raises ``NotEligible`` for a given training that cannot be champion, ``NoChampion`` where nothing is eligible.
+    """
+    with store.lock(f"champion {target_name}"):
+        named = {gate.configuration(t): gate.require_eligible(store, target_name, t) for t in trainings}
+        finished = gate.finished_trainings(store, target_name)
+        lines: list[str] = []
+        candidates = named or _eligible(finished, lines)
+        reign = champion(store, target_name)
+        if reign is None:
+            return _first(store, target_name, candidates, finished, lines)
+        own = gate.configuration(reign.training)
+        if named and own in named:
+            raise gate.NotEligible(
+                f"{named[own].provenance.key[1]} is of the champion's own configuration ({own}): seeds do not "
+                "challenge each other, since the best of them is the luckiest. Force it, if it is to reign"
+            )
+        challengers = {name: finished[name] for name in candidates if name != own}
+        if own not in finished:
+            raise RkdError(
+                f"nothing of the champion's configuration {own} is up to date in {store.root}: "
+                f"{standing(store, reign)}. Run it again (`rkd run`), or force a champion"
+            )
+        if not challengers:
+            return Outcome(reign, False, [*lines, "nobody challenges: no other eligible configuration is finished"])
+        looked = _look(store, reign, challengers, finished[own])
+        lines += looked.lines
+        if looked.winner is None:
+            return Outcome(reign, False, lines, looked)
+        why = gate.in_words(looked.winner, looked.comparisons[looked.winner], looked.level)
+        crowned = _crown(
+            store, candidates[looked.winner], "gate", f"against {own}: {why}", _mean(store, challengers[looked.winner])
+        )
+        return Outcome(crowned, True, lines, looked)
+
+
+def force(store: Store, target_name: str, training: str, why: str) -> Reign:
+    """Make a training champion by hand, with the reason on record. Raises ``NotEligible`` as the gate does."""
+    if not why.strip():
+        raise RkdError("say why: a forced champion is recorded with its reason")
+    with store.lock(f"champion {target_name}"):
+        metrics = gate.require_eligible(store, target_name, training)
+        return _crown(store, metrics, "forced", why.strip(), _mean(store, [metrics]))
+
+
+def _eligible(finished: dict[str, list[Result]], lines: list[str]) -> dict[str, Result]:
+    """Of every configuration the first training with an honest threshold; the others get a line."""
+    found = {}
+    for name, results in finished.items():
+        able = [m for m in results if gate.honest_threshold(m) is not None]
+        if able:
+            found[name] = able[0]
+        else:
+            lines.append(f"{name}: cannot be champion, it has no honest threshold")
+    return found
+
+
+def _first(
+    store: Store, target_name: str, candidates: dict[str, Result], finished: dict[str, list[Result]], lines: list[str]
+) -> Outcome:
+    if not candidates:
+        raise NoChampion(
+            "; ".join([f"{target_name} has no finished training that could be champion", *lines])
+            + f". Train a recipe with a validation part: rkd run --targets {target_name} --recipes rkd-es"
+        )
+    means = {name: _mean(store, finished[name]) for name in candidates}
+    best = max(means, key=lambda name: means[name])
+    others = "; ".join(f"{name} {100 * value:.1f}" for name, value in means.items() if name != best)
+    why = f"nobody to beat; mean image AUROC {100 * means[best]:.1f}" + (f" (others: {others})" if others else "")
+    reign = _crown(store, candidates[best], "first", why, means[best])
+    return Outcome(reign, True, [*lines, f"{best}: {why}"])
+
+
+def _mean(store: Store, results: Sequence[Result]) -> float:
+    """Mean image AUROC of the deciding score over trainings."""
+    tables = [gate.test_scores(store, m) for m in results]
+    return float(
+        np.mean([image_auroc(t["anomalous"].to_numpy(bool), t[gate.DECIDING_RULE].to_numpy()) for t in tables])
+    )
+
+
+def _look(store: Store, reign: Reign, challengers: dict[str, list[Result]], own: list[Result]) -> gate.Look:
+    """Compare, and put it on record; results that were looked at before cost no further look."""
+    earlier = [entry for entry in looks(store, reign.target) if entry["reign"] == reign.number]
+    looked = gate.look(store, reign.target, challengers, own, len(earlier) + 1)
+    same = [
+        e for e in earlier if e["evidence"] == looked.evidence and list(e["comparisons"]) == list(looked.comparisons)
+    ]
+    if same:
+        return gate.look(store, reign.target, challengers, own, same[0]["number"])
+    if any(found is not None and found.p_better is not None for found in looked.comparisons.values()):
+        entry = {"reign": reign.number, "when": _now(), **asdict(looked), "lines": looked.lines}
+        record = [*looks(store, reign.target), entry]
+        write_atomically(_folder(store, reign.target) / LOOKS, json.dumps(record, indent=1).encode())
+    return looked
+
+
+def looks(store: Store, target_name: str) -> list[dict[str, Any]]:
+    """Every look at challengers that is on record, in order."""
+    file = _folder(store, target_name) / LOOKS
+    return json.loads(file.read_text(encoding="utf-8")) if file.exists() else []
+
+
+def _crown(store: Store, metrics: Result, how: How, why: str, value: float) -> Reign:
+    """Export a model into the next reign's folder, whole or not at all."""
+    from rkd_pipeline.scorer import export_scorer
+
+    target_name, training = metrics.provenance.key
+    model = store.require(TRAINED_MODEL, target_name, training)
+    threshold = gate.honest_threshold(metrics)
+    assert threshold is not None  # require_eligible, or _eligible, has looked
+    number = len(reigns(store, target_name)) + 1
+    folder = _folder(store, target_name) / f"{number:04d}"
+    temporary = folder.with_name(f".{number:04d}.{uuid.uuid4().hex[:8]}.tmp")
+    temporary.mkdir(parents=True)
+    try:
+        export_scorer(store, model, threshold, temporary)
+        scores = gate.test_scores(store, metrics)
+        index = read_index(store.require(IMAGES, target_name)).set_index("image_id")["pixel_sha256"]
+        kept = scores[["image_id", "anomalous", gate.DECIDING_RULE]]
+        kept.assign(pixel_sha256=kept["image_id"].map(index)).to_parquet(temporary / SCORES, index=False)
+        (temporary / EXAMPLE).write_bytes(example_picture(store, metrics))
+        record = Reign(
+            target=target_name,
+            training=training,
+            number=number,
+            model=model.data_version,
+            split=model.provenance.inputs[str(Ref(SPLIT.name, target_name))],
+            how=how,
+            why=why,
+            since=_now(),
+            threshold=threshold,
+            selected={
+                "metric": "image_auroc",
+                "score_rule": gate.DECIDING_RULE,
+                "protocol": SELECTED,
+                "value": value,
+            },
+            parameters=training_parameters(TrainingKey.parse(training)),
+        )
+        fields = asdict(record)
+        del fields["folder"]
+        write_atomically(temporary / REIGN, json.dumps(fields, indent=1).encode())
+        os.rename(temporary, folder)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+    return Reign(**fields, folder=folder)
+
+
+def example_picture(store: Store, metrics: Result) -> bytes:
+    """The first anomalous test picture of a training, as its model sees it, as JPEG: what MLflow shows as example."""
+    from PIL import Image
+
+    target_name, training = metrics.provenance.key
+    scores = gate.test_scores(store, metrics)
+    name = scores.loc[scores["anomalous"], "image_id"].iloc[0]
+    side = TrainingKey.parse(training).recipe.side
+    _, images = open_prepared(store, store.targets.target(target_name), side)
+    buffer = BytesIO()
+    Image.fromarray(images.pictures([name])[0]).save(buffer, "JPEG", quality=90)
+    return buffer.getvalue()
+
+
+@dataclass(frozen=True)
+class Quality:
+    """A training beside the champion on the champion's own test pictures.
+
+    ``worse`` is None where they cannot be compared, with ``text`` saying why; otherwise whether the training is worse
+    beyond the noise of the pictures, although it is of the champion's configuration.
+    """
+
+    worse: bool | None
+    text: str
+    difference: float | None = None
+    error: float | None = None
+
+
+def against_champion(store: Store, metrics: Result) -> Quality:
+    """Whether a training has fallen behind the champion of its target: scores that were kept, paired per picture.
+
+    The champion's scores are those that it was crowned with, so that a change of code or teacher shows. One-sided at
+    95%, over pictures alone: a single training says nothing of how trainings scatter.
+    """
+    target_name, training = metrics.provenance.key
+    reign = champion(store, target_name)
+    if reign is None:
+        return Quality(None, "the target has no champion yet")
+    mine, kept = gate.test_scores(store, metrics), pd.read_parquet(reign.folder / SCORES)
+    index = read_index(store.require(IMAGES, target_name)).set_index("image_id")["pixel_sha256"]
+    mine["pixel_sha256"] = mine["image_id"].map(index)
+    columns = ["pixel_sha256", "anomalous", "image_id"]
+    if not mine[columns].equals(kept[columns]):
+        return Quality(None, f"the champion {reign.training} tested on other pictures")
+    pair = Pair(
+        list(mine["pixel_sha256"]),
+        mine["anomalous"].to_numpy(bool),
+        [mine[gate.DECIDING_RULE].to_numpy()],
+        [kept[gate.DECIDING_RULE].to_numpy()],
+    )
+    found = paired_auroc([pair])
+    text = (
+        f"image AUROC {100 * found.first:.1f} against the champion's {100 * found.second:.1f} ({reign.training}, "
+        f"{SELECTED}); standard error of the difference {100 * found.error_of_pictures:.1f}"
+    )
+    same = gate.configuration(training) == gate.configuration(reign.training)
+    behind = found.difference < -1.645 * found.error_of_pictures
+    return Quality(same and behind, text, found.difference, found.error_of_pictures)
+
+
+def _folder(store: Store, target_name: str) -> Path:
+    return store.root / FOLDER / target_name
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

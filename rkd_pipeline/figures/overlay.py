@@ -1,0 +1,45 @@
+"""One picture beside its anomaly map, laid over it."""
+
+import numpy as np
+from matplotlib.figure import Figure
+from PIL import Image
+
+from rkd_pipeline.figures.style import MAP_COLOURS, SKY, png
+
+LONGEST = 900  # pixels of the picture's longer side, as drawn
+
+
+def overlay(picture: Image.Image, anomaly_map: np.ndarray, threshold: float, title: str) -> bytes:
+    """The picture, and the picture under its map, with a line round what exceeds the threshold.
+
+    Colours run from 0 to twice the threshold, or the map's maximum where that is more: pictures of one model can be
+    compared.
+
+    Args:
+        picture: RGB, any size.
+        anomaly_map: ``(S, S)``, stretched over the picture.
+        threshold: map maximum above which a picture is called anomalous.
+        title: of the whole.
+    """
+    shown = picture.copy()
+    shown.thumbnail((LONGEST, LONGEST))
+    width, height = shown.size
+    stretched = np.asarray(
+        Image.fromarray(anomaly_map.astype(np.float32)).resize(shown.size, Image.Resampling.BILINEAR)
+    )
+    panel = 4.2
+    figure = Figure(figsize=(2 * panel + 0.9, panel * height / width + 0.6), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    left.imshow(shown)
+    right.imshow(shown.convert("L"), cmap="gray", vmin=0, vmax=255)
+    highest = max(2 * threshold, float(anomaly_map.max()))
+    heat = right.imshow(stretched, cmap=MAP_COLOURS, vmin=0, vmax=highest, alpha=0.55)
+    if stretched.max() > threshold > stretched.min():
+        right.contour(stretched, [threshold], colors=SKY, linewidths=1.5)
+    for axes in (left, right):
+        axes.axis("off")
+    bar = figure.colorbar(heat, ax=right, fraction=0.046, pad=0.02)
+    bar.ax.axhline(threshold, color=SKY, lw=2)
+    bar.ax.tick_params(labelsize=7)
+    figure.suptitle(title, fontsize=10)
+    return png(figure)

@@ -1,0 +1,199 @@
+"""Who may be champion of a target, and when a challenger is better beyond noise.
+
+A *configuration* is what is trained (recipe, teacher, epochs); its trainings differ in seed and repeat. Configurations
+are compared, never single seeds: the best of several seeds of one configuration is the luckiest one. The comparison is
+over the repeats that both were trained on, paired per test picture (``metrics/paired_auroc.py``).
+
+Looking often finds something by luck. So the k-th look at challengers of one champion may spend ``1 / (k (k + 1))`` of
+the error that is allowed, shared evenly by the challengers of that look: over all looks together, a champion is
+replaced by one that is no better with a probability of at most ``ERROR``. A look at the same results again is no new
+look.
+"""
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import pandas as pd
+
+from rkd_pipeline.errors import RkdError
+from rkd_pipeline.flow import ANOMALY_SCORES, IMAGES, METRICS, TRAINED_MODEL
+from rkd_pipeline.metrics.paired_auroc import Pair, PairedAuroc, paired_auroc
+from rkd_pipeline.score_rules import SCORE_RULES
+from rkd_pipeline.stages.data import read_index
+from rkd_pipeline.stages.evaluation import read_metrics, read_scores, value_of
+from rkd_pipeline.stages.tables import stale_reason
+from rkd_pipeline.store import Ref, Result, Store
+from rkd_pipeline.training_key import TrainingKey
+
+ERROR = 0.05
+DECIDING_RULE = "map_max"  # the score that a champion decides by, and that the gate compares
+assert DECIDING_RULE in SCORE_RULES
+
+
+class NotEligible(RkdError):
+    """A training that cannot be champion, whoever asks."""
+
+
+def configuration(training: str) -> str:
+    """What a training key says without seed and repeat, e.g. ``rkd-es@resnet18~40e``."""
+    return training.rpartition("-s")[0]
+
+
+def finished_trainings(store: Store, target_name: str) -> dict[str, list[Result]]:
+    """Up-to-date ``metrics`` of a target by configuration, each in order of repeat and seed."""
+    found: dict[str, list[Result]] = defaultdict(list)
+    for target, training in store.keys(METRICS):
+        result = store.find(Ref(METRICS.name, target, training)) if target == target_name else None
+        if result is not None and stale_reason(store, result) is None:
+            found[configuration(training)].append(result)
+    return {name: sorted(results, key=_repeat_and_seed) for name, results in sorted(found.items())}
+
+
+def _repeat_and_seed(metrics: Result) -> tuple[int, int]:
+    key = TrainingKey.parse(metrics.provenance.key[1])
+    return key.repeat, key.seed
+
+
+def honest_threshold(metrics: Result) -> float | None:
+    """The threshold of the deciding score, from held-out normal pictures; None where there is none."""
+    return value_of(read_metrics(metrics), "threshold", DECIDING_RULE)
+
+
+def require_eligible(store: Store, target_name: str, training: str) -> Result:
+    """The ``metrics`` of a training that may be champion; raises ``NotEligible`` or ``StoreError`` with the reason."""
+    store.targets.target(target_name)
+    TrainingKey.parse(training)
+    metrics = store.require(METRICS, target_name, training)
+    if reason := stale_reason(store, metrics):
+        raise NotEligible(f"{target_name} {training} is out of date: {reason}; run it again, with `rkd run`")
+    if honest_threshold(metrics) is None:
+        rows = read_metrics(metrics)
+        which = (rows["metric"] == "threshold") & (rows["score_rule"] == DECIDING_RULE)
+        why = rows.loc[which, "protocol"].iloc[0]
+        raise NotEligible(
+            f"{target_name} {training} cannot be champion. Its honest threshold: {why}. "
+            "Train a recipe with a validation part (rkd-es, for example), or add normal pictures"
+        )
+    return metrics
+
+
+def compare(store: Store, target_name: str, first: Sequence[Result], second: Sequence[Result]) -> PairedAuroc | None:
+    """Two configurations, given by their ``metrics``, over the repeats that both have; None where they share none."""
+    of_first, of_second = _by_repeat(first), _by_repeat(second)
+    shared = sorted(of_first.keys() & of_second.keys())
+    if not shared:
+        return None
+    index = read_index(store.require(IMAGES, target_name)).set_index("image_id")["pixel_sha256"]
+    pairs = [_pair(store, of_first[r], of_second[r], index) for r in shared]
+    return paired_auroc(pairs, test_to_train=_test_to_train(store, pairs, of_first[shared[0]][0]))
+
+
+def _by_repeat(results: Sequence[Result]) -> dict[int, list[Result]]:
+    found: dict[int, list[Result]] = defaultdict(list)
+    for result in results:
+        found[_repeat_and_seed(result)[0]].append(result)
+    return found
+
+
+def test_scores(store: Store, metrics: Result) -> pd.DataFrame:
+    """Scores of the test pictures of a training, in order of their ids."""
+    scores, _ = read_scores(store.require(ANOMALY_SCORES, *metrics.provenance.key))
+    return scores[scores["part"] == "test"].sort_values("image_id", ignore_index=True)
+
+
+def _pair(store: Store, first: Sequence[Result], second: Sequence[Result], pixels: Mapping[str, str]) -> Pair:
+    tables = [[test_scores(store, m) for m in side] for side in (first, second)]
+    common = tables[0][0]
+    for table in (*tables[0], *tables[1]):
+        if table["image_id"].tolist() != common["image_id"].tolist():
+            raise RkdError(
+                f"{first[0].provenance.key} and {second[0].provenance.key} tested on different pictures of one repeat; "
+                "run both again, with `rkd run`"
+            )
+    return Pair(
+        [pixels[name] for name in common["image_id"]],
+        common["anomalous"].to_numpy(bool),
+        *([table[DECIDING_RULE].to_numpy() for table in side] for side in tables),
+    )
+
+
+def _test_to_train(store: Store, pairs: Sequence[Pair], metrics: Result) -> float:
+    """Test pictures that each repeat draws anew over those it trains on; 0 where all repeats test on the same."""
+    if all(list(pair.clusters) == list(pairs[0].clusters) for pair in pairs):
+        return 0.0
+    trained_on = store.require(TRAINED_MODEL, *metrics.provenance.key).facts["train_pictures"]
+    return float((~pairs[0].anomalous).sum() / trained_on)  # the anomalous ones test in every repeat
+
+
+@dataclass(frozen=True)
+class Look:
+    """Challengers of one champion compared with it, once.
+
+    Attributes:
+        number: from 1, since the champion is champion.
+        level: the p-value at or below which a challenger is better, one-sided.
+        comparisons: configuration to its comparison with the champion's; None where they share no repeat.
+        evidence: training to data version of its metrics: everything that was looked at.
+    """
+
+    number: int
+    level: float
+    comparisons: dict[str, PairedAuroc | None]
+    evidence: dict[str, str]
+
+    @property
+    def winner(self) -> str | None:
+        """The configuration that is better beyond noise with the smallest p-value; None where none is."""
+        passed = {
+            name: found.p_better
+            for name, found in self.comparisons.items()
+            if found is not None and found.p_better is not None and found.p_better <= self.level
+        }
+        return min(passed, key=lambda name: passed[name]) if passed else None
+
+    @property
+    def lines(self) -> list[str]:
+        """For people, one per challenger."""
+        return [in_words(name, found, self.level) for name, found in self.comparisons.items()]
+
+
+def look(
+    store: Store,
+    target_name: str,
+    challengers: Mapping[str, Sequence[Result]],
+    champion: Sequence[Result],
+    number: int,
+) -> Look:
+    """Compare every challenging configuration with the champion's, as the number-th look."""
+    evidence = {m.provenance.key[1]: m.data_version for side in (champion, *challengers.values()) for m in side}
+    comparisons = {name: compare(store, target_name, results, champion) for name, results in challengers.items()}
+    testable = sum(found is not None and found.p_better is not None for found in comparisons.values())
+    return Look(number, level(number, testable), comparisons, dict(sorted(evidence.items())))
+
+
+def level(number: int, challengers: int) -> float:
+    """The p-value that the number-th look demands of each of its challengers.
+
+    >>> [round(level(k, 1), 4) for k in (1, 2, 3)]
+    [0.025, 0.0083, 0.0042]
+    >>> level(1, 5) == level(1, 1) / 5
+    True
+    """
+    return ERROR / (number * (number + 1)) / max(challengers, 1)
+
+
+def in_words(name: str, found: PairedAuroc | None, level: float) -> str:
+    """One line for people: how a challenger stands to the champion."""
+    if found is None:
+        return f"{name}: not compared, no repeat that both were trained on; train it on the champion's seeds"
+    values = f"{100 * found.first:.1f} against {100 * found.second:.1f}"
+    points = f"{100 * found.difference:+.1f} points of image AUROC ({values})"
+    if found.p_better is None:
+        return f"{name}: {points} on one repeat: no claim, since trainings differ too; train both on two seeds or more"
+    verdict = "better beyond noise" if found.p_better <= level else "not better beyond noise"
+    return (
+        f"{name}: {verdict}, {points}, 95% [{100 * (found.ci_low or 0):+.1f}, {100 * (found.ci_high or 0):+.1f}], "
+        f"p {found.p_better:.4f} where {level:.4f} is demanded; {found.repeats} repeats, {found.n_normal} normal and "
+        f"{found.n_anomalous} anomalous pictures"
+    )

@@ -1,0 +1,185 @@
+"""A folder that people or machines put pictures into, and the trained model that scores what is new there.
+
+Nothing is trained. Rows of earlier pictures are kept; a picture is scored again when its file changes or another model
+takes over. A file that is still being written (younger than ``SETTLED`` seconds) waits for the next look.
+"""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from rkd_pipeline.datasets.pictures import SUFFIXES, read_rgb, resized
+from rkd_pipeline.errors import DataError, RkdError
+from rkd_pipeline.files import canonical_json, text_sha256
+from rkd_pipeline.flow import METRICS, SCORED_PICTURES, TRAINED_MODEL
+from rkd_pipeline.stages.evaluation import read_metrics, value_of
+from rkd_pipeline.store import Ref, Result, Store
+
+SETTLED = 5.0
+TABLE, STRIP = "scores.parquet", "newest.png"
+SHOWN = 8
+_BATCH = 32
+COLUMNS = {
+    "picture": "path relative to the folder",
+    "fingerprint": "of size and time of the file",
+    "model": "target and training that scored it, with the weights' data version",
+    "map_max": "maximum of the anomaly map",
+    "threshold": "honest threshold of the model; empty where its recipe has none",
+    "anomalous": "map_max above the threshold; empty without one",
+    "problem": "why it could not be scored; empty otherwise",
+}
+
+
+class NoModel(RkdError):
+    """There is nothing to score with: no champion yet, and no training named."""
+
+
+@dataclass(frozen=True)
+class Inbox:
+    """What there is to do: pictures with their fingerprints, the model, and which of them are new."""
+
+    folder: Path
+    target: str
+    training: str
+    model: str
+    pictures: dict[str, str]
+    new: list[str]
+
+    @property
+    def key(self) -> str:
+        """Equal for equal folders and models."""
+        return text_sha256(canonical_json([self.model, self.pictures]))[:16]
+
+
+def scoring_model(store: Store, named: str) -> tuple[str, str]:
+    """Target and training that score: the one that ``TARGET|TRAINING`` names.
+
+    Raises ``NoModel`` for a target without a training, while it has no champion.
+    """
+    target, bar, training = named.partition("|")
+    if not bar:
+        raise NoModel(f"{target or 'RKD_WATCH_MODEL'} has no champion yet; name a training: {target}|rkd-es-s0")
+    store.targets.target(target)
+    if store.find(Ref(TRAINED_MODEL.name, target, training)) is None:
+        raise NoModel(f"{target} {training} is not trained; train it first, with `rkd run`")
+    return target, training
+
+
+def look(store: Store, folder: Path, named: str) -> Inbox:
+    """What lies in the folder, and what of it is new. Raises ``NoModel``, or ``DataError`` where there is no folder."""
+    if not folder.is_dir():
+        raise DataError(f"{folder} is no folder; set RKD_WATCH to the one whose pictures are to be scored")
+    target, training = scoring_model(store, named)
+    version = store.require(TRAINED_MODEL, target, training).data_version
+    now = time.time()
+    pictures = {}
+    for file in sorted(folder.rglob("*")):
+        if file.suffix.lower() not in SUFFIXES or any(part.startswith(".") for part in file.relative_to(folder).parts):
+            continue
+        status = file.stat()
+        if now - status.st_mtime >= SETTLED:
+            pictures[file.relative_to(folder).as_posix()] = f"{status.st_size} {status.st_mtime_ns}"
+    model = f"{target} {training} {version}"
+    known = _known(store.find(Ref(SCORED_PICTURES.name)), model)
+    new = [name for name, fingerprint in pictures.items() if known.get(name) != fingerprint]
+    return Inbox(folder, target, training, model, pictures, new)
+
+
+def _known(earlier: Result | None, model: str) -> dict[str, str]:
+    if earlier is None or earlier.provenance.stage_version != SCORED_PICTURES.version:
+        return {}
+    rows = read_scored(earlier)
+    rows = rows[rows["model"] == model]
+    return dict(zip(rows["picture"], rows["fingerprint"], strict=True))
+
+
+def read_scored(result: Result) -> pd.DataFrame:
+    """The table of a ``scored_pictures`` result; columns as in ``COLUMNS``."""
+    return pd.read_parquet(result.folder / TABLE)
+
+
+def score_new(store: Store, inbox: Inbox) -> Result:
+    """``scored_pictures``: a row per picture in the folder, and the maps of the newest."""
+    earlier = store.find(Ref(SCORED_PICTURES.name))
+    kept = pd.DataFrame(columns=list(COLUMNS))
+    if earlier is not None:
+        rows = read_scored(earlier)
+        wanted = rows["picture"].map(inbox.pictures)
+        kept = rows[(rows["model"] == inbox.model) & (wanted == rows["fingerprint"])]
+
+    def write(folder: Path) -> dict[str, Any]:
+        fresh, strip = _score(store, inbox)
+        table = pd.concat([f for f in (kept, fresh) if len(f)] or [kept]).sort_values("picture")
+        table.to_parquet(folder / TABLE, index=False)
+        table.to_csv((folder / TABLE).with_suffix(".csv"), index=False)
+        (folder / STRIP).write_bytes(strip)
+        return {
+            "folder": str(inbox.folder),
+            "model": f"{inbox.target} {inbox.training}",
+            "pictures": len(table),
+            "new": len(fresh),
+            "anomalous": int(table["anomalous"].fillna(False).sum()),
+            "not_scored": int((table["problem"] != "").sum()),
+        }
+
+    parameters = {"model": inbox.model, "pictures": inbox.pictures}
+    return store.produce(SCORED_PICTURES, [], write, parameters=parameters)
+
+
+def _score(store: Store, inbox: Inbox) -> tuple[pd.DataFrame, bytes]:
+    from rkd_pipeline.figures import map_strip, message
+
+    scorer, side = _open_scorer(store, inbox)
+    rows: list[dict[str, Any]] = []
+    shown: list[tuple[float, str, np.ndarray, np.ndarray]] = []
+    for start in range(0, len(inbox.new), _BATCH):
+        names = inbox.new[start : start + _BATCH]
+        good, problems = _readable(inbox.folder, names, side)
+        scores, maps = scorer.score([inbox.folder / name for name in good]) if good else (pd.DataFrame(), np.empty(0))
+        for row, name in enumerate(good):
+            value, called = float(scores["map_max"].iloc[row]), scores["anomalous"].iloc[row]
+            rows.append({"picture": name, "map_max": value, "anomalous": called, "problem": ""})
+            shown.append(((inbox.folder / name).stat().st_mtime, name, good[name], maps[row]))
+        rows += [{"picture": name, "problem": problem} for name, problem in problems.items()]
+        shown = sorted(shown, key=lambda entry: entry[0])[-SHOWN:]
+    table = pd.DataFrame(rows, columns=list(COLUMNS)).astype({"anomalous": "boolean", "map_max": "Float64"})
+    table["fingerprint"] = table["picture"].map(inbox.pictures)
+    table["model"], table["threshold"] = inbox.model, scorer.card.threshold
+    if not shown:
+        return table, message("No new picture could be scored")
+    captions = [f"{Path(name).name[:24]}\n{maps.max():.3f}" for _, name, _, maps in shown]
+    pictures, maps = (np.stack([entry[i] for entry in shown]) for i in (2, 3))
+    return table, map_strip(pictures, maps, captions, f"newest pictures, {inbox.target} {inbox.training}")
+
+
+def _open_scorer(store: Store, inbox: Inbox):  # type: ignore[no-untyped-def]
+    """The model taken out of the store, with the side of its pictures."""
+    import tempfile
+
+    from rkd_pipeline.scorer import CARD, STUDENT, TEACHER, Scorer, export_scorer
+    from rkd_pipeline.training_key import TrainingKey
+
+    model = store.require(TRAINED_MODEL, inbox.target, inbox.training)
+    metrics = store.find(Ref(METRICS.name, inbox.target, inbox.training))
+    threshold = None if metrics is None else value_of(read_metrics(metrics), "threshold", "map_max")
+    with tempfile.TemporaryDirectory(dir=store.root, prefix=".export-") as temporary:
+        folder = Path(temporary)
+        export_scorer(store, model, threshold, folder)
+        scorer = Scorer(folder / STUDENT, folder / TEACHER, folder / CARD)
+    return scorer, TrainingKey.parse(inbox.training).recipe.side
+
+
+def _readable(folder: Path, names: Sequence[str], side: int) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    """Pictures that decode, at the model's side, and the others with the reason."""
+    good, problems = {}, {}
+    for name in names:
+        try:
+            good[name] = resized(read_rgb(folder / name), side)
+        except (DataError, OSError) as error:
+            problems[name] = str(error)
+    return good, problems

@@ -1,0 +1,151 @@
+"""``rkd champion ...`` and ``rkd predict``: on the store alone, without Dagster or MLflow.
+
+Whoever adds these commands says how a new champion is announced to the outside.
+"""
+
+import argparse
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from rkd_pipeline import champion
+from rkd_pipeline.champion import Reign
+from rkd_pipeline.errors import DataError
+from rkd_pipeline.settings import Settings
+from rkd_pipeline.store import Store
+
+Announce = Callable[[Store, Reign], None]
+
+
+def add_parsers(commands: Any, shared: argparse.ArgumentParser, announce: Announce) -> None:
+    """Add the commands to the ``rkd`` parser; ``announce`` hears of every new champion."""
+    parser = commands.add_parser("champion", help="the model of a target that predicts: show, challenge or force it")
+    actions = parser.add_subparsers(required=True, metavar="ACTION")
+
+    action = actions.add_parser("show", parents=[shared], help="who reigns, since when and why")
+    action.add_argument("targets", nargs="*", metavar="TARGET", help="all that have one, where not given")
+    action.set_defaults(command=show)
+
+    action = actions.add_parser(
+        "challenge",
+        parents=[shared],
+        help="compare with the champion, which is replaced if a challenger is better beyond noise",
+    )
+    action.add_argument("target", metavar="TARGET")
+    action.add_argument("trainings", nargs="*", metavar="TRAINING", help="all finished configurations, where not given")
+    action.set_defaults(command=lambda options: challenge(options, announce))
+
+    action = actions.add_parser("force", parents=[shared], help="make a training champion by hand; the reason is kept")
+    action.add_argument("target", metavar="TARGET")
+    action.add_argument("training", metavar="TRAINING")
+    action.add_argument("--why", required=True, metavar="REASON")
+    action.set_defaults(command=lambda options: force(options, announce))
+
+    action = commands.add_parser("predict", parents=[shared], help="score pictures with a target's champion")
+    action.add_argument("pictures", nargs="+", metavar="PICTURE", help="files, or folders of them")
+    action.add_argument("--target", required=True)
+    action.add_argument(
+        "--output", default="predictions", metavar="DIR", help="for overlays and predictions.csv, default predictions/"
+    )
+    action.set_defaults(command=predict)
+
+
+def _store() -> Store:
+    return Store(Settings.from_environment().store)
+
+
+def show(options: argparse.Namespace) -> int:
+    """One row per target; for named targets the history and the looks too."""
+    store = _store()
+    names = options.targets or champion.targets_with_champions(store)
+    reigning = [champion.require_champion(store, name) for name in names]
+    if not reigning:
+        print("no target has a champion yet; train one, then `rkd champion challenge TARGET`")
+        return 0
+    print(champions_table(store, reigning).to_markdown(index=False))
+    for name in options.targets:
+        print(f"\n{name}")
+        for reign in champion.reigns(store, name):
+            print(f"  {reign.number}. {reign.training}, since {reign.since}, {reign.how}: {reign.why}")
+        for entry in champion.looks(store, name):
+            print(f"  look {entry['number']} at challengers of {entry['reign']}, {entry['when']}:")
+            print("\n".join(f"    {line}" for line in entry["lines"]))
+    return 0
+
+
+def champions_table(store: Store, reigning: list[Reign]) -> pd.DataFrame:
+    """For people: who reigns, how, by which number (selected, so for no other table), and whether it is up to date."""
+    return pd.DataFrame(
+        {
+            "target": reign.target,
+            "champion": reign.training,
+            "since": reign.since,
+            "how": reign.how,
+            "threshold": f"{reign.threshold:.4f}",
+            f"image AUROC ({champion.SELECTED})": f"{100 * reign.selected['value']:.1f}",
+            "standing": champion.standing(store, reign),
+        }
+        for reign in reigning
+    )
+
+
+def challenge(options: argparse.Namespace, announce: Announce) -> int:
+    """Print a line per challenger, and who reigns now."""
+    store = _store()
+    outcome = champion.challenge(store, options.target, options.trainings)
+    print("\n".join(outcome.lines))
+    verdict = "is the new champion" if outcome.moved else "stays champion"
+    print(f"{outcome.reign.training} {verdict} of {options.target}")
+    if outcome.moved:
+        announce(store, outcome.reign)
+    return 0
+
+
+def force(options: argparse.Namespace, announce: Announce) -> int:
+    """Make a champion by hand."""
+    store = _store()
+    reign = champion.force(store, options.target, options.training, options.why)
+    print(f"{reign.training} is the new champion of {options.target}, forced: {reign.why}")
+    announce(store, reign)
+    return 0
+
+
+def predict(options: argparse.Namespace) -> int:
+    """Print score and decision per picture and write overlays; 1 where a picture could not be scored."""
+    from rkd_pipeline.prediction import TABLE
+    from rkd_pipeline.prediction import predict as score
+
+    store = _store()
+    reign = champion.require_champion(store, options.target)
+    output = Path(options.output)
+    found = score(reign, _pictures(options.pictures), output)
+    shown = found.table.dropna(axis="columns", how="all")
+    called = {True: "anomalous", False: "normal"}
+    shown["anomalous"] = [called.get(value, "") for value in found.table["anomalous"]]
+    if not found.unreadable:
+        shown = shown.drop(columns="problem")
+    print(f"champion {reign.training}, since {reign.since}")
+    print(shown.rename(columns={"anomalous": "decision"}).fillna("").to_markdown(index=False, floatfmt=".4f"))
+    print(f"table   {output / TABLE}")
+    if found.unreadable:
+        print(f"rkd: {found.unreadable} of {len(found.table)} pictures could not be scored", file=sys.stderr)
+    return 1 if found.unreadable else 0
+
+
+def _pictures(named: list[str]) -> list[Path]:
+    """The files, and the pictures in the folders, that are named, each once. Raises ``DataError`` for an empty folder."""
+    from rkd_pipeline.datasets.pictures import SUFFIXES
+
+    found: dict[Path, None] = {}
+    for path in map(Path, named):
+        if path.is_dir():
+            inside = sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES)
+            if not inside:
+                raise DataError(f"{path} holds no pictures ({', '.join(sorted(SUFFIXES))})")
+            found |= dict.fromkeys(inside)
+        else:
+            found[path] = None
+    return list(found)

@@ -1,0 +1,91 @@
+"""The paper's claims, from everything measured."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from rkd_pipeline.claims import CLAIMS as ASKED
+from rkd_pipeline.claims import Configuration, claims_sheet, findings, table
+from rkd_pipeline.contrasts import Cell
+from rkd_pipeline.evidence import Evidence, read_evidence
+from rkd_pipeline.flow import BENCHMARK, CLAIMS, TRAINED_MODEL, TURNED_PICTURES
+from rkd_pipeline.stages.ablation import drawn_share
+from rkd_pipeline.stages.evidence import fresh, gather_evidence, read_turned
+from rkd_pipeline.stages.tables import read_benchmark
+from rkd_pipeline.stages.training import read_history
+from rkd_pipeline.store import Ref, Result, Store
+from rkd_pipeline.tables.sheet import Sheet
+from rkd_pipeline.training_key import TrainingKey
+from rkd_pipeline.variants import is_variant
+
+FILE, TEXT, SHEET = "claims.parquet", "claims.md", "sheet.json"
+Pair = tuple[str, str]  # target, training
+
+
+def build_claims(store: Store) -> Result:
+    """``claims``: as parquet, CSV and markdown. From stored results only; nothing is trained or scored for it."""
+    benchmark = store.require(BENCHMARK)
+    rows = read_benchmark(benchmark)
+    ours = rows[(rows["origin"] == "measured") & ~rows["recipe"].map(is_variant, na_action="ignore").eq(True)]
+    pairs: list[Pair] = list(ours[["target", "training"]].drop_duplicates().itertuples(index=False, name=None))
+    gathered = {pair: gather_evidence(store, *pair) for pair in pairs}
+    turned = {pair: result for pair in pairs if (result := fresh(store, Ref(TURNED_PICTURES.name, *pair)))}
+    models = [store.require(TRAINED_MODEL, *pair) for pair in pairs]
+
+    def write(folder: Path) -> dict[str, Any]:
+        found = findings(_configurations(store, gathered, turned), rows[rows["origin"] == "published"])
+        result = table(found)
+        result.to_parquet(folder / FILE, index=False)
+        result.to_csv((folder / FILE).with_suffix(".csv"), index=False)
+        sheet = claims_sheet(found)
+        (folder / TEXT).write_text(sheet.markdown(), encoding="utf-8")
+        (folder / SHEET).write_text(json.dumps(asdict(sheet)), encoding="utf-8")
+        verdicts = result.groupby("verdict").size()
+        return {"claims": len(ASKED), "rows": len(result), **{str(k): int(v) for k, v in verdicts.items()}}
+
+    parameters = {"not_turned": [list(pair) for pair in pairs if pair not in turned]}
+    inputs = [benchmark, *gathered.values(), *turned.values(), *models]
+    return store.produce(CLAIMS, [], write, parameters=parameters, inputs=inputs)
+
+
+def _configurations(store: Store, gathered: dict[Pair, Result], turned: dict[Pair, Result]) -> list[Configuration]:
+    by_name: dict[tuple[str, int], list[Pair]] = {}
+    for pair in gathered:
+        key = TrainingKey.parse(pair[1])
+        by_name.setdefault((str(key.teacher), key.epochs), []).append(pair)
+    return [_configuration(store, *name, pairs, gathered, turned) for name, pairs in by_name.items()]
+
+
+def _configuration(
+    store: Store,
+    teacher: str,
+    epochs: int,
+    pairs: list[Pair],
+    gathered: dict[Pair, Result],
+    turned: dict[Pair, Result],
+) -> Configuration:
+    cells: dict[Cell, dict[str, Evidence]] = {}
+    turns: dict[Cell, dict[str, dict[int, Evidence]]] = {}
+    histories: dict[Cell, dict[str, pd.DataFrame]] = {}
+    for pair in pairs:
+        key = TrainingKey.parse(pair[1])
+        cell, name = (pair[0], key.seed, key.repeat), key.recipe.name
+        cells.setdefault(cell, {})[name] = read_evidence(gathered[pair].folder)
+        histories.setdefault(cell, {})[name] = read_history(store.require(TRAINED_MODEL, *pair))
+        if pair in turned:
+            turns.setdefault(cell, {})[name] = read_turned(turned[pair])
+    kinds = {target: store.targets.target(target).kind for target, _ in pairs}
+    return Configuration(teacher, epochs, cells, turns, histories, kinds, drawn_share(store, pairs))
+
+
+def read_claims(claims: Result) -> pd.DataFrame:
+    """Columns as in ``claims.COLUMNS``."""
+    return pd.read_parquet(claims.folder / FILE)
+
+
+def read_sheet(claims: Result) -> Sheet:
+    """The claims for reading."""
+    return Sheet(**json.loads((claims.folder / SHEET).read_text(encoding="utf-8")))

@@ -1,0 +1,160 @@
+"""From stored scores, or a stored model judged in another way, to what comparisons need (``evidence.py``)."""
+
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+from PIL import Image
+
+from rkd_pipeline.ablation.design import PRODUCT, PRODUCT_MAX
+from rkd_pipeline.datasets.split import part_of
+from rkd_pipeline.evidence import Evidence, evidence, read_evidence, write_evidence
+from rkd_pipeline.flow import ANOMALY_SCORES, EVIDENCE, IMAGES, PRODUCT_MAPS, SPLIT, TRAINED_MODEL, TURNED_PICTURES
+from rkd_pipeline.score_rules import SCORE_RULES
+from rkd_pipeline.stages.data import PreparedImages, open_prepared, read_index, read_verified_split
+from rkd_pipeline.stages.evaluation import read_scores
+from rkd_pipeline.stages.training import open_model
+from rkd_pipeline.store import Ref, Result, Store
+from rkd_pipeline.training_key import TrainingKey
+
+if TYPE_CHECKING:
+    import torch
+
+    from rkd_pipeline.compute import Compute
+
+TURNS = (0, 90, 180, 270)  # degrees: by quarters no pixel is made up
+
+
+def gather_evidence(store: Store, target_name: str, training: str) -> Result:
+    """``evidence``: of a training's stored scores and maps, made now if nobody has yet."""
+    scored = store.require(ANOMALY_SCORES, target_name, training)
+    prepared, images = open_prepared(store, store.targets.target(target_name), TrainingKey.parse(training).recipe.side)
+
+    def write(folder: Path) -> dict[str, Any]:
+        scores, maps = read_scores(scored)
+        test = np.flatnonzero(scores["part"] == "test")
+        of_test = scores.iloc[test]
+        rules = {rule: of_test[rule].to_numpy() for rule in SCORE_RULES if rule in of_test}
+        found = _evidence(images, of_test, rules, np.asarray(maps[test]))
+        write_evidence(found, folder)
+        return {"pictures": len(found.image_ids), "regions": len(found.regions)}
+
+    return store.produce(EVIDENCE, [target_name, training], write, inputs=[scored, prepared])
+
+
+def _evidence(
+    images: PreparedImages, rows: pd.DataFrame, rules: dict[str, np.ndarray], maps: np.ndarray, map_rule: str = "map"
+) -> Evidence:
+    ids = list(rows["image_id"])
+    masks = images.masks(ids) if images.has_masks else None
+    return evidence(ids, rows["anomalous"].to_numpy(bool), rules, maps, masks, map_rule)
+
+
+def score_product_maps(store: Store, target_name: str, training: str, compute: "Compute") -> Result:
+    """``product_maps``: the test pictures judged by maps multiplied over scales, as the anomalib of June 2022 did."""
+    model = store.require(TRAINED_MODEL, target_name, training)
+    split_result = store.require(SPLIT, target_name)
+    key = TrainingKey.parse(training)
+    prepared, images = open_prepared(store, store.targets.target(target_name), key.recipe.side)
+
+    def write(folder: Path) -> dict[str, Any]:
+        rows = _test_rows(store, target_name, key, split_result)
+        with store.lock(f"device {compute.device}"):
+            maps = _product_maps(store, model, images.pictures(list(rows["image_id"])), key, compute.device)
+        highest = {PRODUCT_MAX: maps.max(axis=(1, 2)).astype(np.float64)}
+        write_evidence(_evidence(images, rows, highest, maps, PRODUCT), folder)
+        return {"pictures": len(rows), "fusion": "product", "device": compute.label}
+
+    inputs = [model, split_result, prepared]
+    return store.produce(PRODUCT_MAPS, [target_name, training], write, inputs=inputs)
+
+
+def _test_rows(store: Store, target_name: str, key: TrainingKey, split_result: Result) -> pd.DataFrame:
+    """Test pictures and their labels, in the split's order, which is that of ``anomaly_scores``."""
+    ids = part_of(read_verified_split(split_result), store.targets.target(target_name), key.repeat, "test")
+    index = read_index(store.require(IMAGES, target_name)).set_index("image_id")
+    return pd.DataFrame({"image_id": ids, "anomalous": index.loc[ids, "anomalous"].to_numpy()})
+
+
+def _product_maps(
+    store: Store, model: Result, pictures: np.ndarray, key: TrainingKey, device: "torch.device", batch_size: int = 32
+) -> np.ndarray:
+    """float32 ``(N, S, S)`` of uint8 pictures ``(N, S, S, 3)``."""
+    import torch
+
+    from rkd_pipeline.losses import discrepancy
+    from rkd_pipeline.scoring import anomaly_map
+
+    teacher, student = open_model(store, model, device)
+    student.eval()
+    maps = []
+    with torch.inference_mode():
+        for start in range(0, len(pictures), batch_size):
+            features = teacher(torch.from_numpy(pictures[start : start + batch_size]).to(device))
+            scales = [discrepancy(a, b) for a, b in zip(features, student(features), strict=True)]
+            fused = anomaly_map(scales, pictures.shape[1], fusion="product", sigma=key.recipe.sigma)
+            maps.append(fused.cpu())
+    return torch.cat(maps).numpy()
+
+
+def score_turned_pictures(store: Store, target_name: str, training: str) -> Result:
+    """``turned_pictures``: the test pictures and masks turned by quarters and scored by the exported model.
+
+    The model was trained on pictures as they are. Turning before or after the resizing is the same up to rounding.
+    """
+    from rkd_pipeline.scorer import CARD, STUDENT, TEACHER, Scorer, export_scorer
+
+    model = store.require(TRAINED_MODEL, target_name, training)
+    split_result = store.require(SPLIT, target_name)
+    key = TrainingKey.parse(training)
+    prepared, images = open_prepared(store, store.targets.target(target_name), key.recipe.side)
+
+    def write(folder: Path) -> dict[str, Any]:
+        rows = _test_rows(store, target_name, key, split_result)
+        ids = list(rows["image_id"])
+        labels = rows["anomalous"].to_numpy(bool)
+        pictures = images.pictures(ids)
+        masks = images.masks(ids) if images.has_masks else None
+        with TemporaryDirectory() as scratch, store.lock("device cpu"):
+            export = Path(scratch)
+            export_scorer(store, model, None, export)
+            scorer = Scorer(export / STUDENT, export / TEACHER, export / CARD)
+            for degrees in TURNS:
+                quarters = degrees // 90
+                files = [export / f"{i}.png" for i in range(len(ids))]
+                for file, picture in zip(files, pictures, strict=True):
+                    Image.fromarray(np.rot90(picture, quarters)).save(file, compress_level=1)
+                table, maps = scorer.score(files)
+                turned = None if masks is None else np.rot90(masks, quarters, axes=(1, 2))
+                rules = {rule: table[rule].to_numpy() for rule in SCORE_RULES if rule in table}
+                write_evidence(evidence(ids, labels, rules, maps, turned), folder / f"{degrees:03d}")
+        return {"pictures": len(ids), "turns": list(TURNS)}
+
+    inputs = [model, split_result, prepared]
+    return store.produce(TURNED_PICTURES, [target_name, training], write, inputs=inputs)
+
+
+def read_turned(turned: Result) -> dict[int, Evidence]:
+    """Degrees to evidence of a ``turned_pictures`` result."""
+    return {degrees: read_evidence(turned.folder / f"{degrees:03d}") for degrees in TURNS}
+
+
+def fresh(store: Store, ref: Ref) -> Result | None:
+    """The stored result if it is there and up to date."""
+    found = store.find(ref)
+    return None if found is None or store.why_stale(found) else found
+
+
+def values_of(result: Result) -> pd.DataFrame:
+    """Metric, score rule and value of an ``evidence`` or ``product_maps`` result."""
+    rows = [(m, r, v) for (m, r), v in read_evidence(result.folder).values.items()]
+    return pd.DataFrame(rows, columns=["metric", "score_rule", "value"])
+
+
+def values_by_turn(turned: Result) -> pd.DataFrame:
+    """Metric, score rule and, a column per turn, the value of a ``turned_pictures`` result."""
+    found = {f"{degrees} degrees": of.values for degrees, of in read_turned(turned).items()}
+    table = pd.DataFrame(found).rename_axis(["metric", "score_rule"])
+    return table.reset_index()

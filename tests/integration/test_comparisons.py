@@ -1,0 +1,143 @@
+"""Ablation and claims on real trainings of the demo: the scorings that need a model, the command, the job."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import dagster as dg
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from scipy.ndimage import gaussian_filter
+
+from assets.partitions import offer_targets
+from rkd_pipeline.ablation.design import design
+from rkd_pipeline.compute import Compute
+from rkd_pipeline.definitions import build_defs
+from rkd_pipeline.flow import TRAINED_MODEL
+from rkd_pipeline.losses import discrepancy
+from rkd_pipeline.metrics.image_auroc import image_auroc
+from rkd_pipeline.metrics.pixel_auroc import pixel_auroc
+from rkd_pipeline.scoring import score
+from rkd_pipeline.settings import Settings
+from rkd_pipeline.stages.ablation import FIGURE, NOTHING, TEXT, build_ablation, read_effects, read_missing
+from rkd_pipeline.stages.claims import build_claims, read_claims
+from rkd_pipeline.stages.data import open_prepared
+from rkd_pipeline.stages.evaluation import read_scores
+from rkd_pipeline.stages.evidence import gather_evidence, read_turned, score_product_maps, score_turned_pictures
+from rkd_pipeline.stages.tables import build_benchmark
+from rkd_pipeline.stages.training import open_model, read_model_card
+from rkd_pipeline.store import Ref, Store
+from rkd_pipeline.training_key import TrainingKey
+from tests.integration.conftest import TRAINING, Rkd
+
+TARGET = "demo.weave"
+
+
+@pytest.fixture(scope="module")
+def model(demo: Rkd) -> tuple[torch.nn.Module, torch.nn.Module]:
+    teacher, student = open_model(demo.store, demo.store.require(TRAINED_MODEL, TARGET, TRAINING), torch.device("cpu"))
+    return teacher, student.eval()
+
+
+@pytest.fixture(scope="module")
+def tested(demo: Rkd) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Pictures, labels and masks of the test, in the order of the scores."""
+    scores, _ = read_scores(demo.store.find(Ref("anomaly_scores", TARGET, TRAINING)))  # type: ignore[arg-type]
+    _, images = open_prepared(demo.store, demo.store.targets.target(TARGET), TrainingKey.parse(TRAINING).recipe.side)
+    ids = list(scores["image_id"])
+    return images.pictures(ids), scores["anomalous"].to_numpy(bool), images.masks(ids)
+
+
+def test_product_maps_are_the_product_of_upsampled_scales(
+    demo: Rkd, model: tuple[torch.nn.Module, torch.nn.Module], tested: tuple[np.ndarray, np.ndarray, np.ndarray]
+) -> None:
+    result = score_product_maps(demo.store, TARGET, TRAINING, Compute.choose("cpu"))
+    values = {(r.metric, r.score_rule): r.value for r in _values(result.folder).itertuples()}
+    teacher, student = model
+    pictures, labels, masks = tested
+    with torch.inference_mode():
+        features = teacher(torch.from_numpy(pictures))
+        scales = [discrepancy(a, b)[:, None] for a, b in zip(features, student(features), strict=True)]
+        side = pictures.shape[1]
+        up = [torch.nn.functional.interpolate(m, (side, side), mode="bilinear", align_corners=True) for m in scales]
+    product = torch.stack(up).prod(0)[:, 0].numpy()
+    maps = np.stack([gaussian_filter(m, 4.0) for m in product])
+    assert values["image_auroc", "product_max"] == pytest.approx(image_auroc(labels, maps.max((1, 2))), abs=2e-3)
+    assert values["pixel_auroc", "product"] == pytest.approx(pixel_auroc(maps, masks), abs=1e-4)
+    assert score_product_maps(demo.store, TARGET, TRAINING, Compute.choose("cpu")).reused
+
+
+def _values(folder: Path) -> pd.DataFrame:
+    return pd.read_parquet(folder / "values.parquet")
+
+
+@pytest.mark.slow
+def test_turned_pictures_take_their_masks_along(
+    demo: Rkd, model: tuple[torch.nn.Module, torch.nn.Module], tested: tuple[np.ndarray, np.ndarray, np.ndarray]
+) -> None:
+    turned = read_turned(score_turned_pictures(demo.store, TARGET, TRAINING))
+    as_they_are = _values(gather_evidence(demo.store, TARGET, TRAINING).folder)
+    for row in as_they_are.itertuples():
+        assert turned[0].values[row.metric, row.score_rule] == pytest.approx(row.value, abs=1e-3)
+    pictures, labels, masks = tested
+    key = TrainingKey.parse(TRAINING)
+    card = read_model_card(demo.store.require(TRAINED_MODEL, TARGET, TRAINING))
+    quarter = np.ascontiguousarray(np.rot90(pictures, 1, axes=(1, 2)))
+    scores = score(*model, quarter, key.recipe, card.lambda_)  # type: ignore[arg-type]
+    expected = pixel_auroc(scores.maps, np.ascontiguousarray(np.rot90(masks, 1, axes=(1, 2))))
+    assert turned[90].values["pixel_auroc", "map"] == pytest.approx(expected, abs=1e-4)
+    assert turned[90].values["image_auroc", "map_max"] == pytest.approx(
+        image_auroc(labels, scores.images["map_max"]), abs=2e-3
+    )
+
+
+def test_a_single_training_is_no_ablation_and_the_claims_use_what_there_is(demo: Rkd) -> None:
+    build_benchmark(demo.store)
+    ablation = build_ablation(demo.store)
+    assert NOTHING in (ablation.folder / TEXT).read_text(encoding="utf-8")
+    assert (ablation.folder / FIGURE).exists()
+    assert read_effects(ablation).empty
+    claims = read_claims(build_claims(demo.store))
+    of_demo = claims[claims["targets"] == TARGET]
+    assert {"multi_scale", "pro"} <= set(of_demo["claim"])
+    assert of_demo["value"].notna().all()
+
+
+def finished(store: Store, key: tuple[str, ...]) -> object:
+    return store.require(TRAINED_MODEL, *key).provenance.environment["finished"]
+
+
+@pytest.mark.slow
+def test_an_ablation_by_command_and_its_job_finds_it_done(rkd_in: Callable[..., Rkd], tmp_path: Path) -> None:
+    rkd = rkd_in(tmp_path)
+    asked = ("run", "--targets", TARGET, "--recipes", "rkd", "--teacher", "resnet18", "--weights", "random")
+    asked += ("--epochs", "1", "--ablation", "--interactions", "")
+    done = rkd(*asked)
+    assert done.returncode == 0, done.stderr
+    planned = len(design("rkd", "resnet18", []).recipes)
+    assert f"{planned} trainings: 0 were done before, 0 failed" in done.stdout
+    trained = {key: finished(rkd.store, key) for key in rkd.store.keys(TRAINED_MODEL)}
+    settings = Settings(store=rkd.store.root, data=tmp_path / "data", device="cpu")
+    config = {"targets": [TARGET], "teacher": "resnet18.random", "epochs": 1, "interactions": []}
+    with dg.DagsterInstance.ephemeral() as instance:
+        offer_targets(instance, Store(rkd.store.root).targets)
+        job = build_defs(settings).resolve_job_def("run_ablation")
+        result = job.execute_in_process(
+            instance=instance, run_config={"ops": {"run_ablation": {"config": config}}}, raise_on_error=False
+        )
+        assert result.success
+        runs = instance.get_runs()
+        assert sum(r.job_name == "train_and_evaluate" for r in runs) == planned
+        events = instance.get_event_records(dg.EventRecordsFilter(dg.DagsterEventType.ASSET_CHECK_EVALUATION))
+        passed = {e.asset_check_evaluation.check_name: e.asset_check_evaluation.passed for e in events
+                  if e.asset_check_evaluation.asset_key == dg.AssetKey("ablation")}  # fmt: skip
+        assert passed == {"complete": False}
+        keys = instance.get_materialized_partitions(dg.AssetKey("product_maps"))
+        assert len(keys) == planned
+    assert trained == {key: finished(rkd.store, key) for key in rkd.store.keys(TRAINED_MODEL)}  # nothing anew
+    missing = read_missing(rkd.store.find(Ref("ablation")))  # type: ignore[arg-type]
+    recipes = {TrainingKey.parse(text).recipe.name for text in missing["training"]}
+    assert recipes == set(design("rkd", "resnet18").recipes) - set(design("rkd", "resnet18", []).recipes)
+    effects = read_effects(rkd.store.find(Ref("ablation")))  # type: ignore[arg-type]
+    assert {"loss", "beta2", "batch", "side", "stop", "maps", "score"} <= set(effects["factor"])

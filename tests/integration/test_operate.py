@@ -1,0 +1,263 @@
+"""Re-benchmarks, watched folders, and what follows changes: over a copy of the demo's store, in this process."""
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import dagster as dg
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from assets.inbox import Watch
+from assets.partitions import TRAINING_DIMENSION, grid_key, offer_targets
+from assets.upkeep import changes_followed, new_pictures
+from rkd_pipeline import freshness, inbox, rebenchmark
+from rkd_pipeline.definitions import ASSETS, build_defs
+from rkd_pipeline.errors import RkdError, StoreError
+from rkd_pipeline.flow import ANOMALY_SCORES, HISTORY, METRICS, TRAINED_MODEL
+from rkd_pipeline.own_targets import OwnTarget, OwnTargets
+from rkd_pipeline.plan import Cell
+from rkd_pipeline.settings import Settings
+from rkd_pipeline.stages.data import find_source
+from rkd_pipeline.stages.evaluation import read_scores
+from rkd_pipeline.stages.history import TEXT, read_moves, read_points
+from rkd_pipeline.store import Ref, Store
+from rkd_pipeline.training_key import TrainingKey
+from tests.integration.conftest import TRAINING, Rkd
+from tests.integration.test_hooks import Server, server  # noqa: F401
+
+CELL = Cell("demo.weave", TRAINING)
+
+
+@pytest.fixture
+def store(demo: Rkd, tmp_path: Path) -> Store:
+    return Store(Path(shutil.copytree(demo.store.root, tmp_path / "store")))
+
+
+@pytest.fixture
+def instance() -> Iterator[dg.DagsterInstance]:
+    with dg.DagsterInstance.ephemeral() as instance:
+        yield instance
+
+
+@pytest.fixture
+def materialise(store: Store, instance: dg.DagsterInstance) -> Callable[..., dg.ExecuteInProcessResult]:
+    def run(*assets: str, **settings: object) -> dg.ExecuteInProcessResult:
+        resources = build_defs(Settings(store=store.root, device="cpu", **settings)).resources
+        return dg.materialize(ASSETS, selection=list(assets), instance=instance, resources=resources)
+
+    return run
+
+
+def pretend(store: Store, begun: rebenchmark.Round, shift: float = 0.0) -> None:
+    """The trainings of a round as if done: copies of the one that is, with every number shifted."""
+    for cell in begun.cells:
+        for stage in (TRAINED_MODEL, ANOMALY_SCORES, METRICS):
+            source, folder = store.folder(Ref(stage.name, CELL.target, CELL.training)), None
+            folder = Path(shutil.copytree(source, store.folder(Ref(stage.name, cell.target, cell.training))))
+            record = json.loads((folder / "provenance.json").read_text())
+            record["key"] = [cell.target, cell.training]
+            key = TrainingKey.parse(cell.training)
+            if stage == TRAINED_MODEL:
+                record["parameters"] |= {"seed": key.seed, "repeat": key.repeat}
+            record["inputs"] = {k.replace(CELL.training, cell.training): v for k, v in record["inputs"].items()}
+            if stage == METRICS:
+                table = pd.read_parquet(folder / "metrics.parquet")
+                table["value"] = (table["value"] + shift + 0.001 * (key.seed % 7)).clip(0, 1)
+                table.to_parquet(folder / "metrics.parquet", index=False)
+                record["files"]["metrics.parquet"]["bytes"] = (folder / "metrics.parquet").stat().st_size
+            (folder / "provenance.json").write_text(json.dumps(record))
+
+
+def test_a_round_has_fresh_seeds_on_the_plan_s_repeats(store: Store) -> None:
+    begun = rebenchmark.begin(store, "measured", "Sunday", seeds=2)
+    keys = [TrainingKey.parse(cell.training) for cell in begun.cells]
+    assert [(k.seed, k.repeat, k.epochs, k.recipe.name) for k in keys] == [
+        (1000, 0, 2, "rkd-official"),
+        (1001, 0, 2, "rkd-official"),
+    ]
+    assert begun.baseline == [CELL]
+    assert rebenchmark.begin(store, "measured", "Sunday", seeds=2) == begun  # asked again, by a retry
+    pretend(store, begun)
+    rebenchmark.close(store, begun, {})
+    second = rebenchmark.begin(store, "measured", "Monday", seeds=1)
+    assert [TrainingKey.parse(c.training).seed for c in second.cells] == [2000]
+    assert second.baseline == []  # on record already, and not a plan of re-benchmarks of re-benchmarks
+
+
+def test_a_record_is_written_once_and_only_when_all_is_there(store: Store) -> None:
+    begun = rebenchmark.begin(store, "measured", "Sunday", seeds=2)
+    with pytest.raises(StoreError, match=r"still trains demo\.weave"):
+        rebenchmark.close(store, begun, {})
+    names = [f"{c.target} {c.training}" for c in begun.cells]
+    record = rebenchmark.close(store, begun, dict.fromkeys(names, "no power"))
+    assert record["failures"] == dict.fromkeys(names, "no power")
+    assert {row["round"] for row in record["values"]} == {0}  # the baseline
+    pretend(store, begun)
+    assert rebenchmark.close(store, begun, {}) == record
+    assert rebenchmark.open_rounds(store) == []
+
+
+def test_targets_whose_test_set_can_be_drawn_anew_are_drawn_anew(store: Store) -> None:
+    """An own target has repeats; the demo has a publisher's split, and is never drawn anew."""
+    assert rebenchmark._new_draws(store, [CELL], [], 1000, 2) == {}
+    split = pd.DataFrame({"repeat": [0, 1, 2], "image_id": "a", "part": "test"})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(rebenchmark, "read_verified_split", lambda result: split)
+        drawn_by_rule = replace(store.targets.target("demo.weave"), official_split=False)
+        patch.setattr(OwnTargets, "target", lambda self, name: drawn_by_rule)
+        drawn = rebenchmark._new_draws(store, [CELL], [], 1000, 5)
+    assert list(drawn) == [f"demo.weave {TRAINING[:-1]}{seed}" for seed in ("1500r1", "1501r2")]
+    assert set(drawn.values()) == {"new"}
+
+
+def test_nothing_to_repeat_says_what_to_do(tmp_path: Path) -> None:
+    with pytest.raises(RkdError, match="train something first"):
+        rebenchmark.begin(Store(tmp_path), "measured", "x", seeds=1)
+    with pytest.raises(RkdError, match="unknown plan"):
+        rebenchmark.begin(Store(tmp_path), "everything", "x", seeds=1)
+
+
+def test_a_regression_reaches_history_its_check_and_the_hook_once(
+    store: Store,
+    materialise: Callable[..., dg.ExecuteInProcessResult],
+    server: Server,  # noqa: F811
+) -> None:
+    for number, shift in enumerate((0.0, 0.0, 0.0, -0.3)):
+        begun = rebenchmark.begin(store, "measured", f"look {number}", seeds=2)
+        pretend(store, begun, shift)
+        rebenchmark.close(store, begun, {})
+    server.answers = [500]
+    run = materialise("history")
+    assert rebenchmark.untold(store) == [4]  # the webhook was down for that one; nothing to tell of the others
+    server.answers, server.received = [200], []
+    run = materialise("history")
+    materialise("history")
+    [sent] = server.received
+    assert (sent["event"], sent["round"], sent["failures"]) == ("regression", 4, {})
+    assert "demo.weave rkd-official: image_auroc worse by" in str(sent["text"])
+    [check] = run.get_asset_check_evaluations()
+    assert (check.check_name, check.passed, check.severity) == ("not_worse", False, dg.AssetCheckSeverity.WARN)
+    result = store.require(HISTORY)
+    moved = read_moves(result)
+    assert moved[moved["moved"]]["round"].unique().tolist() == [4]
+    over_time = read_points(result)
+    assert over_time.groupby("metric")["round"].apply(list).loc["image_auroc"] == [0, 1, 2, 3, 4]
+    assert over_time["interval_method"].eq("over_seeds").all()
+    text = (result.folder / TEXT).read_text()
+    assert "**worse**" in text
+    assert "### Over time" in text
+
+
+def test_new_pictures_are_scored_once_and_as_in_the_test(
+    store: Store, materialise: Callable[..., dg.ExecuteInProcessResult], tmp_path: Path
+) -> None:
+    scores, _ = read_scores(store.require(ANOMALY_SCORES, *(CELL.target, CELL.training)))
+    source = store.folder(Ref("dataset_source", "demo.weave"))
+    watched = tmp_path / "watched"
+    watched.mkdir()
+    chosen = scores.iloc[[0, 20]]
+    for name in chosen["image_id"]:
+        shutil.copy2(next(source.rglob(str(name).split("/", 1)[-1])), watched / str(name).replace("/", "-"))
+    (watched / "broken.png").write_bytes(b"not a picture")
+    (watched / "notes.txt").write_text("not even meant as one")
+    for file in watched.iterdir():
+        _settle(file)
+    settings = {"watch": watched, "watch_model": f"{CELL.target}|{CELL.training}"}
+    run = materialise("scored_pictures", **settings)
+    found = inbox.read_scored(store.find(Ref("scored_pictures"))).set_index("picture")  # type: ignore[arg-type]
+    assert len(found) == 3
+    assert "cannot be decoded" in found.loc["broken.png", "problem"]
+    for row in chosen.itertuples():
+        np.testing.assert_allclose(found.loc[row.image_id.replace("/", "-"), "map_max"], row.map_max, rtol=1e-3)
+    assert "newest" in run.asset_materializations_for_node("scored_pictures")[0].metadata
+
+    Image.new("RGB", (32, 32), "white").save(watched / "still being written.png")
+    look = inbox.look(store, watched, str(settings["watch_model"]))
+    assert look.new == []
+    _settle(watched / "still being written.png")
+    assert inbox.look(store, watched, str(settings["watch_model"])).new == ["still being written.png"]
+    again = inbox.score_new(store, inbox.look(store, watched, str(settings["watch_model"])))
+    assert (again.facts["new"], again.facts["pictures"]) == (1, 4)
+    with pytest.raises(inbox.NoModel, match=r"demo\.weave has no champion yet"):
+        inbox.look(store, watched, "demo.weave")
+
+
+def _settle(file: Path) -> None:
+    before = file.stat().st_mtime - 60
+    os.utime(file, (before, before))
+
+
+def test_benchmark_knows_what_it_lacks(store: Store, materialise: Callable[..., dg.ExecuteInProcessResult]) -> None:
+    assert freshness.benchmark_behind(store) == {}
+    begun = rebenchmark.begin(store, "measured", "Sunday", seeds=1)
+    pretend(store, begun)
+    name = f"metrics[demo.weave, {begun.cells[0].training}]"
+    assert freshness.benchmark_behind(store) == {name: "measured, not in it"}
+    defs = build_defs(Settings(store=store.root))
+    check = defs.resolve_implicit_global_asset_job_def().get_subset(
+        asset_check_selection={dg.AssetCheckKey(dg.AssetKey("benchmark"), "in_step_with_store")}
+    )
+    [evaluation] = check.execute_in_process(resources=defs.resources).get_asset_check_evaluations()
+    assert not evaluation.passed
+    assert evaluation.metadata["number"].value == 1
+    shutil.rmtree(store.folder(Ref("metrics", CELL.target, CELL.training)))
+    gone = freshness.benchmark_behind(store)
+    assert gone[f"metrics[demo.weave, {TRAINING}]"] == "in it, and no longer counts"
+
+
+def test_changes_are_followed_data_first(store: Store, instance: dg.DagsterInstance, tmp_path: Path) -> None:
+    for name in ("good", "bad"):
+        (tmp_path / "mine" / name).mkdir(parents=True)
+        Image.new("RGB", (32, 32)).save(tmp_path / "mine" / name / "0.png")
+    store.targets.add(OwnTarget("mine", tmp_path / "mine"))
+    find_source(store, tmp_path, "mine")
+    assert requests_of(changes_followed, store, instance) == []
+    Image.new("RGB", (32, 32)).save(tmp_path / "mine" / "good" / "1.png")
+    metrics = store.folder(Ref("metrics", CELL.target, CELL.training)) / "provenance.json"
+    metrics.write_text(metrics.read_text().replace('"stage_version": ', '"stage_version": 90'))
+    asked = requests_of(changes_followed, store, instance)
+    assert [(r.job_name, str(r.partition_key)) for r in asked] == [
+        ("prepare_target", "mine"),
+        ("train_and_evaluate", str(grid_key(CELL.target, CELL.training))),
+    ]
+    assert {r.run_key for r in asked} == {r.run_key for r in requests_of(changes_followed, store, instance)}
+
+
+def requests_of(sensor: dg.SensorDefinition, store: Store, instance: dg.DagsterInstance) -> list[dg.RunRequest]:
+    defs = build_defs(Settings(store=store.root))
+    offer_targets(instance, store.targets)
+    instance.add_dynamic_partitions(TRAINING_DIMENSION, [TRAINING])
+    context = dg.build_sensor_context(
+        instance=instance, resources={"store": defs.resources["store"]}, repository_def=defs.get_repository_def()
+    )
+    return [found for found in sensor(context) if isinstance(found, dg.RunRequest)]
+
+
+def test_tables_are_refreshed_while_other_cells_are_missing(store: Store, instance: dg.DagsterInstance) -> None:
+    """Two cells are planned, one is measured: benchmark, tables, history and report are asked for all the same."""
+    defs = build_defs(Settings(store=store.root))
+    offer_targets(instance, store.targets)
+    instance.add_dynamic_partitions(TRAINING_DIMENSION, [TRAINING, "rkd-s0"])
+    first = dg.evaluate_automation_conditions(defs=defs, instance=instance)
+    instance.report_runless_asset_event(
+        dg.AssetMaterialization("metrics", partition=str(grid_key(CELL.target, CELL.training)))
+    )
+    second = dg.evaluate_automation_conditions(defs=defs, instance=instance, cursor=first.cursor)
+    for name in ("benchmark", "table_3", "table_demo", "figure_7", "leaderboard", "history", "report"):
+        assert second.get_num_requested(dg.AssetKey(name)) == 1, name
+    assert second.get_num_requested(dg.AssetKey("trained_model")) == 0
+
+
+def test_a_folder_without_a_model_is_said_in_the_sensor(store: Store, tmp_path: Path) -> None:
+    settings = Settings(store=store.root, watch=tmp_path, watch_model="demo.weave")
+    resources = build_defs(settings).resources
+    watch = resources["watch"]
+    assert isinstance(watch, Watch)
+    found = new_pictures.evaluate_tick(dg.build_sensor_context(resources={"store": resources["store"], "watch": watch}))
+    assert "demo.weave has no champion yet; name a training" in str(found.skip_message)

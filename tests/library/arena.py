@@ -1,0 +1,121 @@
+"""A target whose trainings are made up: real pictures, split and index, but untrained weights and drawn scores."""
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from PIL import Image
+from safetensors.torch import save_file
+
+from rkd_pipeline.datasets.split import part_of
+from rkd_pipeline.evaluation import measure
+from rkd_pipeline.files import link_or_copy
+from rkd_pipeline.flow import ANOMALY_SCORES, IMAGES, METRICS, SPLIT, TRAINED_MODEL
+from rkd_pipeline.models.architectures import architecture
+from rkd_pipeline.models.reverse_distillation import ReverseDistillation
+from rkd_pipeline.own_targets import OwnTarget
+from rkd_pipeline.score_rules import SCORE_RULES
+from rkd_pipeline.stages import data
+from rkd_pipeline.stages.training import MODEL_FILE, WEIGHTS_FILE, ModelCard, open_teacher, training_parameters
+from rkd_pipeline.store import Result, Store
+from rkd_pipeline.training_key import TrainingKey
+
+TARGET = "arena"
+NORMAL, ANOMALOUS = 100, 40  # five folds: 20 normals test, 20 of the rest validate, just enough for a threshold
+
+Finish = Callable[..., Result]
+
+
+def fill(folder: Path) -> None:
+    """Small pictures of noise, each another."""
+    rng = np.random.default_rng(0)
+    for kind, count in (("good", NORMAL), ("bad", ANOMALOUS)):
+        (folder / kind).mkdir(parents=True)
+        for number in range(count):
+            pixels = rng.integers(0, 256, (16, 16, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(folder / kind / f"{number:03d}.png")
+
+
+def build(folder: Path) -> Store:
+    """A store with the target ``arena``, its data prepared and nothing trained."""
+    store = Store(folder / "store")
+    fill(folder / "pictures")
+    store.targets.add(OwnTarget(TARGET, folder / "pictures"))
+    data.find_source(store, folder, TARGET)
+    data.index_images(store, TARGET)
+    data.split_images(store, TARGET)
+    data.prepare_images(store, TARGET, data.FIRST_SIDE)
+    save_file(ReverseDistillation(architecture("resnet18"), "narrow").state_dict(), store.root / WEIGHTS_FILE)
+    return store
+
+
+def enter(store: Store) -> Finish:
+    """A function that makes a training of the arena be done.
+
+    ``finish(training, strength, luck)``: anomalous pictures score ``strength`` standard deviations above normal ones;
+    ``luck`` seeds what is this training's own.
+    """
+    index = data.read_index(store.require(IMAGES, TARGET)).set_index("image_id")
+    split = store.require(SPLIT, TARGET)
+    rows, described = data.read_verified_split(split), store.targets.target(TARGET)
+    difficulty = pd.Series(np.random.default_rng(1).normal(size=len(index)), index.index)
+    weights = store.root / WEIGHTS_FILE
+    known: dict[str, str] = {}
+
+    def sha256_of(key: TrainingKey) -> str:
+        if str(key.teacher) not in known:
+            known[str(key.teacher)] = open_teacher(store, key).sha256
+        return known[str(key.teacher)]
+
+    def finish(training: str, strength: float, luck: int = 0) -> Result:
+        key = TrainingKey.parse(training)
+        prepared, _ = data.open_prepared(store, described, key.recipe.side)
+        teacher = sha256_of(key)
+
+        def train(into: Path) -> dict[str, Any]:
+            link_or_copy(weights, into / WEIGHTS_FILE)
+            card = ModelCard(TARGET, training, str(key.teacher), teacher, 1.0)
+            (into / MODEL_FILE).write_text(json.dumps(asdict(card)))
+            (into / "made_up.txt").write_text(f"{strength} {luck}")  # other scores come from another model
+            history = {"epoch": [1], "train_loss": [1.0], "validation_loss": [1.0]}
+            pd.DataFrame(history).to_parquet(into / "history.parquet")
+            return {"train_pictures": 60, "validation_pictures": 20, "lambda": 1.0, "device": "none", "best_epoch": 1}
+
+        parameters = training_parameters(key) | {"teacher_sha256": teacher, "made_up": [strength, luck]}
+        inputs = [split, prepared]
+        model = store.produce(TRAINED_MODEL, [TARGET, training], train, parameters=parameters, inputs=inputs)
+
+        def score(into: Path) -> None:
+            parts = ["validation", "test"] if key.recipe.early_stopping else ["test"]
+            ids = {part: part_of(rows, described, key.repeat, part) for part in parts}
+            names = [name for part in parts for name in ids[part]]
+            anomalous = index.loc[names, "anomalous"].to_numpy(bool)
+            own = np.random.default_rng([key.seed, luck]).normal(scale=0.4, size=len(names))
+            values = difficulty[names].to_numpy() + own + strength * anomalous
+            table = pd.DataFrame(
+                {
+                    "image_id": names,
+                    "part": [part for part in parts for _ in ids[part]],
+                    "anomalous": anomalous,
+                    "defect": index.loc[names, "defect"].to_numpy(),
+                    **dict.fromkeys(SCORE_RULES, values),
+                }
+            )
+            table.to_parquet(into / "scores.parquet", index=False)
+            np.save(into / "maps.npy", values[:, None, None].astype(np.float32))
+
+        scored = store.produce(ANOMALY_SCORES, [TARGET, training], score, inputs=[model, split, prepared])
+
+        def evaluate(into: Path) -> dict[str, Any]:
+            table = pd.read_parquet(scored.folder / "scores.parquet")
+            rates = measure(table, np.load(scored.folder / "maps.npy"), None, early_stopping=True)
+            rates.to_parquet(into / "metrics.parquet", index=False)
+            return {"image_auroc": {}}
+
+        return store.produce(METRICS, [TARGET, training], evaluate, inputs=[model, scored, prepared])
+
+    return finish

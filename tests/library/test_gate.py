@@ -1,0 +1,62 @@
+import numpy as np
+import pytest
+from sklearn.metrics import roc_auc_score
+
+from rkd_pipeline import gate
+from rkd_pipeline.errors import StoreError
+from rkd_pipeline.stages.evaluation import read_scores
+from rkd_pipeline.store import Ref, Store
+from tests.library.arena import TARGET, Finish
+
+ES, MKD, LAST = "rkd-es@resnet18.random~1e", "rkd-mkd-es@resnet18.random~1e", "rkd@resnet18.random~1e"
+
+
+def test_configurations_are_keys_without_seed_and_repeat() -> None:
+    assert gate.configuration("rkd-es@resnet18~40e-s1000r2") == "rkd-es@resnet18~40e"
+    assert gate.configuration("rkd-s0") == "rkd"
+
+
+def test_only_an_honest_threshold_makes_a_champion(arena: tuple[Store, Finish]) -> None:
+    store, finish = arena
+    finish(f"{LAST}-s0", 3.0)
+    finish(f"{ES}-s0", 1.0)
+    assert gate.honest_threshold(gate.require_eligible(store, TARGET, f"{ES}-s0")) is not None
+    with pytest.raises(gate.NotEligible, match="no held-out ones can set a threshold"):
+        gate.require_eligible(store, TARGET, f"{LAST}-s0")
+    with pytest.raises(StoreError, match="is missing"):
+        gate.require_eligible(store, TARGET, f"{ES}-s7")
+
+
+def test_a_comparison_is_over_shared_repeats_with_seeds_averaged(arena: tuple[Store, Finish]) -> None:
+    store, finish = arena
+    for seed in (0, 1, 2):
+        finish(f"{ES}-s{seed}", 1.0)
+    for key in ("s1", "s2", "s9r1", "s3"):  # two seeds on repeat 1, one on 2; 3 is not shared
+        finish(f"{MKD}-{key}", 2.0)
+    finished = gate.finished_trainings(store, TARGET)
+    found = gate.compare(store, TARGET, finished[MKD], finished[ES])
+    assert found is not None
+
+    def auroc(training: str) -> float:
+        scores, _ = read_scores(store.find(Ref("anomaly_scores", TARGET, training)))  # type: ignore[arg-type]
+        test = scores[scores["part"] == "test"]
+        return float(roc_auc_score(test["anomalous"], test["map_max"]))
+
+    first = np.mean([np.mean([auroc(f"{MKD}-s1"), auroc(f"{MKD}-s9r1")]), auroc(f"{MKD}-s2")])
+    second = np.mean([auroc(f"{ES}-s1"), auroc(f"{ES}-s2")])
+    assert (found.first, found.second) == (pytest.approx(first), pytest.approx(second))
+    assert found.difference == pytest.approx(first - second)
+    assert (found.repeats, found.n_normal, found.n_anomalous) == (2, 40, 40)  # disjoint folds, the same defects
+
+
+def test_what_shares_no_repeat_is_not_compared(arena: tuple[Store, Finish]) -> None:
+    store, finish = arena
+    alone = [finish(f"{MKD}-s4", 2.0)]
+    assert gate.compare(store, TARGET, alone, [finish(f"{ES}-s0", 1.0)]) is None
+    assert "train it on the champion's seeds" in gate.in_words(MKD, None, 0.02)
+
+
+def test_all_looks_together_spend_the_error_once() -> None:
+    spent = sum(gate.level(number, 3) * 3 for number in range(1, 10_000))
+    assert spent == pytest.approx(gate.ERROR, rel=1e-3)
+    assert spent < gate.ERROR
