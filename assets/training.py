@@ -53,7 +53,7 @@ def teachers(store: StoreResource) -> dg.MaterializeResult:
 def trained_model(
     context: dg.AssetExecutionContext, store: StoreResource, compute: ComputeResource
 ) -> dg.MaterializeResult:
-    """OCBE and decoder, trained on normal pictures to give back the frozen teacher's features (eq. 1 to 4).
+    """What a system trains on normal pictures; for Reverse KD, OCBE and decoder (eq. 1 to 4).
 
     Writes weights (safetensors), the history of losses (means per picture, of the loss that the recipe trains on), and
     the model's card. Resumes a training that was killed.

@@ -43,9 +43,9 @@ from rkd_pipeline.metrics.regions import anomalous_pixels
 from rkd_pipeline.models.teacher import Teacher
 from rkd_pipeline.models.weights import load_weights, register_weights
 from rkd_pipeline.recipes import Recipe, recipe
-from rkd_pipeline.scoring import score
+from rkd_pipeline.systems.reverse_kd import new_student, score
 from rkd_pipeline.teachers import TeacherName, TeacherRegistry
-from rkd_pipeline.training import new_student, train
+from rkd_pipeline.training import train
 
 DATASETS = {"brain_mri": "brain_mri", "head_ct": "head_ct", "screw": "mvtec_ad.screw"}
 SIDE, BANK, REPLICATES = 224, 1000, 500

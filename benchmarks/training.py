@@ -30,8 +30,9 @@ from rkd_pipeline.losses import l_kd
 from rkd_pipeline.models.teacher import Teacher
 from rkd_pipeline.models.weights import load_weights
 from rkd_pipeline.recipes import RECIPES
+from rkd_pipeline.systems.reverse_kd import new_student
 from rkd_pipeline.teachers import TeacherName, TeacherRegistry
-from rkd_pipeline.training import new_student, train
+from rkd_pipeline.training import train
 
 RECIPE = RECIPES["rkd"]
 PICTURES = 64  # two whole batches: no small last batch in the comparison

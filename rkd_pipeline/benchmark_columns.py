@@ -14,7 +14,7 @@ COLUMNS = {
     "seed": "of initialisation and order",
     "repeat": "of the split",
     "metric": "image_auroc, pixel_ap, aupro_30, pro_youden, threshold, ...; docs/metrics.md defines them all",
-    "score_rule": "image score: map_max, l_kd, l_val or l_mkd; map for pixel metrics",
+    "score_rule": "image score: map_max, l_kd, l_val, l_mkd or loss; map for pixel metrics",
     "protocol": "what was chosen on: last epoch, validation normals, oracle (test labels); or why there is no value",
     "value": "fraction from 0 to 1 (thresholds: in units of the score); empty: see protocol",
     "ci_low": "lower bound, 95%",

@@ -19,7 +19,8 @@ def measure(scores: pd.DataFrame, maps: np.ndarray, masks: np.ndarray | None, *,
     """All metrics of a trained model.
 
     Args:
-        scores: columns ``part`` (``validation`` or ``test``), ``anomalous`` and one per score rule; N rows.
+        scores: columns ``part`` (``validation`` or ``test``), ``anomalous`` and one per score rule of the system; N
+            rows.
         maps: anomaly maps ``(N, S, S)``, in the same order.
         masks: ground truth ``(N, S, S)`` of bool, or None for a target without.
         early_stopping: the last epoch was chosen on validation normals.
@@ -31,7 +32,7 @@ def measure(scores: pd.DataFrame, maps: np.ndarray, masks: np.ndarray | None, *,
     test, validation = scores[in_test], scores[~in_test]
     trained = VALIDATION if early_stopping else LAST_EPOCH
     found: list[Measurement] = []
-    for rule in SCORE_RULES:
+    for rule in (rule for rule in SCORE_RULES if rule in scores):
         anomalous, values = test["anomalous"].to_numpy(), test[rule].to_numpy()
         interval = image_auroc_interval(anomalous, values)
         found += [

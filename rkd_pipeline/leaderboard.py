@@ -12,20 +12,22 @@ import numpy as np
 import pandas as pd
 from scipy.stats import rankdata, wilcoxon
 
+from rkd_pipeline.recipes import deviations_of, own_score, recipe
 from rkd_pipeline.tables.sheet import NOT_PUBLISHED, Sheet, percent
 from rkd_pipeline.variants import is_variant
 
 LEVEL = 0.05
 SYSTEM = ["recipe", "teacher", "epochs"]
+OWN = "own"  # the image score that the system's authors use
 QUALITY = {
-    "image_auroc": ("image_auroc", "map_max"),
+    "image_auroc": ("image_auroc", OWN),
     "pixel_auroc": ("pixel_auroc", "map"),
     "aupro_30": ("aupro_30", "map"),
 }
 COSTS = {
     "training_seconds": "of one training, teacher features included",
     "training_pictures_per_second": "in training, all epochs together",
-    "scoring_seconds_per_picture": "inference: teacher, student, map and scores, in batches of 32",
+    "scoring_seconds_per_picture": "inference: all networks, map and scores",
     "peak_memory_bytes": "of training: of the process on a CPU, of torch's tensors on a GPU",
     "parameters": "trainable",
 }
@@ -36,7 +38,9 @@ COLUMNS = {
     "epochs": "schedule",
     "targets": "on how many targets it was measured",
     "ranked_on": "over how many common targets the rank is; 0 where it has none",
-    "mean_rank": "by image AUROC of the map's maximum; 1 is best",
+    "mean_rank": "by image AUROC of the system's own score; 1 is best",
+    "score": "the image score that the system's authors use",
+    "deviation": "where it differs from paper and code",
     **{name: f"mean {name} over its targets that have one" for name in QUALITY},
     **{name: f"{text}; mean over its trainings" for name, text in COSTS.items()},
     "device": "where it was trained",
@@ -83,6 +87,8 @@ def leaderboard(benchmark: pd.DataFrame, costs: pd.DataFrame) -> Leaderboard:
         targets=scores.notna().sum(),
         ranked_on=pd.Series(len(targets), ranks.index).reindex(systems.index).fillna(0).astype(int),
         mean_rank=ranks,
+        score=systems["recipe"].map(own_score),
+        deviation=[deviations_of(recipe(r), t) for r, t in zip(systems["recipe"], systems["teacher"], strict=True)],
         **{name: _per_target(measured, name).mean() for name in QUALITY},
         **_mean_costs(measured, costs),
     )
@@ -97,7 +103,8 @@ def _system(rows: pd.DataFrame) -> pd.Series:
 def _per_target(measured: pd.DataFrame, quality: str) -> pd.DataFrame:
     """Mean over seeds: targets down, systems across, NaN where not measured."""
     metric, rule = QUALITY[quality]
-    rows = measured[(measured["metric"] == metric) & (measured["score_rule"] == rule) & measured["value"].notna()]
+    wanted = measured["recipe"].map(own_score) if rule == OWN else rule
+    rows = measured[(measured["metric"] == metric) & (measured["score_rule"] == wanted) & measured["value"].notna()]
     return rows.assign(value=rows["value"].astype(float)).pivot_table(index="target", columns="system", values="value")
 
 
@@ -200,7 +207,7 @@ def _mean_costs(measured: pd.DataFrame, costs: pd.DataFrame) -> dict[str, pd.Ser
 
 def leaderboard_sheet(board: Leaderboard) -> Sheet:
     """The leaderboard for reading."""
-    headings = ["System", "Targets", "Mean rank", "Image AUROC", "Pixel AUROC", "AUPRO", "Training, s"]
+    headings = ["System", "Targets", "Mean rank", "Score", "Image AUROC", "Pixel AUROC", "AUPRO", "Training, s"]
     headings += ["Pictures/s", "Scoring, ms/picture", "Peak memory, GiB", "Parameters, M", "Device"]
     sheet = Sheet("Leaderboard", headings)
     for row in board.systems.to_dict("records"):
@@ -213,9 +220,12 @@ def leaderboard_sheet(board: Leaderboard) -> Sheet:
         ]
         quality = [percent(row[name]) for name in QUALITY]
         rank = _number(row["mean_rank"], 1, 2)
-        sheet.rows.append([row["system"], str(row["targets"]), rank, *quality, *cost, row["device"]])
+        mark = sheet.mark(row["deviation"])
+        sheet.rows.append(
+            [row["system"] + mark, str(row["targets"]), rank, row["score"], *quality, *cost, row["device"]]
+        )
     if board.targets:
-        sheet.below.append(f"Ranks by image AUROC (map's maximum) over {', '.join(board.targets)}.")
+        sheet.below.append(f"Ranks by image AUROC (each system's own score) over {', '.join(board.targets)}.")
     sheet.below.append(board.verdict)
     sheet.below.append(
         "Quality in percent: means over the targets that a system was measured on, which differ between systems; "

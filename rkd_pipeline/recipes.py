@@ -1,17 +1,28 @@
-"""Every training configuration, one frozen dataclass each.
+"""Every training configuration, one frozen dataclass each: a class per system, an instance per recipe.
 
-A recipe says how to train. Scoring is no part of it: every image score and metric comes from one trained model.
-"Paper" is Masciulli 2022; "official code" is RD4AD's; the paper took OCBE, decoder and map generator from the
-anomalib of June 2022, whose settings fill the gaps that the paper leaves (batch size, width of the OCE).
+A recipe says how to train and, in a few fields marked as scoring, how to make the anomaly map. Recipes that differ
+only in those share one training: ``trained_as`` finds it. Every image score and metric comes from one trained model.
+
+Each recipe says which paper it stands for, which code, and where it deviates from them: ``docs/systems.md`` and the
+report print that for every row. "Paper" alone is Masciulli 2022; RD4AD is the official code of Deng and Li 2022. The
+paper took OCBE, decoder and map generator from the anomalib of June 2022, whose settings fill the gaps that the paper
+leaves (batch size, width of the OCE).
+
+To add a system: a class here, a module of the same name in ``systems/``, and a recipe below.
 """
 
-from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from dataclasses import Field, asdict, dataclass, field, fields
+from typing import Any, ClassVar, Literal
 
 from rkd_pipeline.errors import UnknownName
+from rkd_pipeline.models.architectures import ARCHITECTURES, NETWORKS
 
 LossName = Literal["kd", "kd_flat", "mkd"]
 Reduction = Literal["sum", "mean"]
+Fusion = Literal["sum", "product"]
+Localisation = Literal["guided", "gradient", "smoothgrad"]
+_PROSE = ("summary", "paper", "code", "deviation")
+_SCORING = {"scoring": True}
 
 
 @dataclass(frozen=True)
@@ -26,89 +37,304 @@ class EarlyStopping:
 
 @dataclass(frozen=True)
 class Recipe:
-    """How one model is trained.
+    """How one model is trained; what follows in this class is common to all systems.
 
     Attributes:
-        name: key; what follows in the class is the paper's own configuration.
+        name: key.
         summary: one sentence for people.
-        source: which paper or code says so.
+        paper: whose numbers this recipe can be set beside.
+        code: the code whose settings it has.
+        deviation: where it differs from both; never empty, "none known" where that is so.
         teacher: torchvision architecture of the teacher (ImageNet-1k V1 weights unless a key names others).
-        oce_width: ``narrow`` as anomalib builds it, ``wide`` as the official code does.
         side: picture side in pixels; PIL bilinear, no crop.
-        loss: ``kd`` per position (eq. 1, 2), ``kd_flat`` (official code), ``mkd`` (eq. 4).
-        val_reduction: over channels in L_val: ``sum`` as eq. 3 prints it, ``mean`` as the code of MKD has it.
-        lambda_: of eq. 4; None balances its terms before the first step, as the paper describes.
-        learning_rate, betas: of Adam, without weight decay or schedule.
+        learning_rate, betas, weight_decay: of Adam, without schedule.
         batch_size: pictures per step; the last, smaller batch of an epoch is kept.
         epochs: full schedule; a key may shorten it, and tables mark that.
-        early_stopping: None trains on all normals and keeps the last epoch.
-        sigma: of the Gaussian that smooths the map, in pixels.
+        early_stopping: None keeps the last epoch.
+        sigma: of the Gaussian that smooths the map, in pixels; 0 leaves it as it is.
     """
+
+    system: ClassVar[str]  # the module in systems/
+    title: ClassVar[str]  # for people, and the name in the benchmark
+    score_rules: ClassVar[tuple[str, ...]]  # image scores (score_rules.py) that the system gives
+    own_score: ClassVar[str] = "map_max"  # the one that its authors use: what the leaderboard ranks by
+    networks: ClassVar[tuple[str, ...]] = tuple(ARCHITECTURES)  # architectures that it can distil
+    needs_validation: ClassVar[bool] = False  # held-out normals, whether or not training stops early
+    weight_decay: ClassVar[float] = 0.0
+    # Fields that came later: left out of settings at their first value, so that earlier trainings stay valid.
+    later: ClassVar[tuple[str, ...]] = ()
 
     name: str
     summary: str
-    source: str
+    paper: str
+    code: str
+    deviation: str
     teacher: str = "wide_resnet50_2"
-    oce_width: Literal["wide", "narrow"] = "narrow"
     side: int = 224
-    loss: LossName = "kd"
-    val_reduction: Reduction = "sum"
-    lambda_: float | None = None
     learning_rate: float = 0.005
     betas: tuple[float, float] = (0.5, 0.99)
     batch_size: int = 32
     epochs: int = 200
     early_stopping: EarlyStopping | None = None
-    sigma: float = 4.0
+    sigma: float = field(default=4.0, metadata=_SCORING)
+
+    @property
+    def held_out(self) -> bool:
+        """Training sets the split's validation part aside."""
+        return self.needs_validation or self.early_stopping is not None
 
     def settings(self) -> dict[str, Any]:
         """Everything that shapes the trained model or its scores, as plain values; part of provenance."""
-        settings = asdict(self)
-        for prose in ("summary", "source"):
-            del settings[prose]
+        settings = {k: v for k, v in asdict(self).items() if k not in _PROSE}
         settings["betas"] = list(self.betas)
-        if self.lambda_ is None:
-            del settings["lambda_"]  # trainings of before lambda could be fixed stay valid
+        for f in fields(self):
+            if f.name in self.later and getattr(self, f.name) == f.default:
+                del settings[f.name]
         return settings
 
+    def training_settings(self) -> dict[str, Any]:
+        """What shapes the trained model alone, without the name: equal for recipes that share a training."""
+        scoring = {f.name for f in fields(self) if _is_scoring(f)}
+        settings = {k: v for k, v in self.settings().items() if k not in scoring | {"name"}}
+        return settings | {"system": self.system}
 
-RECIPES = {
+
+def _is_scoring(f: "Field[Any]") -> bool:
+    return bool(f.metadata.get("scoring"))
+
+
+@dataclass(frozen=True)
+class ReverseKD(Recipe):
+    """Reverse KD (Deng and Li 2022), the paper's own subject; the defaults are the paper's configuration.
+
+    Attributes:
+        oce_width: ``narrow`` as anomalib builds it, ``wide`` as the official code does.
+        loss: ``kd`` per position (eq. 1, 2), ``kd_flat`` (official code), ``mkd`` (eq. 4).
+        val_reduction: over channels in L_val: ``sum`` as eq. 3 prints it, ``mean`` as the code of MKD has it.
+        lambda_: of eq. 4; None balances its terms before the first step, as the paper describes.
+        fusion: of the scales' maps; ``product`` as in the anomalib of June 2022.
+    """
+
+    system: ClassVar[str] = "reverse_kd"
+    title: ClassVar[str] = "Reverse KD"
+    score_rules: ClassVar[tuple[str, ...]] = ("map_max", "l_kd", "l_val", "l_mkd")
+    later: ClassVar[tuple[str, ...]] = ("fusion", "lambda_")
+
+    oce_width: Literal["wide", "narrow"] = "narrow"
+    loss: LossName = "kd"
+    val_reduction: Reduction = "sum"
+    lambda_: float | None = None
+    fusion: Fusion = field(default="sum", metadata=_SCORING)
+
+
+@dataclass(frozen=True)
+class MultiresolutionKD(Recipe):
+    """Multiresolution KD (Salehi et al. 2021); the defaults are its official code's for MVTec AD.
+
+    Attributes:
+        cloner: ``small`` (the code's configuration B) or ``equal``, with the source's own widths (A).
+        weighted: the term that lambda multiplies: ``value`` in the code, ``direction`` in the papers' equation.
+        lambda_: that weight.
+        normalise: ImageNet's mean and deviation taken out of pictures; the code does not.
+        localisation: map by guided backpropagation through the cloner, by the plain gradient, or by SmoothGrad.
+        own_range: each map is brought to [0, 1] by itself, as in the code: no map is comparable with another's.
+    """
+
+    system: ClassVar[str] = "mkd"
+    title: ClassVar[str] = "Multiresolution KD"
+    score_rules: ClassVar[tuple[str, ...]] = ("loss", "map_max")
+    own_score: ClassVar[str] = "loss"
+    networks: ClassVar[tuple[str, ...]] = tuple(NETWORKS)
+
+    teacher: str = "vgg16"
+    side: int = 128
+    learning_rate: float = 0.001
+    betas: tuple[float, float] = (0.9, 0.999)
+    batch_size: int = 64
+    epochs: int = 602
+    cloner: Literal["small", "equal"] = "small"
+    weighted: Literal["value", "direction"] = "value"
+    lambda_: float = 0.5
+    normalise: bool = False
+    localisation: Localisation = field(default="guided", metadata=_SCORING)
+    own_range: bool = field(default=True, metadata=_SCORING)
+
+
+@dataclass(frozen=True)
+class UninformedStudents(Recipe):
+    """Uninformed Students (Bergmann et al. 2020).
+
+    Attributes:
+        receptive_fields: sides of the patches, one scale each.
+        students: per scale.
+        width: channels of the first layers; the middle ones have twice as many.
+        descriptor: length of a patch's descriptor.
+        patches: drawn per picture, scale and epoch; 1 estimates the dense loss without bias.
+        descriptor_pictures, descriptor_steps, descriptor_batch: the pictures by formula on which the descriptor
+            networks are distilled from the teacher, and for how long.
+    """
+
+    system: ClassVar[str] = "uninformed_students"
+    title: ClassVar[str] = "Uninformed Students"
+    score_rules: ClassVar[tuple[str, ...]] = ("map_max",)
+    needs_validation: ClassVar[bool] = True
+    weight_decay: ClassVar[float] = 1e-5
+
+    teacher: str = "resnet18"
+    side: int = 256
+    learning_rate: float = 0.0001
+    betas: tuple[float, float] = (0.9, 0.999)
+    batch_size: int = 8
+    epochs: int = 100
+    sigma: float = field(default=0.0, metadata=_SCORING)
+    receptive_fields: tuple[int, ...] = (17, 33, 65)
+    students: int = 3
+    width: int = 128
+    descriptor: int = 128
+    patches: int = 64
+    descriptor_pictures: int = 2048
+    descriptor_steps: int = 50_000
+    descriptor_batch: int = 64
+
+
+_MASCIULLI = "Masciulli 2022"
+_DENG = "Deng and Li 2022"
+_SALEHI = "Salehi et al. 2021"
+_BERGMANN = "Bergmann et al. 2020"
+_ANOMALIB_2022 = "anomalib of June 2022"
+_MKD_CODE = "official code of Multiresolution KD"
+_GAPS = "batch size and width of the OCE, which the paper leaves open, are anomalib's"
+_MKD_DEVIATION = (
+    "metrics without the code's morphological opening, and over normal pictures too; held at the last epoch, where the "
+    "code picks a checkpoint by hand"
+)
+_US_DEVIATION = (
+    "descriptors distilled on pictures by formula, not ImageNet, from the teacher's block 3, not its last layer; "
+    "kernel sizes are ours, chosen so that receptive fields are exactly 17, 33 and 65; students train on random "
+    "patches, not densely; errors and variances normalised on the split's validation part"
+)
+
+RECIPES: dict[str, Recipe] = {
     r.name: r
     for r in (
-        Recipe("rkd", "Reverse KD as the paper trained it", "paper, 4.1; anomalib of June 2022"),
-        Recipe(
+        ReverseKD("rkd", "Reverse KD as the paper trained it", f"{_MASCIULLI}, 4.1", _ANOMALIB_2022,
+                  f"{_GAPS}; maps are added, where that anomalib multiplied them"),
+        ReverseKD(
             "rkd-es",
             "with a validation part and early stopping",
-            "paper, 4.3",
+            f"{_MASCIULLI}, 4.3",
+            _ANOMALIB_2022,
+            _GAPS,
             early_stopping=EarlyStopping(),
         ),
-        Recipe("rkd-mkd", "trained on L_MKD", "paper, 4.3 and eq. 3, 4", loss="mkd"),
-        Recipe(
+        ReverseKD("rkd-mkd", "trained on L_MKD", f"{_MASCIULLI}, 4.3 and eq. 3, 4", _ANOMALIB_2022,
+                  f"{_GAPS}; lambda balances the terms before the first step: the paper gives none", loss="mkd"),
+        ReverseKD(
             "rkd-mkd-es",
             "trained on L_MKD with early stopping",
-            "paper, 4.3 (which leaves open whether Table 4 used it)",
+            f"{_MASCIULLI}, 4.3 (which leaves open whether Table 4 used it)",
+            _ANOMALIB_2022,
+            f"{_GAPS}; lambda balances the terms before the first step: the paper gives none",
             loss="mkd",
             early_stopping=EarlyStopping(),
         ),
-        Recipe(
+        ReverseKD(
             "rkd-mkd-mean",
             "trained on L_MKD with L_val averaged over channels",
-            "paper, eq. 4; reduction as in the official code of MKD",
+            f"{_MASCIULLI}, eq. 4",
+            f"{_ANOMALIB_2022}; reduction as in the {_MKD_CODE}",
+            f"{_GAPS}; lambda balances the terms before the first step: the paper gives none",
             loss="mkd",
             val_reduction="mean",
         ),
-        Recipe(
+        ReverseKD(
             "rkd-official",
             "RD4AD's official configuration",
-            "Deng and Li 2022, official code",
+            _DENG,
+            "RD4AD",
+            "the OCBE's 1x1 convolution that the official forward pass never uses is left out",
             oce_width="wide",
             side=256,
             loss="kd_flat",
             betas=(0.5, 0.999),
             batch_size=16,
         ),
+        ReverseKD(
+            "rkd-official-b4",
+            "RD4AD's configuration in batches of 4: enough steps in a schedule of minutes",
+            _DENG,
+            "RD4AD",
+            "batches of 4, not 16; the OCBE's 1x1 convolution that the official forward pass never uses is left out",
+            oce_width="wide",
+            side=256,
+            loss="kd_flat",
+            betas=(0.5, 0.999),
+            batch_size=4,
+        ),
+        ReverseKD(
+            "rkd-mkd-es-b4",
+            "trained on L_MKD with early stopping, in batches of 4",
+            f"{_MASCIULLI}, 4.3",
+            _ANOMALIB_2022,
+            f"batches of 4, not 32; {_GAPS}; lambda balances the terms before the first step: the paper gives none",
+            loss="mkd",
+            early_stopping=EarlyStopping(),
+            batch_size=4,
+        ),
+        ReverseKD(
+            "rkd-anomalib-2022",
+            "anomalib's configuration when the paper copied it",
+            f"{_DENG}, as {_MASCIULLI} found it",
+            _ANOMALIB_2022,
+            "anomalib stopped early by pixel AUROC on the test set (patience 3); this keeps the last of 200 epochs",
+            side=256,
+            fusion="product",
+        ),
+        ReverseKD(
+            "rkd-anomalib",
+            "anomalib's configuration of today",
+            _DENG,
+            "anomalib 2.6",
+            "the OCBE's unused 1x1 convolution is left out; anomalib's teacher has timm's weights, not torchvision's: "
+            "give them as a file to have the same; its example stops early by test pixel AUROC, this does not",
+            side=256,
+            loss="kd_flat",
+        ),
+        MultiresolutionKD("mkd", "small cloner, lambda on the value term", _SALEHI, _MKD_CODE, _MKD_DEVIATION),
+        MultiresolutionKD("mkd-paper", "lambda on the direction term, as the equation has it",
+                          f"{_SALEHI}; {_MASCIULLI}, eq. 4", f"{_MKD_CODE}, but for the loss", _MKD_DEVIATION,
+                          weighted="direction"),
+        MultiresolutionKD("mkd-medical", "lambda .01, as its code has it for all but MVTec AD", _SALEHI, _MKD_CODE,
+                          f"{_MKD_DEVIATION}; the code has no loader for Head CT and Brain MRI", lambda_=0.01),
+        MultiresolutionKD("mkd-equal", "cloner as wide as the source", _SALEHI, _MKD_CODE, _MKD_DEVIATION,
+                          cloner="equal"),
+        MultiresolutionKD("mkd-gradient", "mkd, its maps by plain gradients", _SALEHI, _MKD_CODE, _MKD_DEVIATION,
+                          localisation="gradient"),
+        MultiresolutionKD("mkd-smoothgrad", "mkd, its maps by SmoothGrad", _SALEHI, _MKD_CODE,
+                          f"{_MKD_DEVIATION}; noise as the code draws it, deviation (.05 / range)^2, not .05 * range",
+                          localisation="smoothgrad"),
+        MultiresolutionKD("mkd-comparable", "mkd, its maps not stretched each by itself", _SALEHI, _MKD_CODE,
+                          f"{_MKD_DEVIATION}; maps keep the gradient's own scale", own_range=False),
+        UninformedStudents("us", "three students at each of three scales", _BERGMANN, "none published",
+                           _US_DEVIATION),
+        UninformedStudents(
+            "us-small",
+            "as us, on small pictures with narrow networks: for a machine without a GPU",
+            _BERGMANN,
+            "none published",
+            f"{_US_DEVIATION}; an eighth of the width, pictures of 128 pixels, learning rate .001",
+            side=128,
+            learning_rate=0.001,
+            width=16,
+            descriptor=32,
+            patches=4,
+            epochs=30,
+            descriptor_pictures=256,
+            descriptor_steps=150,
+            descriptor_batch=32,
+        ),
     )
-}
+}  # fmt: skip
 
 
 def recipe(name: str) -> Recipe:
@@ -124,3 +350,20 @@ def recipe(name: str) -> Recipe:
         return RECIPES[name]
     except KeyError:
         raise UnknownName("recipe", name, RECIPES) from None
+
+
+def own_score(name: str) -> str:
+    """The image score that the authors of a recipe's system use: what it is ranked by."""
+    return recipe(name).own_score
+
+
+def trained_as(wanted: Recipe) -> Recipe:
+    """The recipe whose training this one uses: the first that differs from it in scoring alone, or itself."""
+    settings = wanted.training_settings()
+    return next((r for r in RECIPES.values() if r.training_settings() == settings), wanted)
+
+
+def deviations_of(wanted: Recipe, teacher: str) -> str:
+    """What to say about a row of a recipe with a teacher: the recipe's deviation, and another source."""
+    note = "" if teacher == wanted.teacher else f"{teacher} in place of {wanted.teacher}; "
+    return note + wanted.deviation

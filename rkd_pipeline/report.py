@@ -52,6 +52,7 @@ class Report:
         ablation: a sheet per centre and configuration; empty where there is none.
         effects: their figures.
         claims: the paper's claims, re-tested.
+        recipes: of every recipe its paper, code and deviation, and what was measured with it.
         trainings: one per training that counts.
         datasets: title, source, licence and citation of every dataset used.
         versions: library to version.
@@ -70,6 +71,7 @@ class Report:
     ablation: Sequence[Sheet]
     effects: Sequence[Picture]
     claims: Sheet
+    recipes: Sheet
     trainings: Sequence[Training]
     datasets: Sequence[Mapping[str, str]]
     versions: Mapping[str, str]

@@ -14,16 +14,12 @@ import pandas as pd
 import torch
 from safetensors.torch import load_file, save_file
 
-from rkd_pipeline.compute import place
 from rkd_pipeline.datasets.pictures import read_rgb, resized
 from rkd_pipeline.files import link_or_copy
-from rkd_pipeline.models.architectures import architecture
-from rkd_pipeline.models.reverse_distillation import ReverseDistillation
-from rkd_pipeline.models.teacher import Teacher
 from rkd_pipeline.models.weights import TeacherWeights
-from rkd_pipeline.scoring import Scores, score
 from rkd_pipeline.stages.training import WEIGHTS_FILE, ModelCard, open_teacher, read_model_card
 from rkd_pipeline.store import Result, Store
+from rkd_pipeline.systems import system_of
 from rkd_pipeline.training_key import TrainingKey
 
 STUDENT, TEACHER, CARD = "student.safetensors", "teacher.safetensors", "scorer.json"
@@ -65,11 +61,11 @@ class Scorer:
         self.card = ScorerCard(ModelCard(**record["model"]), record["threshold"])
         self._key = TrainingKey.parse(self.card.model.training)
         weights = TeacherWeights(self._key.teacher, load_file(teacher), str(teacher), self.card.model.teacher_sha256)
-        cpu = torch.device("cpu")
-        self._teacher = place(Teacher(weights), cpu)
-        untrained = ReverseDistillation(architecture(self._key.teacher.arch), self._key.recipe.oce_width)
-        untrained.load_state_dict(load_file(student))
-        self._student = place(untrained, cpu)
+        recipe, system = self._key.recipe, system_of(self._key.recipe)
+        frozen = system.teacher(weights, recipe)
+        self._detector = system.detector(
+            recipe, frozen, load_file(student), self.card.model.lambda_, torch.device("cpu")
+        )
 
     def score(self, pictures: Sequence[Path]) -> tuple[pd.DataFrame, np.ndarray]:
         """Score picture files, prepared as in training.
@@ -83,7 +79,7 @@ class Scorer:
         """
         recipe = self._key.recipe
         pixels = np.stack([resized(read_rgb(p), recipe.side) for p in pictures])
-        scores: Scores = score(self._teacher, self._student, pixels, recipe, self.card.model.lambda_)
+        scores = self._detector.score(pixels)
         table = pd.DataFrame(scores.images)
         called = pd.array([pd.NA] * len(table), "boolean")
         if self.card.threshold is not None:

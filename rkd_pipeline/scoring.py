@@ -1,4 +1,4 @@
-"""Anomaly maps (equation 5) and every image score of the paper, computed once, together, from one trained model.
+"""What scoring gives, whatever the system, and how scale maps become one anomaly map (equation 5).
 
 Always in fp32: a score must not depend on the precision of training.
 """
@@ -6,19 +6,13 @@ Always in fp32: a score must not depend on the precision of training.
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Literal
 
 import numpy as np
 import torch
 from scipy.ndimage import gaussian_filter1d
 from torch import Tensor
 
-from rkd_pipeline.losses import discrepancy, l_kd, l_val
-from rkd_pipeline.models.reverse_distillation import ReverseDistillation
-from rkd_pipeline.models.teacher import Teacher
-from rkd_pipeline.recipes import Recipe
-
-Fusion = Literal["sum", "product"]
+from rkd_pipeline.recipes import Fusion
 
 
 @dataclass(frozen=True)
@@ -26,47 +20,12 @@ class Scores:
     """Of N pictures.
 
     Attributes:
-        maps: float32 ``(N, S, S)``, summed over scales and smoothed; higher is more anomalous.
+        maps: float32 ``(N, S, S)``; higher is more anomalous.
         images: score rule (``score_rules.py``) to float64 ``(N,)``; higher is more anomalous.
     """
 
     maps: np.ndarray
     images: dict[str, np.ndarray]
-
-
-@torch.inference_mode()
-def score(
-    teacher: Teacher,
-    student: ReverseDistillation,
-    pictures: np.ndarray,
-    recipe: Recipe,
-    lambda_: float,
-    *,
-    batch_size: int = 32,
-) -> Scores:
-    """Score pictures, uint8 ``(N, S, S, 3)``, on the device where teacher and student are."""
-    device = next(student.parameters()).device
-    student.eval()
-    maps, kd, val = [], [], []
-    for start in range(0, len(pictures), batch_size):
-        batch = torch.from_numpy(np.ascontiguousarray(pictures[start : start + batch_size])).to(device)
-        features = teacher(batch)
-        reconstructed = student(features)
-        scales = [discrepancy(a, b) for a, b in zip(features, reconstructed, strict=True)]
-        maps.append(anomaly_map(scales, pictures.shape[1], sigma=recipe.sigma).cpu())
-        kd.append(l_kd(features, reconstructed).cpu())
-        val.append(l_val(features, reconstructed, recipe.val_reduction).cpu())
-    stacked = torch.cat(maps).numpy()
-    l_kd_score, l_val_score = (torch.cat(part).double().numpy() for part in (kd, val))
-    return Scores(
-        stacked,
-        {
-            "map_max": stacked.max(axis=(1, 2)).astype(np.float64),
-            "l_kd": l_kd_score,
-            "l_val": l_val_score,
-            "l_mkd": l_val_score + lambda_ * l_kd_score,
-        },
-    )
 
 
 def anomaly_map(scales: Sequence[Tensor], side: int, *, fusion: Fusion = "sum", sigma: float = 4.0) -> Tensor:
@@ -83,6 +42,14 @@ def anomaly_map(scales: Sequence[Tensor], side: int, *, fusion: Fusion = "sum", 
         return torch.stack([(smooth @ up) @ m @ (smooth @ up).T for m, up in zip(scales, ups, strict=True)]).sum(0)
     upsampled: Iterator[Tensor] = (up @ m @ up.T for m, up in zip(scales, ups, strict=True))
     return smooth @ torch.stack(list(upsampled)).prod(0) @ smooth.T
+
+
+def smoothed(maps: Tensor, sigma: float) -> Tensor:
+    """Maps ``(N, S, S)`` under the same Gaussian; as they are where ``sigma`` is 0."""
+    if sigma == 0:
+        return maps
+    smooth = _on(maps, _gaussian_matrix(maps.shape[-1], sigma))
+    return smooth @ maps @ smooth.T
 
 
 def _on(like: Tensor, matrix: np.ndarray) -> Tensor:

@@ -9,6 +9,8 @@ from rkd_pipeline.stages.tables import mlflow_run_id, stale_reason
 from rkd_pipeline.stages.training import checkpoint_file
 from rkd_pipeline.store import Ref, Store
 
+_BESIDE = ("l_kd", "l_mkd", "loss")
+
 
 def training_states(store: Store) -> pd.DataFrame:
     """One row per training that the store knows: target, training, state (with the reason, if stale), MLflow."""
@@ -55,7 +57,7 @@ def image_auroc_summary(store: Store, cells: list[tuple[str, str]]) -> pd.DataFr
             auroc = table[table["metric"] == "image_auroc"].set_index("score_rule")
             first = auroc.loc["map_max"]
             row["map_max [95%]"] = f"{first['value']:.3f} [{first['ci_low']:.3f}, {first['ci_high']:.3f}]"
-            row |= {rule: f"{auroc.loc[rule, 'value']:.3f}" for rule in ("l_kd", "l_mkd")}
+            row |= {rule: f"{auroc.loc[rule, 'value']:.3f}" for rule in _BESIDE if rule in auroc.index}
             pixel = table.loc[table["metric"] == "pixel_auroc", "value"]
             row["note"] = data_note(store.require(IMAGES, target_name))
             row["pixel"] = f"{pixel.iloc[0]:.3f}" if len(pixel) else "no masks"

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from rkd_pipeline.errors import TeacherError
 from rkd_pipeline.files import write_atomically
-from rkd_pipeline.models.architectures import architecture
+from rkd_pipeline.models.architectures import network
 
 DEFAULT_WEIGHTS = "imagenet1k_v1"
 RANDOM = "random"
@@ -39,7 +39,7 @@ class TeacherName:
         if text == EMBEDDED:
             return cls(EMBEDDED_ARCH, EMBEDDED)
         arch, _, weights = text.partition(".")
-        architecture(arch)
+        network(arch)
         name = cls(arch, weights or DEFAULT_WEIGHTS)
         if not (name.from_file or name.weights in (DEFAULT_WEIGHTS, RANDOM) or name.weights in name.published()):
             raise TeacherError(

@@ -9,10 +9,10 @@ ResNet-18 teacher from a weights file (the first 8 hex digits of its SHA-256) an
 """
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from rkd_pipeline.errors import BadKey, RkdError
-from rkd_pipeline.recipes import Recipe, recipe
+from rkd_pipeline.recipes import Recipe, recipe, trained_as
 from rkd_pipeline.teachers import TeacherName
 
 _PATTERN = re.compile(
@@ -55,16 +55,20 @@ class TrainingKey:
     ) -> "TrainingKey":
         """A key from its parts; what is not given comes from the recipe (or, for the repeat, from the seed).
 
-        Raises ``UnknownName`` for an unknown recipe and ``BadKey`` for numbers out of range.
+        Raises ``UnknownName`` for an unknown recipe, ``BadKey`` for numbers out of range or a teacher that the
+        recipe's system cannot distil.
         """
         base = recipe(recipe_name)
         if epochs is not None and epochs < 1:
             raise BadKey(f"epochs must be at least 1, not {epochs}")
         if seed < 0 or (repeat is not None and repeat < 0):
             raise BadKey(f"seed and repeat must not be negative: seed {seed}, repeat {repeat}")
+        named = teacher or TeacherName(base.teacher)
+        if named.arch not in base.networks:
+            raise BadKey(f"{base.title} ({base.name}) distils {', '.join(base.networks)}, not {named.arch}")
         return cls(
             recipe=base,
-            teacher=teacher or TeacherName(base.teacher),
+            teacher=named,
             epochs=epochs or base.epochs,
             seed=seed,
             repeat=seed if repeat is None else repeat,
@@ -95,6 +99,11 @@ class TrainingKey:
     def short_schedule(self) -> bool:
         """Trained for fewer epochs than the recipe asks for."""
         return self.epochs < self.recipe.epochs
+
+    @property
+    def training(self) -> "TrainingKey":
+        """The key whose training this one uses: its own, unless its recipe differs from another in scoring alone."""
+        return replace(self, recipe=trained_as(self.recipe))
 
     def __str__(self) -> str:
         own = TeacherName(self.recipe.teacher)

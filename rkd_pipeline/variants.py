@@ -14,7 +14,7 @@ from typing import Any
 
 from rkd_pipeline.errors import BadKey, UnknownName
 from rkd_pipeline.models.architectures import architecture
-from rkd_pipeline.recipes import RECIPES, EarlyStopping, Recipe
+from rkd_pipeline.recipes import RECIPES, EarlyStopping, ReverseKD
 
 OFF = "off"
 BALANCED = "auto"
@@ -37,8 +37,8 @@ class Factor:
     name: str
     meaning: str
     levels: tuple[str, ...]
-    read: Callable[[Recipe], str]
-    change: Callable[[Recipe, str], Recipe]
+    read: Callable[[ReverseKD], str]
+    change: Callable[[ReverseKD, str], ReverseKD]
     needs: tuple[str, str] | None = None
     only_on: tuple[str, ...] | None = None
 
@@ -49,8 +49,8 @@ class Factor:
         return f"not measurable with {arch}: its levels differ only for {', '.join(self.only_on)}"
 
 
-def _choice(field: str, *levels: str) -> Callable[[Recipe, str], Recipe]:
-    def change(recipe: Recipe, level: str) -> Recipe:
+def _choice(field: str, *levels: str) -> Callable[[ReverseKD, str], ReverseKD]:
+    def change(recipe: ReverseKD, level: str) -> ReverseKD:
         if level not in levels:
             raise ValueError(f"one of {', '.join(levels)}")
         return replace(recipe, **{field: level})  # type: ignore[arg-type]
@@ -75,25 +75,25 @@ def _whole(text: str, low: int) -> int:
     return int(text)
 
 
-def _with_lambda(recipe: Recipe, level: str) -> Recipe:
+def _with_lambda(recipe: ReverseKD, level: str) -> ReverseKD:
     return replace(recipe, lambda_=None if level == BALANCED else _number(level, 0, 1e9))
 
 
-def _with_beta2(recipe: Recipe, level: str) -> Recipe:
+def _with_beta2(recipe: ReverseKD, level: str) -> ReverseKD:
     return replace(recipe, betas=(recipe.betas[0], _number(level, 0, 1)))
 
 
-def _with_batch(recipe: Recipe, level: str) -> Recipe:
+def _with_batch(recipe: ReverseKD, level: str) -> ReverseKD:
     return replace(recipe, batch_size=_whole(level, 2))  # BatchNorm's statistics need two pictures
 
 
-def _with_side(recipe: Recipe, level: str) -> Recipe:
+def _with_side(recipe: ReverseKD, level: str) -> ReverseKD:
     if _whole(level, 32) % 32:
         raise ValueError("a multiple of 32")
     return replace(recipe, side=int(level))
 
 
-def _with_stop(recipe: Recipe, level: str) -> Recipe:
+def _with_stop(recipe: ReverseKD, level: str) -> ReverseKD:
     return replace(recipe, early_stopping=None if level == OFF else EarlyStopping(_whole(level, 1)))
 
 
@@ -131,12 +131,12 @@ def factor(name: str) -> Factor:
         raise UnknownName("factor", name, FACTORS) from None
 
 
-def levels_of(recipe: Recipe) -> dict[str, str]:
+def levels_of(recipe: ReverseKD) -> dict[str, str]:
     """The level of every factor."""
     return {name: f.read(recipe) for name, f in FACTORS.items()}
 
 
-def changed(base: Recipe, levels: Mapping[str, str]) -> Recipe:
+def changed(base: ReverseKD, levels: Mapping[str, str]) -> ReverseKD:
     """A recipe with some factors at other levels, under its one name.
 
     Raises ``UnknownName`` for a factor, ``BadKey`` for a level that is none, or one that changes nothing by itself.
@@ -154,7 +154,7 @@ def changed(base: Recipe, levels: Mapping[str, str]) -> Recipe:
     return _named(_without_idle(made))
 
 
-def variant(name: str) -> Recipe:
+def variant(name: str) -> ReverseKD:
     """The recipe that a name with ``+`` spells, under its one name; errors as those of ``changed``."""
     base, *parts = name.split("+")
     if base not in RECIPES:
@@ -162,10 +162,13 @@ def variant(name: str) -> Recipe:
     pairs = [part.partition("=")[::2] for part in parts]
     if len(dict(pairs)) < len(pairs):
         raise BadKey(f"{name!r} names a factor twice")
-    return changed(RECIPES[base], dict(pairs))
+    named = RECIPES[base]
+    if not isinstance(named, ReverseKD):
+        raise BadKey(f"{name!r}: variants are of Reverse KD; {base} is a recipe of {named.title}")
+    return changed(named, dict(pairs))
 
 
-def _without_idle(recipe: Recipe) -> Recipe:
+def _without_idle(recipe: ReverseKD) -> ReverseKD:
     """Factors that change nothing, back at their first level: they must not tell two names apart."""
     for name, f in FACTORS.items():
         if f.needs and levels_of(recipe)[f.needs[0]] != f.needs[1]:
@@ -173,10 +176,10 @@ def _without_idle(recipe: Recipe) -> Recipe:
     return recipe
 
 
-def _named(recipe: Recipe) -> Recipe:
+def _named(recipe: ReverseKD) -> ReverseKD:
     wanted = levels_of(recipe)
-    spelled: list[tuple[int, Recipe]] = []
-    for base in RECIPES.values():
+    spelled: list[tuple[int, ReverseKD]] = []
+    for base in (r for r in RECIPES.values() if isinstance(r, ReverseKD)):
         differing = {name: level for name, level in wanted.items() if levels_of(base)[name] != level}
         made = base
         for name, level in differing.items():
@@ -189,5 +192,5 @@ def _named(recipe: Recipe) -> Recipe:
     return min(spelled, key=lambda pair: pair[0])[1]  # of equals the first: the order of RECIPES
 
 
-def _beside_name(recipe: Recipe) -> dict[str, Any]:
+def _beside_name(recipe: ReverseKD) -> dict[str, Any]:
     return recipe.settings() | {"name": ""}

@@ -4,6 +4,7 @@ import importlib.util
 from pathlib import Path
 
 from rkd_pipeline.claims import CLAIMS, SAME_LEVEL, SAME_SIZE, SAME_TURNED
+from rkd_pipeline.recipes import RECIPES
 from rkd_pipeline.variants import FACTORS
 
 DOCS = Path(__file__).parent.parent / "docs"
@@ -31,3 +32,14 @@ def test_the_page_of_the_ablation_has_every_factor_level_and_claim() -> None:
     for margin in (SAME_SIZE, SAME_TURNED):
         assert f"within {100 * margin:.0f} points" in claims
     assert f"above -{100 * SAME_LEVEL:.0f} point" in claims
+
+
+def test_the_table_of_systems_is_the_recipes_own() -> None:
+    spec = importlib.util.spec_from_file_location("systems", DOCS / "systems.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    page = (DOCS / "systems.md").read_text(encoding="utf-8")
+    assert module.redrawn(page) == page, "run python docs/systems.py"
+    assert all(f"| {name} |" in page for name in RECIPES)

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from itertools import combinations
 
 from rkd_pipeline.errors import BadKey
-from rkd_pipeline.recipes import Recipe, recipe
+from rkd_pipeline.recipes import ReverseKD, recipe
 from rkd_pipeline.score_rules import Quantity
 from rkd_pipeline.variants import FACTORS, changed, factor
 
@@ -64,7 +64,7 @@ class Design:
         absent: factor to the reason why it does not exist on the architecture.
     """
 
-    centre: Recipe
+    centre: ReverseKD
     contrasts: list[Contrast] = field(default_factory=list)
     further: list[Contrast] = field(default_factory=list)
     absent: dict[str, str] = field(default_factory=dict)
@@ -86,6 +86,8 @@ def design(centre: str, arch: str, interactions: Sequence[tuple[str, str]] = INT
     if any(len(pair) < 2 for pair in asked):
         raise BadKey("an interaction is of two different factors, such as loss*beta2")
     base = recipe(centre)
+    if not isinstance(base, ReverseKD):
+        raise BadKey(f"an ablation is of Reverse KD; {centre} is a recipe of {base.title}")
     made = Design(base)
     for name, f in FACTORS.items():
         if reason := f.absent_on(arch):
@@ -112,14 +114,14 @@ def design(centre: str, arch: str, interactions: Sequence[tuple[str, str]] = INT
     return made
 
 
-def _together(base: Recipe, levels: Mapping[str, str]) -> Contrast:
+def _together(base: ReverseKD, levels: Mapping[str, str]) -> Contrast:
     """What two changes do beyond the sum of each alone."""
     alone = [changed(base, {name: level}).name for name, level in levels.items()]
     arms = (Arm(1, changed(base, levels).name), *(Arm(-1, name) for name in alone), Arm(1, base.name))
     return Contrast("interaction", " × ".join(levels), ", ".join(levels.values()), arms)
 
 
-def _scoring(base: Recipe) -> Iterator[Contrast]:
+def _scoring(base: ReverseKD) -> Iterator[Contrast]:
     """Scoring factors at the centre, the two main ones together with each loss too: no training of their own."""
     losses = [changed(base, {"loss": level}) for level in FACTORS["loss"].levels if level != base.loss]
     for name, start, level in (("maps", SUM, PRODUCT), *(("score", "map_max", rule) for rule in IMAGE_SCORES)):

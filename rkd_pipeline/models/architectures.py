@@ -1,4 +1,4 @@
-"""The four ResNet shapes that teacher, OCBE and decoder are built from.
+"""The networks that teachers can be: four ResNet shapes, of which OCBE and decoder are built too, and VGG-16.
 
 What belongs here: sizes, as data. What does not: layers, weights.
 """
@@ -33,6 +33,11 @@ class Architecture:
     base_width: int = 64
 
     @property
+    def part(self) -> str:
+        """What of torchvision's network is used."""
+        return "from conv1 to layer3"
+
+    @property
     def expansion(self) -> int:
         """Output channels of a block per plane: 1 (basic) or 4 (bottleneck)."""
         return 1 if self.block == "basic" else 4
@@ -51,6 +56,24 @@ class Architecture:
         return 64 * self.expansion, 128 * self.expansion, 256 * self.expansion
 
 
+@dataclass(frozen=True)
+class Vgg:
+    """A torchvision VGG without BatchNorm, up to its last pool: a source of Multiresolution KD.
+
+    Attributes:
+        name: torchvision's name.
+        channels: of the outputs of max-pools 2 to 5, finest first; their sides are 1/4 to 1/32 of the picture's.
+    """
+
+    name: str
+    channels: tuple[int, int, int, int]
+
+    @property
+    def part(self) -> str:
+        """What of torchvision's network is used."""
+        return "up to its last pool"
+
+
 ARCHITECTURES = {
     a.name: a
     for a in (
@@ -62,9 +85,21 @@ ARCHITECTURES = {
 }
 
 
+VGGS = {"vgg16": Vgg("vgg16", (128, 256, 512, 512))}
+NETWORKS: dict[str, Architecture | Vgg] = {**ARCHITECTURES, **VGGS}
+
+
 def architecture(name: str) -> Architecture:
-    """The architecture of that name; raises ``UnknownName`` with the list of known ones."""
+    """The ResNet of that name; raises ``UnknownName`` with the list of known ones."""
     try:
         return ARCHITECTURES[name]
     except KeyError:
         raise UnknownName("architecture", name, ARCHITECTURES) from None
+
+
+def network(name: str) -> Architecture | Vgg:
+    """The network of that name, ResNet or VGG; raises ``UnknownName`` with the list of known ones."""
+    try:
+        return NETWORKS[name]
+    except KeyError:
+        raise UnknownName("architecture", name, NETWORKS) from None

@@ -39,6 +39,16 @@ class Teacher(nn.Module):
         self.requires_grad_(False)
         super().train(False)
 
+    @property
+    def channels(self) -> tuple[int, ...]:
+        """Of the three scales, finest first."""
+        return self.arch.channels
+
+    @property
+    def strides(self) -> tuple[int, ...]:
+        """Pixels of the picture per position of each scale."""
+        return (4, 8, 16)
+
     def train(self, mode: bool = True) -> "Teacher":
         """Does nothing: the teacher's BatchNorm must keep its statistics."""
         return self

@@ -13,17 +13,17 @@ from torch import Tensor
 
 from rkd_pipeline.errors import TeacherError
 from rkd_pipeline.files import file_sha256
-from rkd_pipeline.models.architectures import ARCHITECTURES, Architecture, architecture
+from rkd_pipeline.models.architectures import NETWORKS, Architecture, Vgg, network
 from rkd_pipeline.teachers import EMBEDDED, RANDOM, RegisteredFile, TeacherName, TeacherRegistry
 
-_UNUSED = ("layer4.", "fc.")
+_UNUSED = ("layer4.", "fc.", "classifier.")
 # Made by rkd_pipeline/pretraining; its model card is docs/embedded-teacher.md.
 EMBEDDED_FILE = Path(__file__).with_name("embedded_teacher.safetensors")
 
 
 @dataclass(frozen=True)
 class TeacherWeights:
-    """Weights in memory: the state dict from conv1 to layer3, its origin, and its identity.
+    """Weights in memory: the state dict from conv1 to layer3 (VGG: features), its origin, and its identity.
 
     ``sha256`` is the file's; for random weights, that of the drawn values.
     """
@@ -43,9 +43,9 @@ def register_weights(registry: TeacherRegistry, file: Path, arch: str | None = N
     if arch is None:
         fitting = _fitting(state)
         if not fitting:
-            raise TeacherError(f"{file} fits none of {', '.join(ARCHITECTURES)} from conv1 to layer3")
+            raise TeacherError(f"{file} fits none of {', '.join(NETWORKS)} from conv1 to layer3")
         arch = fitting[0]
-    _require_fit(state, architecture(arch), file)
+    _require_fit(state, network(arch), file)
     digest = file_sha256(file)
     name = TeacherName(arch, digest[:8])
     registry.add(name, RegisteredFile(file.resolve(), digest))
@@ -82,8 +82,8 @@ def _needed(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {k: v for k, v in state.items() if not k.startswith(_UNUSED)}
 
 
-def _misfits(state: Mapping[str, Tensor], arch: Architecture) -> list[str]:
-    """What keeps ``state`` from being conv1 to layer3 of ``arch``, in words; empty when it fits."""
+def _misfits(state: Mapping[str, Tensor], arch: Architecture | Vgg) -> list[str]:
+    """What keeps ``state`` from being the used part of ``arch``, in words; empty when it fits."""
     with torch.device("meta"):
         blank = torchvision.models.get_model(arch.name, weights=None)
     wanted = {k: tuple(v.shape) for k, v in _needed(blank.state_dict()).items()}
@@ -96,14 +96,14 @@ def _misfits(state: Mapping[str, Tensor], arch: Architecture) -> list[str]:
 
 
 def _fitting(state: Mapping[str, Tensor]) -> list[str]:
-    return [a.name for a in ARCHITECTURES.values() if not _misfits(state, a)]
+    return [a.name for a in NETWORKS.values() if not _misfits(state, a)]
 
 
-def _require_fit(state: Mapping[str, Tensor], arch: Architecture, file: Path) -> None:
+def _require_fit(state: Mapping[str, Tensor], arch: Architecture | Vgg, file: Path) -> None:
     if misfits := _misfits(state, arch):
         fitting = _fitting(state)
         fix = f"it is a {fitting[0]}: say --teacher {fitting[0]}" if fitting else "give torchvision's own names"
-        raise TeacherError(f"{file} is not {arch.name} from conv1 to layer3 ({'; '.join(misfits[:3])}); {fix}")
+        raise TeacherError(f"{file} is not {arch.name} {arch.part} ({'; '.join(misfits[:3])}); {fix}")
 
 
 def _registered_weights(registry: TeacherRegistry, name: TeacherName) -> TeacherWeights:
@@ -116,7 +116,7 @@ def _registered_weights(registry: TeacherRegistry, name: TeacherName) -> Teacher
             f"{file} has changed: SHA-256 {digest[:8]} now, {registered.sha256[:8]} when registered as {name}. "
             "Restore the file, or register the new one with --weights FILE under its own name"
         )
-    _require_fit(state, architecture(name.arch), file)
+    _require_fit(state, network(name.arch), file)
     return TeacherWeights(name, _needed(state), str(file), digest)
 
 
@@ -135,7 +135,7 @@ def _published_weights(name: TeacherName) -> TeacherWeights:
 
 def _embedded_weights(name: TeacherName) -> TeacherWeights:
     state = read_state(EMBEDDED_FILE)
-    _require_fit(state, architecture(name.arch), EMBEDDED_FILE)
+    _require_fit(state, network(name.arch), EMBEDDED_FILE)
     return TeacherWeights(name, state, "the package's own embedded_teacher.safetensors", file_sha256(EMBEDDED_FILE))
 
 

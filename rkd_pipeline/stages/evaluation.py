@@ -9,7 +9,7 @@ import pandas as pd
 from rkd_pipeline.datasets.split import part_of
 from rkd_pipeline.flow import ANOMALY_SCORES, IMAGES, METRICS, SPLIT, TRAINED_MODEL
 from rkd_pipeline.stages.data import open_prepared, read_index, read_verified_split
-from rkd_pipeline.stages.training import open_model, read_history, read_model_card
+from rkd_pipeline.stages.training import open_detector, read_history
 from rkd_pipeline.store import Result, Store
 from rkd_pipeline.training_key import TrainingKey
 
@@ -22,7 +22,6 @@ FIGURES = ("maps.png", "scores.png", "curves.png", "losses.png")
 def score_images(store: Store, target_name: str, training: str, compute: "Compute") -> Result:
     """``anomaly_scores``: maps and image scores of the test pictures, and of the validation normals where held out."""
     from rkd_pipeline.cost import Meter
-    from rkd_pipeline.scoring import score
 
     wanted, key = store.targets.target(target_name), TrainingKey.parse(training)
     model = store.require(TRAINED_MODEL, target_name, training)
@@ -32,15 +31,14 @@ def score_images(store: Store, target_name: str, training: str, compute: "Comput
     def write(folder: Path) -> dict[str, Any]:
         rows = read_verified_split(split_result)
         index = read_index(store.require(IMAGES, target_name)).set_index("image_id")
-        parts = ["validation", "test"] if key.recipe.early_stopping else ["test"]
+        parts = ["validation", "test"] if key.recipe.held_out else ["test"]
         ids = {part: part_of(rows, wanted, key.repeat, part) for part in parts}
         scored_ids = [name for part in parts for name in ids[part]]
         with store.lock(f"device {compute.device}"):
-            teacher, student = open_model(store, model, compute.device)
-            card = read_model_card(model)
+            detector = open_detector(store, model, compute.device)
             pictures = images.pictures(scored_ids)
             with Meter(compute.device) as meter:
-                scores = score(teacher, student, pictures, key.recipe, card.lambda_)
+                scores = detector.score(pictures)
         table = pd.DataFrame(
             {
                 "image_id": scored_ids,
@@ -56,7 +54,7 @@ def score_images(store: Store, target_name: str, training: str, compute: "Comput
             "pictures": len(table),
             "side": key.recipe.side,
             "smoothing_sigma": key.recipe.sigma,
-            "fusion": "sum",
+            "score_rules": list(scores.images),
             "device": compute.label,
             "seconds_per_picture": meter.seconds / len(table),
             "peak_memory_bytes": meter.peak_memory_bytes,
@@ -89,16 +87,17 @@ def evaluate(store: Store, target_name: str, training: str) -> Result:
         metrics.to_parquet(folder / "metrics.parquet", index=False)
 
         title = f"{target_name}, {training}"
-        shown, captions = example_rows(scores)
+        shown, captions = example_rows(scores, key.recipe.own_score)
         shown_masks = None if masks is None else masks[shown]
         pictures = images.pictures(list(scores["image_id"].iloc[shown]))
         (folder / "maps.png").write_bytes(map_strip(pictures, maps[shown], captions, title, shown_masks))
-        threshold = value_of(metrics, "threshold", "map_max")
-        (folder / "scores.png").write_bytes(score_distribution(scores, "map_max", threshold, title))
+        own = key.recipe.own_score
+        threshold = value_of(metrics, "threshold", own)
+        (folder / "scores.png").write_bytes(score_distribution(scores, own, threshold, title))
         test = (scores["part"] == "test").to_numpy()
         curve = None if masks is None else pixel_curve(np.asarray(maps[test]), masks[test])
         of_test = scores[test]
-        curves = detection_curves(of_test["anomalous"].to_numpy(), of_test["map_max"].to_numpy(), curve, title)
+        curves = detection_curves(of_test["anomalous"].to_numpy(), of_test[own].to_numpy(), curve, title)
         (folder / "curves.png").write_bytes(curves)
         best = model.facts["best_epoch"] if key.recipe.early_stopping else None
         (folder / "losses.png").write_bytes(loss_curve(read_history(model), title, best))
@@ -119,12 +118,12 @@ def value_of(metrics: pd.DataFrame, metric: str, rule: str) -> float | None:
     return None if found.empty or pd.isna(found.iloc[0]) else float(found.iloc[0])
 
 
-def example_rows(scores: pd.DataFrame) -> tuple[list[int], list[str]]:
-    """Which rows to show, with captions: per class the highest, the median and the lowest map maximum in the test."""
+def example_rows(scores: pd.DataFrame, rule: str) -> tuple[list[int], list[str]]:
+    """Which rows to show, with captions: per class the highest, the median and the lowest score in the test."""
     rows, captions = [], []
     for anomalous, name in ((False, "normal"), (True, "anomalous")):
         which = (scores["part"] == "test") & (scores["anomalous"] == anomalous)
-        order = scores.loc[which, "map_max"].sort_values(ascending=False, kind="stable")
+        order = scores.loc[which, rule].sort_values(ascending=False, kind="stable")
         for place, at in (("highest", 0), ("median", len(order) // 2), ("lowest", len(order) - 1)):
             rows.append(int(order.index[at]))
             captions.append(f"{name}, {place}\n{order.iloc[at]:.3f}")

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from rkd_pipeline.flow import ANOMALY_SCORES, BENCHMARK, FIGURE_3, FIGURE_5, FIGURE_6, FIGURE_7, TRAINED_MODEL, Stage
+from rkd_pipeline.recipes import ReverseKD
 from rkd_pipeline.stages.data import PreparedImages, open_prepared
 from rkd_pipeline.stages.evaluation import read_scores
 from rkd_pipeline.stages.tables import read_benchmark
@@ -67,9 +68,11 @@ def _figure_3(store: Store, rows: pd.DataFrame) -> Drawn:
     from rkd_pipeline.figures import Discrepancy, feature_discrepancy
     from rkd_pipeline.losses import discrepancy
 
-    rows = _localised(rows).sort_values(["value", "target", "training"], ascending=[False, True, True])
+    rows = _localised(rows[rows["system"] == ReverseKD.title]).sort_values(
+        ["value", "target", "training"], ascending=[False, True, True]
+    )
     if rows.empty:
-        return _nothing("Figure 3: no target with ground-truth masks has been measured.")
+        return _nothing("Figure 3: no target with ground-truth masks has been measured with Reverse KD.")
     target_name, training = rows.iloc[0][["target", "training"]]
     scores, _, images = _scored(store, target_name, training)
     ids = [_by_score(scores, anomalous=anomalous)[0] for anomalous in (False, True)]

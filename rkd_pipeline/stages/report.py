@@ -20,7 +20,8 @@ from rkd_pipeline.flow import (
     TABLE_DEMO,
     TRAINED_MODEL,
 )
-from rkd_pipeline.leaderboard import Leaderboard, leaderboard_sheet, pairs_sheet
+from rkd_pipeline.leaderboard import OWN, Leaderboard, leaderboard_sheet, pairs_sheet
+from rkd_pipeline.recipe_sheet import recipe_sheet
 from rkd_pipeline.report import Picture, Report, Training, render
 from rkd_pipeline.stages.ablation import figure_files, read_sheets
 from rkd_pipeline.stages.claims import read_sheet
@@ -31,6 +32,7 @@ from rkd_pipeline.stages.leaderboard import DIAGRAM, read_leaderboard
 from rkd_pipeline.stages.tables import read_benchmark, read_cells, table_sheet
 from rkd_pipeline.store import Result, Store
 from rkd_pipeline.tables.sheet import with_interval
+from rkd_pipeline.training_key import TrainingKey
 
 TABLES = (TABLE_1, TABLE_2, TABLE_3, TABLE_4, TABLE_DEMO)
 FILE = "report.html"
@@ -43,7 +45,7 @@ _CAPTIONS = {
     "figure_7": "Figure 7. Loss during training and on held-out normal pictures; each recipe has its own loss.",
 }
 _NUMBERS = {
-    "image AUROC": ("image_auroc", "map_max"),
+    "image AUROC": ("image_auroc", OWN),
     "pixel AUROC": ("pixel_auroc", "map"),
     "AUPRO": ("aupro_30", "map"),
 }
@@ -78,6 +80,7 @@ def build_report(store: Store) -> Result:
             ablation=read_sheets(ablation),
             effects=_effects(ablation),
             claims=read_sheet(claims),
+            recipes=recipe_sheet(rows),
             trainings=trainings,
             datasets=_datasets(store, rows),
             versions=benchmark.provenance.environment["versions"],
@@ -131,17 +134,22 @@ def _trainings(store: Store, rows: pd.DataFrame) -> list[Training]:
     for target_name, key, run in keys.itertuples(index=False):
         metrics, model = (store.require(stage, target_name, key) for stage in (METRICS, TRAINED_MODEL))
         table = read_metrics(metrics)
+        recipe = TrainingKey.parse(key).recipe
         numbers = {
             heading: _with_interval(table, metric, rule)
-            for heading, (metric, rule) in _NUMBERS.items()
+            for heading, (metric, asked) in _NUMBERS.items()
+            for rule in (recipe.own_score if asked == OWN else asked,)
             if value_of(table, metric, rule) is not None
         }
         environment = model.provenance.environment
         provenance = {
+            "System": f"{recipe.title}: {recipe.summary}",
             "Teacher": f"{model.provenance.parameters['teacher']}, SHA-256 "
             f"{model.provenance.parameters['teacher_sha256'][:12]}",
             "Pictures": f"{model.facts['train_pictures']} train, {model.facts['validation_pictures']} validation",
             "Epochs": f"{model.facts['epochs_trained']}, kept {model.facts['best_epoch']}",
+            "Beside pictures": str(model.facts.get("descriptors", "")),
+            "Shares the training of": str(model.facts.get("shares_training_of", "")),
             "Device": str(model.facts["device"]),
             "Finished": str(environment["finished"]),
             "Result": model.data_version,

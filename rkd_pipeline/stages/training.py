@@ -2,7 +2,7 @@
 
 import json
 import logging
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,10 +11,11 @@ import pandas as pd
 
 from rkd_pipeline.datasets.split import part_of
 from rkd_pipeline.errors import CheckpointError, StoreError
-from rkd_pipeline.files import canonical_json, text_sha256, write_atomically
+from rkd_pipeline.files import canonical_json, link_or_copy, text_sha256, write_atomically
 from rkd_pipeline.flow import SPLIT, TEACHERS, TRAINED_MODEL
 from rkd_pipeline.stages.data import open_prepared, read_verified_split
 from rkd_pipeline.store import Result, Store
+from rkd_pipeline.systems import system_of
 from rkd_pipeline.teachers import TeacherRegistry
 from rkd_pipeline.training_key import TrainingKey
 
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from rkd_pipeline.models.reverse_distillation import ReverseDistillation
     from rkd_pipeline.models.teacher import Teacher
     from rkd_pipeline.models.weights import TeacherWeights
+    from rkd_pipeline.systems import Detector
     from rkd_pipeline.training import Epoch, OnEpoch
 
 _log = logging.getLogger(__name__)
@@ -80,7 +82,8 @@ def train_model(
 ) -> Result:
     """``trained_model``: the student of one target and training key; resumes a training that was killed.
 
-    A checkpoint that is damaged, or of other data or code, is set aside with a warning.
+    A recipe that differs from another in scoring alone uses that one's training, made first where it is missing. A
+    checkpoint that is damaged, or of other data or code, is set aside with a warning.
 
     Raises ``BadKey``, ``DataError``, ``TeacherError`` or ``StoreError``, each saying what to do.
     """
@@ -89,17 +92,21 @@ def train_model(
 
     from rkd_pipeline.compute import place
     from rkd_pipeline.cost import Meter
-    from rkd_pipeline.models.teacher import Teacher
     from rkd_pipeline.training import train
 
     wanted, key = store.targets.target(target_name), TrainingKey.parse(training)
+    if key.training != key:
+        shared = train_model(
+            store, target_name, str(key.training), compute, checkpoint_seconds=checkpoint_seconds, on_epoch=on_epoch
+        )
+        return _share(store, shared, target_name, key)
     recipe = key.recipe
     split_result = store.require(SPLIT, target_name)
     rows = read_verified_split(split_result)
     weights = open_teacher(store, key)
     prepared, images = open_prepared(store, wanted, recipe.side)
 
-    held_out = recipe.early_stopping is not None
+    held_out = recipe.held_out
     train_ids = part_of(rows, wanted, key.repeat, "train", *([] if held_out else ["validation"]))
     validation_ids = part_of(rows, wanted, key.repeat, "validation") if held_out else []
     parameters = training_parameters(key) | {"teacher_sha256": weights.sha256}
@@ -117,7 +124,7 @@ def train_model(
             on_epoch(epoch)
 
         with store.lock(f"device {compute.device}"), Meter(compute.device) as meter:
-            teacher = place(Teacher(weights), compute.device)
+            teacher = place(system_of(recipe).teacher(weights, recipe), compute.device)
             go = partial(
                 train,
                 recipe,
@@ -131,6 +138,7 @@ def train_model(
                 identity=identity,
                 checkpoint_seconds=checkpoint_seconds,
                 on_epoch=count,
+                cache=store.root / "shared" / recipe.system,
             )
             try:
                 trained = go()
@@ -166,11 +174,29 @@ def train_model(
             "timed_seconds": round(meter.seconds, 3),
             "pictures_per_second": timed * len(train_ids) / meter.seconds,
             "peak_memory_bytes": meter.peak_memory_bytes,
+            **trained.notes,
         }
 
     result = store.produce(TRAINED_MODEL, [target_name, training], write, parameters=parameters, inputs=inputs)
     checkpoint.unlink(missing_ok=True)  # only now: until the result stands, the checkpoint is the work
     return result
+
+
+def _share(store: Store, shared: Result, target_name: str, key: TrainingKey) -> Result:
+    """The same weights and history under the key of a recipe that scores them otherwise: links, not copies."""
+
+    def write(folder: Path) -> dict[str, Any]:
+        for name in (WEIGHTS_FILE, HISTORY_FILE):
+            link_or_copy(shared.folder / name, folder / name)
+        card = replace(read_model_card(shared), training=str(key))
+        write_atomically(folder / MODEL_FILE, json.dumps(asdict(card), indent=1).encode())
+        return shared.facts | {"shares_training_of": str(key.training)}
+
+    teacher = {"teacher_sha256": shared.provenance.parameters["teacher_sha256"]}
+    parameters = training_parameters(key) | teacher
+    prepared, _ = open_prepared(store, store.targets.target(target_name), key.recipe.side)
+    inputs = [shared, store.require(SPLIT, target_name), prepared]
+    return store.produce(TRAINED_MODEL, [target_name, str(key)], write, parameters=parameters, inputs=inputs)
 
 
 @dataclass(frozen=True)
@@ -197,13 +223,9 @@ def read_history(model: Result) -> pd.DataFrame:
     return pd.read_parquet(model.folder / HISTORY_FILE)
 
 
-def open_model(store: Store, model: Result, device: "torch.device") -> "tuple[Teacher, ReverseDistillation]":
-    """Teacher and trained student on a device; raises ``StoreError`` where the teacher is not the one trained with."""
+def open_detector(store: Store, model: Result, device: "torch.device") -> "Detector":
+    """A trained model on a device; raises ``StoreError`` where the teacher is not the one trained with."""
     from safetensors.torch import load_file
-
-    from rkd_pipeline.compute import place
-    from rkd_pipeline.models.reverse_distillation import ReverseDistillation
-    from rkd_pipeline.models.teacher import Teacher
 
     card = read_model_card(model)
     key = TrainingKey.parse(card.training)
@@ -213,7 +235,16 @@ def open_model(store: Store, model: Result, device: "torch.device") -> "tuple[Te
             f"{card.target} {card.training} was trained with teacher {card.teacher_sha256[:8]}, but {key.teacher} is "
             f"now {weights.sha256[:8]} ({weights.origin}); restore the former weights or train again"
         )
-    teacher = Teacher(weights)
-    student = ReverseDistillation(teacher.arch, key.recipe.oce_width)
-    student.load_state_dict(load_file(model.folder / WEIGHTS_FILE))
-    return place(teacher, device), place(student, device)
+    system = system_of(key.recipe)
+    teacher = system.teacher(weights, key.recipe)
+    return system.detector(key.recipe, teacher, load_file(model.folder / WEIGHTS_FILE), card.lambda_, device)
+
+
+def open_model(store: Store, model: Result, device: "torch.device") -> "tuple[Teacher, ReverseDistillation]":
+    """Teacher and student of a Reverse KD training, for a look at their features."""
+    from rkd_pipeline.systems.reverse_kd import ReverseKDDetector
+
+    detector = open_detector(store, model, device)
+    if not isinstance(detector, ReverseKDDetector):
+        raise StoreError(f"{model.provenance.key} is no training of Reverse KD; it has no student of that kind")
+    return detector.teacher, detector.student

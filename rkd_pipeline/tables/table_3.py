@@ -19,7 +19,7 @@ class Column:
 
 
 TABLE_3_COLUMNS = (
-    Column("MKD", None, None),
+    Column("MKD", "mkd-medical", "loss"),
     Column("Ours", "rkd", "map_max"),
     Column("Ours+ES", "rkd-es", "map_max"),
     Column("Ours+L_KD AS", "rkd", "l_kd"),

@@ -19,6 +19,7 @@ def report() -> Report:
         leaderboard=sheet,
         pairs=None,
         ranks=Picture("ranks", message("ranks")),
+        recipes=sheet,
         ablation=[Sheet("Ablation around rkd", ["Factor", "Change"], [["beta2", "0.99 to 0.999"]])],
         effects=[Picture("effects", message("effects"))],
         claims=Sheet("Claims", ["Claim", "Verdict"], [["Our PRO is better", "cannot be told"]]),

@@ -10,7 +10,8 @@ from rkd_pipeline.losses import l_kd, l_val
 from rkd_pipeline.models.reverse_distillation import ReverseDistillation
 from rkd_pipeline.models.teacher import Teacher
 from rkd_pipeline.recipes import RECIPES
-from rkd_pipeline.scoring import anomaly_map, score
+from rkd_pipeline.scoring import anomaly_map
+from rkd_pipeline.systems.reverse_kd import score
 
 
 @pytest.mark.parametrize("fusion", ["sum", "product"])

@@ -8,10 +8,12 @@ import torch
 
 from rkd_pipeline.compute import Compute
 from rkd_pipeline.errors import StoreError
+from rkd_pipeline.features import FeatureSource
 from rkd_pipeline.losses import l_kd, l_val
 from rkd_pipeline.models.teacher import Teacher
 from rkd_pipeline.recipes import RECIPES, EarlyStopping, Recipe
-from rkd_pipeline.training import Epoch, FeatureSource, TrainedStudent, loss_balance, new_student, train
+from rkd_pipeline.systems.reverse_kd import loss_balance, new_student
+from rkd_pipeline.training import Epoch, TrainedStudent, train
 
 SMALL = replace(RECIPES["rkd"], teacher="resnet18", batch_size=5)  # 12 pictures: batches of 5, 5 and 2
 

@@ -1,0 +1,171 @@
+"""The two networks of Multiresolution KD (Salehi et al. 2021, ``models/network.py``): frozen source, trained cloner.
+
+Both see the picture. They are compared at taps: for VGG-16 the outputs of max-pools 2 to 5, for a ResNet those of its
+blocks 1 to 3, which is not the authors' source and stands in its own rows.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from itertools import pairwise
+from typing import Any, Literal
+
+import torch
+import torchvision
+from torch import Tensor, nn
+
+from rkd_pipeline.models.architectures import Vgg, network
+from rkd_pipeline.models.teacher import Teacher
+from rkd_pipeline.models.weights import TeacherWeights
+
+ClonerSize = Literal["small", "equal"]
+_MEAN = (0.485, 0.456, 0.406)
+_STD = (0.229, 0.224, 0.225)
+_FIRST_WIDTH = {"small": 16, "equal": 64}
+
+
+class Source(nn.Module):
+    """A frozen classification network cut at its taps; always in eval mode.
+
+    Args:
+        weights: of a VGG or a ResNet.
+        normalise: take ImageNet's mean and deviation out of pictures; the official code leaves them as they are.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, weights: TeacherWeights, normalise: bool) -> None:
+        super().__init__()
+        self.arch = network(weights.name.arch)
+        self.sha256 = weights.sha256
+        self.parts = nn.ModuleList(_vgg_parts(weights) if isinstance(self.arch, Vgg) else _resnet_parts(weights))
+        mean, std = (_MEAN, _STD) if normalise else ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
+        self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1), persistent=False)
+        self.requires_grad_(False)
+        super().train(False)
+
+    @property
+    def channels(self) -> tuple[int, ...]:
+        """Of the taps, finest first."""
+        return self.arch.channels
+
+    @property
+    def strides(self) -> tuple[int, ...]:
+        """Pixels of the picture per position of each tap."""
+        return tuple(4 * 2**i for i in range(len(self.channels)))
+
+    def train(self, mode: bool = True) -> "Source":
+        """Does nothing: the source's BatchNorm, where it has one, must keep its statistics."""
+        return self
+
+    def prepared(self, pictures: Tensor) -> Tensor:
+        """uint8 ``(N, H, W, 3)`` as both networks see them: ``(N, 3, H, W)`` in [0, 1], or normalised."""
+        return (pictures.permute(0, 3, 1, 2).float() / 255 - self.mean) / self.std
+
+    def taps(self, x: Tensor) -> list[Tensor]:
+        """Features of prepared pictures, finest first, with gradients to the pictures."""
+        features = []
+        for part in self.parts:
+            x = part(x)
+            features.append(x)
+        return features
+
+    @torch.no_grad()
+    def forward(self, pictures: Tensor) -> list[Tensor]:
+        """Features of uint8 pictures, without gradients."""
+        return self.taps(self.prepared(pictures))
+
+
+def _vgg_parts(weights: TeacherWeights) -> list[nn.Module]:
+    """From tap to tap: up to max-pool 2, then pool by pool."""
+    with torch.device("meta"):
+        features = torchvision.models.get_model(weights.name.arch, weights=None).features
+    features.load_state_dict({k.removeprefix("features."): v for k, v in weights.state.items()}, assign=True)
+    pools = [i + 1 for i, layer in enumerate(features) if isinstance(layer, nn.MaxPool2d)]
+    return [features[start:stop] for start, stop in pairwise([0, *pools[1:]])]
+
+
+def _resnet_parts(weights: TeacherWeights) -> list[nn.Module]:
+    teacher = Teacher(weights)
+    first, *others = teacher.blocks
+    return [nn.Sequential(teacher.stem, first), *others]
+
+
+def cloner_layers(channels: Sequence[int], size: ClonerSize) -> list[list[int]]:
+    """Output channels of the convolutions before each pool; those of ``channels`` are taps.
+
+    For VGG-16 these are the official configurations B (small) and A (equal); for other sources their plan.
+
+    >>> cloner_layers((128, 256, 512, 512), "small")
+    [[16, 16], [16, 128], [16, 16, 256], [16, 16, 512], [16, 16, 512]]
+    >>> cloner_layers((128, 256, 512, 512), "equal")
+    [[64, 64], [128, 128], [256, 256, 256], [512, 512, 512], [512, 512, 512]]
+    """
+    first = _FIRST_WIDTH[size]
+    groups = [[first, first]]
+    for i, out in enumerate(channels):
+        inner = out if size == "equal" else first
+        groups.append([inner] * (1 if i == 0 else 2) + [out])
+    return groups
+
+
+class Cloner(nn.Module):
+    """The student: 3x3 convolutions without bias, BatchNorm after all but the last before a pool, ReLU, 2x2 max-pools.
+
+    Shapes: prepared pictures ``(N, 3, H, W)`` to maps of the source's shapes, finest first. H and W must be multiples
+    of the coarsest stride. Initialised as the official code does: Xavier uniform.
+    """
+
+    def __init__(self, channels: Sequence[int], size: ClonerSize) -> None:
+        super().__init__()
+        parts, inputs = [], 3
+        for group in cloner_layers(channels, size):
+            layers: list[nn.Module] = []
+            for i, out in enumerate(group):
+                convolution = nn.Conv2d(inputs, out, 3, padding=1, bias=False)
+                nn.init.xavier_uniform_(convolution.weight)
+                last = i == len(group) - 1
+                layers += [convolution, *([] if last else [nn.BatchNorm2d(out)]), nn.ReLU(inplace=True)]
+                inputs = out
+            parts.append(nn.Sequential(*layers, nn.MaxPool2d(2, 2)))
+        self.stem, self.parts = parts[0], nn.ModuleList(parts[1:])
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        """The source's taps, as the cloner has them."""
+        x = self.stem(x)
+        features = []
+        for part in self.parts:
+            x = part(x)
+            features.append(x)
+        return features
+
+
+class GuidedReLU(torch.autograd.Function):
+    """ReLU whose backward pass lets through only what is positive, both forwards and backwards (Springenberg 2015)."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        """As ReLU."""
+        y = x.clamp(min=0)
+        ctx.save_for_backward(y)
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        """As ReLU, without negative gradients."""
+        (y,) = ctx.saved_tensors
+        return gradient.clamp(min=0) * (y > 0)
+
+
+@contextmanager
+def guided(module: nn.Module) -> Iterator[None]:
+    """Inside, the ReLUs of a module backpropagate guided."""
+    rectifiers = [m for m in module.modules() if isinstance(m, nn.ReLU)]
+    for rectifier in rectifiers:
+        rectifier.forward = GuidedReLU.apply  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        for rectifier in rectifiers:
+            del rectifier.forward  # the class's own again

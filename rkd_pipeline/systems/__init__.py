@@ -1,0 +1,93 @@
+"""Systems that are compared: one module each, all trained, scored and judged the same way.
+
+What belongs in a system's module: how its teacher looks at pictures, what a training step computes, how a trained
+model scores pictures. What does not: the loop, seeds, checkpoints, stopping (``training.py``), metrics, the store.
+
+A recipe's class names its module; the module offers ``SYSTEM``. Stages, tables, leaderboard and scorer know only what
+stands here: to add a system, write a module and a recipe (``recipes.py``).
+"""
+
+from abc import ABC, abstractmethod
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+    from torch import Tensor, nn
+
+    from rkd_pipeline.compute import Compute
+    from rkd_pipeline.models.weights import TeacherWeights
+    from rkd_pipeline.recipes import Recipe
+    from rkd_pipeline.scoring import Scores
+
+
+class Course(ABC):
+    """One training: what its steps compute.
+
+    Attributes:
+        student: on the device; its parameters that take gradients are trained, its whole state is the result.
+        lambda_: set by the loop, from ``begin`` or from the checkpoint.
+        notes: what went into the training besides pictures and teacher, for provenance.
+    """
+
+    student: "nn.Module"
+    lambda_: float
+    notes: dict[str, str]
+
+    @abstractmethod
+    def begin(self) -> float:
+        """Before the first step of a new training, never of a resumed one; returns lambda, 0 where there is none."""
+
+    @abstractmethod
+    def losses(self, indices: "Tensor", generator: "torch.Generator") -> "Tensor":
+        """The loss of each training picture at ``indices``; random numbers come from ``generator`` alone."""
+
+    @abstractmethod
+    def validation_loss(self) -> float:
+        """Mean loss of the held-out pictures; the student is in eval mode, gradients are off."""
+
+    def finish(self) -> None:  # noqa: B027 - most systems have nothing to do here
+        """After the last step, with the weights that are kept: may fill buffers of the student."""
+
+
+class Detector(ABC):
+    """A trained model that scores pictures."""
+
+    @abstractmethod
+    def score(self, pictures: "np.ndarray", *, batch_size: int = 32) -> "Scores":
+        """Anomaly maps and every image score of uint8 pictures ``(N, S, S, 3)``, in float32."""
+
+
+class System(ABC):
+    """How one system trains and scores."""
+
+    @abstractmethod
+    def teacher(self, weights: "TeacherWeights", recipe: "Recipe") -> "nn.Module":
+        """The frozen network that is distilled, on the CPU."""
+
+    @abstractmethod
+    def course(
+        self,
+        recipe: "Recipe",
+        teacher: "nn.Module",
+        pictures: "np.ndarray",
+        validation: "np.ndarray | None",
+        seed: int,
+        compute: "Compute",
+        cache: Path | None,
+    ) -> Course:
+        """A training of uint8 pictures ``(N, S, S, 3)``; ``cache`` is a folder for what trainings share."""
+
+    @abstractmethod
+    def detector(
+        self, recipe: "Recipe", teacher: "nn.Module", state: "dict[str, Tensor]", lambda_: float, device: "torch.device"
+    ) -> Detector:
+        """A trained model on a device; ``state`` is what its training left. Raises where they do not fit."""
+
+
+def system_of(recipe: "Recipe") -> System:
+    """The system that a recipe trains."""
+    system: System = import_module(f"{__name__}.{recipe.system}").SYSTEM
+    return system

@@ -1,0 +1,43 @@
+import pytest
+
+from rkd_pipeline.errors import BadKey
+from rkd_pipeline.recipes import RECIPES, deviations_of, trained_as
+from rkd_pipeline.score_rules import SCORE_RULES
+from rkd_pipeline.systems import System, system_of
+from rkd_pipeline.training_key import TrainingKey
+
+
+def test_every_recipe_says_paper_code_and_deviation_and_has_a_system() -> None:
+    for recipe in RECIPES.values():
+        assert all((recipe.paper, recipe.code, recipe.deviation, recipe.summary))
+        assert isinstance(system_of(recipe), System)
+        assert set(recipe.score_rules) <= set(SCORE_RULES)
+        assert {recipe.own_score, "map_max"} <= set(recipe.score_rules)
+
+
+def test_recipes_that_differ_only_in_scoring_share_a_training() -> None:
+    shared = {n: trained_as(r).name for n, r in RECIPES.items() if trained_as(r) is not r}
+    assert shared == {"mkd-gradient": "mkd", "mkd-smoothgrad": "mkd", "mkd-comparable": "mkd"}
+    key = TrainingKey.parse("mkd-gradient@resnet18~5e-s2r1")
+    assert str(key.training) == "mkd@resnet18~5e-s2r1"
+    assert TrainingKey.parse("mkd-s0").training == TrainingKey.parse("mkd-s0")
+
+
+def test_settings_of_earlier_trainings_are_as_they_were() -> None:
+    assert set(RECIPES["rkd"].settings()) == {
+        "name", "teacher", "side", "learning_rate", "betas", "batch_size", "epochs", "early_stopping", "sigma",
+        "oce_width", "loss", "val_reduction",
+    }  # fmt: skip
+    assert RECIPES["rkd-anomalib-2022"].settings()["fusion"] == "product"
+
+
+def test_another_source_is_said_in_every_row() -> None:
+    mkd = RECIPES["mkd"]
+    assert deviations_of(mkd, "resnet18").startswith("resnet18 in place of vgg16; ")
+    assert deviations_of(mkd, "vgg16") == mkd.deviation
+
+
+def test_reverse_kd_needs_a_resnet() -> None:
+    with pytest.raises(BadKey, match=r"distils resnet18, .* not vgg16"):
+        TrainingKey.parse("rkd@vgg16-s0")
+    assert TrainingKey.parse("mkd@vgg16.random-s0").teacher.arch == "vgg16"
