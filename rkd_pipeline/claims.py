@@ -33,7 +33,7 @@ from rkd_pipeline.published import PAPER
 from rkd_pipeline.score_rules import Quantity
 from rkd_pipeline.tables.categories import OBJECTS, TEXTURES
 from rkd_pipeline.tables.seeds import stopping_note
-from rkd_pipeline.tables.sheet import NOT_MEASURED, Sheet, percent
+from rkd_pipeline.tables.sheet import NOT_MEASURED, Sheet, in_epochs, percent
 
 SUPPORTED, NOT_SUPPORTED, CANNOT_TELL = "supported", "not supported", "cannot be told"
 SAME_SIZE, SAME_TURNED, SAME_LEVEL = 0.05, 0.02, 0.01  # margins: fractions of overlap, of the metric, of AUPRO
@@ -137,7 +137,7 @@ class Configuration:
     @property
     def name(self) -> str:
         """For people."""
-        return f"{self.teacher}, {self.epochs} epochs"
+        return f"{self.teacher}, {in_epochs(self.epochs)}"
 
     @property
     def full(self) -> bool:

@@ -16,7 +16,7 @@ from rkd_pipeline.flow import ABLATION, BENCHMARK, PRODUCT_MAPS, TRAINED_MODEL
 from rkd_pipeline.stages.evidence import fresh, gather_evidence
 from rkd_pipeline.stages.tables import read_benchmark
 from rkd_pipeline.store import Ref, Result, Store
-from rkd_pipeline.tables.sheet import Sheet
+from rkd_pipeline.tables.sheet import Sheet, in_epochs
 from rkd_pipeline.training_key import TrainingKey
 
 EFFECTS, MISSING, TEXT, FIGURE = "ablation.parquet", "missing.parquet", "ablation.md", "ablation.png"
@@ -103,7 +103,7 @@ def build_ablation(store: Store) -> Result:
         (folder / SHEETS).write_text(json.dumps([asdict(sheet) for sheet in sheets]), encoding="utf-8")
         for i, a in enumerate(ablations):
             overall = a.effects[a.effects["target"] == ""]
-            title = f"Effects around {a.centre}, {a.teacher}, {a.epochs} epochs; 95% intervals"
+            title = f"Effects around {a.centre}, {a.teacher}, {in_epochs(a.epochs)}; 95% intervals"
             (folder / figure_name(i)).write_bytes(effect_dots(overall, HEADINGS, title))
         if not ablations:
             (folder / FIGURE).write_bytes(message("No ablation was measured."))

@@ -14,6 +14,7 @@ from rkd_pipeline.stages.evaluation import read_scores
 from rkd_pipeline.stages.tables import read_benchmark
 from rkd_pipeline.stages.training import open_model, read_history
 from rkd_pipeline.store import Result, Store
+from rkd_pipeline.tables.sheet import in_epochs
 from rkd_pipeline.training_key import TrainingKey
 from rkd_pipeline.variants import is_variant
 
@@ -110,9 +111,7 @@ def _best_and_worst(store: Store, rows: pd.DataFrame, kind: str, figure: str) ->
         pixels = (np.asarray(a) for a in (images.pictures(ids), maps[at], images.masks(ids)))
         categories.append(Category(heading, *pixels))
     recipe, teacher, epochs = chosen.iloc[0][_CONFIGURATION]
-    title = (
-        f"{recipe}, {teacher}, {epochs} epochs; {len(means)} {kind} categor{'y' if len(means) == 1 else 'ies'} measured"
-    )
+    title = f"{recipe}, {teacher}, {in_epochs(epochs)}; {len(means)} {kind} categor{'y' if len(means) == 1 else 'ies'} measured"
     why = "fewer than two are measured: no best and no worst" if len(means) == 1 else ""
     title += f"\n{why}" if why else ""
     return best_and_worst(categories, title), {"drawn": shown, "measured": len(means), "why": why}
@@ -137,7 +136,7 @@ def _figure_7(store: Store, rows: pd.DataFrame) -> Drawn:
         model = store.require(TRAINED_MODEL, target_name, training)
         stops = TrainingKey.parse(training).recipe.early_stopping is not None
         histories[recipe] = (read_history(model), model.facts["best_epoch"] if stops else None)
-    title = f"{target_name}, {teacher}, {epochs} epochs: training and validation loss"
+    title = f"{target_name}, {teacher}, {in_epochs(epochs)}: training and validation loss"
     return recipe_losses(histories, title), {"drawn": [target_name], "recipes": list(histories)}
 
 

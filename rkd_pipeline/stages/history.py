@@ -13,7 +13,7 @@ from rkd_pipeline.flow import HISTORY
 from rkd_pipeline.leaderboard import QUALITY
 from rkd_pipeline.moves import ALPHA, FIXED, MOVE_COLUMNS, NEW, RESOLUTION, SERIES, look_level, moves
 from rkd_pipeline.store import Result, Store
-from rkd_pipeline.tables.sheet import NOT_MEASURED, NOT_PUBLISHED, Sheet, percent, with_interval
+from rkd_pipeline.tables.sheet import NOT_MEASURED, NOT_PUBLISHED, Sheet, in_epochs, percent, with_interval
 
 VALUES, POINTS, MOVES, TEXT, FIGURE = "values.parquet", "history.parquet", "moves.parquet", "history.md", "history.png"
 SHOWN = "image_auroc"
@@ -182,7 +182,7 @@ def _points_sheet(over_time: pd.DataFrame) -> Sheet:
 
 
 def _configuration(row: dict[str, Any]) -> str:
-    return f"{row['recipe']}, {row['teacher']}, {row['epochs']} epochs"
+    return f"{row['recipe']}, {row['teacher']}, {in_epochs(row['epochs'])}"
 
 
 def _signed(row: dict[str, Any]) -> str:

@@ -19,6 +19,7 @@ from rkd_pipeline.tables.sheet import (
     NOT_PUBLISHED,
     SHORT_SCHEDULE,
     Sheet,
+    in_epochs,
     percent,
     with_interval,
 )
@@ -159,12 +160,13 @@ CELL_COLUMNS = {
     "interval_method": f"{INTERVAL_METHODS}; independent_categories for averages",
     "difference": "measured minus compared; bounds follow by subtracting compared from ci_low and ci_high",
     "seeds": "number of seeds",
+    "seed_sd": "standard deviation over seeds; empty for one, and for averages",
     "over": "averages: the categories that are measured, separated by commas; empty for a category itself",
     "best": "its interval lies above all other measured values of row, metric and configuration",
     "note": "what to know before comparing",
 }
 _TYPES = {"epochs": "Int64", "seeds": "Int64", "over": "string", "short_schedule": "boolean", "best": "boolean"}
-_TYPES |= dict.fromkeys(("published", "compared", "measured", "ci_low", "ci_high", "difference"), "Float64")
+_TYPES |= dict.fromkeys(("published", "compared", "measured", "ci_low", "ci_high", "difference", "seed_sd"), "Float64")
 
 
 def dataset_table(dataset: str, title: str, benchmark: pd.DataFrame, own_repeats: Sequence[str] = ()) -> CategoryTable:
@@ -357,7 +359,7 @@ def _add_rows(sheet: Sheet, table: CategoryTable, cells: pd.DataFrame, title: st
         sheet.rows.append([heading, "measured", *[NOT_MEASURED] * columns])
     for (teacher, epochs), group in measured.groupby(["teacher", "epochs"], sort=False):
         numbers: Numbers = {(c["system"], c["metric"]): c for c in group.to_dict("records")}
-        sheet.rows.append([heading, f"{teacher}, {epochs} epochs", *_measured_line(sheet, table, numbers)])
+        sheet.rows.append([heading, f"{teacher}, {in_epochs(epochs)}", *_measured_line(sheet, table, numbers)])
         heading = ""
         if group["difference"].notna().any():
             sheet.rows.append(["", "difference", *_line(table, numbers, _difference)])

@@ -27,15 +27,17 @@ def over_seeds(values: pd.DataFrame, train_pictures: TrainPictures, *, own_repea
             Otherwise all test on the same pictures.
 
     Returns:
-        measured and seeds, and, unless empty, short_schedule, ci_low, ci_high, interval_method.
+        measured, seeds and seed_sd (standard deviation over seeds, None for fewer than two), and, unless empty,
+        short_schedule, ci_low, ci_high, interval_method.
     """
     if values.empty:
-        return {"measured": None, "seeds": 0}
+        return {"measured": None, "seeds": 0, "seed_sd": None}
     first, numbers = values.iloc[0], values["value"].astype(float)
     per_repeat = numbers.groupby(values["repeat"]).mean() if own_repeats else numbers
     result: dict[str, object] = {
         "measured": float(per_repeat.mean()),
         "seeds": len(values),
+        "seed_sd": float(numbers.std()) if len(values) > 1 else None,
         "short_schedule": bool(first["short_schedule"]),
     }
     if len(values) == 1:

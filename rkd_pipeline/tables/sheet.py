@@ -48,6 +48,11 @@ def percent(value: object, missing: str = NOT_PUBLISHED, *, sign: bool = False) 
     return f"{100 * float(value):{'+' if sign else ''}.1f}"  # type: ignore[arg-type]
 
 
+def in_epochs(number: object) -> str:
+    """The length of a schedule in words."""
+    return f"{number} epoch{'' if number == 1 else 's'}"
+
+
 def with_interval(value: object, low: object, high: object, *, sign: bool = False) -> str:
     """``97.3 [96.0, 98.1]``, a question mark for a bound that is not known; ``NOT_MEASURED`` without a value."""
     if _absent(value):

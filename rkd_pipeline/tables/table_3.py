@@ -6,7 +6,7 @@ import pandas as pd
 
 from rkd_pipeline.published import PAPER
 from rkd_pipeline.tables.seeds import INTERVAL_METHODS, TrainPictures, configurations, over_seeds, stopping_note
-from rkd_pipeline.tables.sheet import NOT_MEASURED, SHORT_SCHEDULE, Sheet, percent, with_interval
+from rkd_pipeline.tables.sheet import NOT_MEASURED, SHORT_SCHEDULE, Sheet, in_epochs, percent, with_interval
 
 
 @dataclass(frozen=True)
@@ -42,6 +42,7 @@ CELL_COLUMNS = {
     "ci_high": "upper bound, 95%",
     "interval_method": INTERVAL_METHODS,
     "seeds": "number of seeds (each on its own repeat of the split)",
+    "seed_sd": "standard deviation over seeds; empty for one",
     "note": "what to know before comparing",
 }
 
@@ -78,7 +79,7 @@ def table_3(benchmark: pd.DataFrame, train_pictures: TrainPictures) -> pd.DataFr
                         "note": stopping_note(column.recipe, epochs),
                     }
                 )
-    types = {"epochs": "Int64", "seeds": "Int64", "short_schedule": "boolean"}
+    types = {"epochs": "Int64", "seeds": "Int64", "seed_sd": "Float64", "short_schedule": "boolean"}
     return pd.DataFrame(cells, columns=list(CELL_COLUMNS)).astype(types)
 
 
@@ -103,7 +104,7 @@ def table_3_sheet(cells: pd.DataFrame) -> Sheet:
         for (teacher, epochs), group in measured.groupby(["teacher", "epochs"], sort=False):
             by_system = {row["system"]: row for row in group.to_dict("records")}
             body = [_cell(by_system[c.system], sheet) for c in TABLE_3_COLUMNS]
-            sheet.rows.append(["", f"{teacher}, {epochs} epochs", *body])
+            sheet.rows.append(["", f"{teacher}, {in_epochs(epochs)}", *body])
     sheet.below.append(
         "Image AUROC in percent. Measured: mean over seeds [95% interval] (number of seeds), each seed on its own "
         "repeat of the split. The interval (Nadeau and Bengio) corrects for what the repeats share; the anomalous "

@@ -32,6 +32,7 @@ def test_seeds_are_averaged_with_the_corrected_interval() -> None:
     assert expected is not None
     assert (ours["measured"], ours["seeds"], ours["interval_method"]) == (pytest.approx(0.85), 3, "nadeau_bengio")
     assert (ours["ci_low"], ours["ci_high"]) == pytest.approx((expected.low, expected.high))
+    assert ours["seed_sd"] == pytest.approx(0.05)
     assert "85.0 [" in table_3_sheet(cells).markdown()
 
 
@@ -43,6 +44,7 @@ def test_one_seed_keeps_the_interval_of_its_test_pictures() -> None:
         pytest.approx(0.6),
         pytest.approx(0.8),
     )
+    assert pd.isna(ours["seed_sd"])
 
 
 def test_schedules_and_teachers_are_never_averaged_together() -> None:
