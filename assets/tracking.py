@@ -10,6 +10,7 @@ from assets.tables import REFRESH, TABLES_POOL
 from assets.training import trained_model
 from resources.storage import StoreResource
 from resources.tracking import MlflowTracking, TrackingError
+from rkd_pipeline.addresses import shown
 
 
 @dg.asset(
@@ -36,7 +37,7 @@ def mlflow_run(context: dg.AssetExecutionContext, store: StoreResource, tracking
         except TrackingError as error:
             context.log.warning(f"MLflow did not take {target_name} {training}: {error}. Materialise mlflow_run later.")
             return
-    yield dg.MaterializeResult(metadata={"mlflow_run_id": run_id, "tracking_uri": tracking.tracking_uri(opened)})
+    yield dg.MaterializeResult(metadata={"mlflow_run_id": run_id, "tracking_uri": shown(tracking.tracking_uri(opened))})
 
 
 @dg.asset(
@@ -61,4 +62,4 @@ def mlflow_report(context: dg.AssetExecutionContext, store: StoreResource, track
         except TrackingError as error:
             context.log.warning(f"MLflow did not take the report: {error}. Materialise mlflow_report later.")
             return
-    yield dg.MaterializeResult(metadata={"mlflow_run_id": run_id, "tracking_uri": tracking.tracking_uri(opened)})
+    yield dg.MaterializeResult(metadata={"mlflow_run_id": run_id, "tracking_uri": shown(tracking.tracking_uri(opened))})

@@ -10,8 +10,12 @@ def shown(address: str) -> str:
     'https://hooks.example.org:8443/...'
     >>> shown("http://127.0.0.1:5000")
     'http://127.0.0.1:5000'
+    >>> shown("sqlite:///store/mlflow/mlflow.db")
+    'sqlite:///store/mlflow/mlflow.db'
     """
     parts = urlsplit(address)
+    if not parts.netloc:
+        return address  # a path on this machine
     host = f"[{parts.hostname}]" if parts.hostname and ":" in parts.hostname else parts.hostname or ""
     port = f":{parts.port}" if parts.port else ""
     rest = "/..." if parts.path.strip("/") or parts.query or parts.fragment else ""

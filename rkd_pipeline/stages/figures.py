@@ -111,7 +111,8 @@ def _best_and_worst(store: Store, rows: pd.DataFrame, kind: str, figure: str) ->
         pixels = (np.asarray(a) for a in (images.pictures(ids), maps[at], images.masks(ids)))
         categories.append(Category(heading, *pixels))
     recipe, teacher, epochs = chosen.iloc[0][_CONFIGURATION]
-    title = f"{recipe}, {teacher}, {in_epochs(epochs)}; {len(means)} {kind} categor{'y' if len(means) == 1 else 'ies'} measured"
+    measured = f"{len(means)} {kind} categor{'y' if len(means) == 1 else 'ies'} measured"
+    title = f"{recipe}, {teacher}, {in_epochs(epochs)}; {measured}"
     why = "fewer than two are measured: no best and no worst" if len(means) == 1 else ""
     title += f"\n{why}" if why else ""
     return best_and_worst(categories, title), {"drawn": shown, "measured": len(means), "why": why}
