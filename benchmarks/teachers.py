@@ -6,7 +6,7 @@ Prints every method's AUROC with its interval, and each teacher's difference to 
 
 ``nearest``: PatchCore's score without its coreset (Roth et al. 2022): blocks 2 and 3, averaged over 3 by 3 places, the
 distance of every place to the nearest of ``BANK`` training places drawn at random. A picture's score is the maximum of
-the map, as PatchCore and PaDiM have it: that is the score that counts, fixed before measuring. The mean of the highest
+the map, as PatchCore and PaDiM have it: that is the score that counts, whatever it shows. The mean of the highest
 1% of the map's pixels and of all of them stand beside it.
 
 ``rkd``: the recipe's loss, student and optimiser on a short schedule, in smaller pictures and batches than the recipe's
