@@ -5,7 +5,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: help setup demo ui test test-all check format lock clean
+.PHONY: help setup demo ui test test-all check audit format lock clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | column -t -s '	'
@@ -36,6 +36,9 @@ check: setup ## formatting, lint, types
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+
+audit: setup ## known vulnerabilities of the pinned packages, where pip-audit's data can be reached
+	.ci/audit
 
 format: setup ## format and mend what can be mended
 	$(BIN)/ruff format .

@@ -6,7 +6,7 @@ from assets.data import prepared_images, split_asset
 from assets.evaluation import anomaly_scores
 from assets.partitions import grid, target_and_training
 from assets.reporting import asset_options, column_schema, materialised, pictures, table, user_errors
-from assets.tables import REFRESH, benchmark
+from assets.tables import REFRESH, TABLES_POOL, benchmark
 from assets.training import DEVICE_POOL, trained_model
 from resources.compute import ComputeResource
 from resources.storage import StoreResource
@@ -53,6 +53,7 @@ def turned_pictures(context: dg.AssetExecutionContext, store: StoreResource) -> 
     **asset_options(ABLATION, GROUP, "markdown"),
     deps=[benchmark, anomaly_scores, product_maps],
     automation_condition=REFRESH,
+    pool=TABLES_POOL,
     metadata=column_schema(COLUMNS),
     check_specs=[
         dg.AssetCheckSpec(
@@ -80,6 +81,7 @@ def ablation(store: StoreResource) -> dg.MaterializeResult:
     **asset_options(CLAIMS, GROUP, "markdown"),
     deps=[benchmark, trained_model, anomaly_scores, turned_pictures],
     automation_condition=REFRESH,
+    pool=TABLES_POOL,
     metadata=column_schema(CLAIM_COLUMNS),
 )
 def claims(store: StoreResource) -> dg.MaterializeResult:

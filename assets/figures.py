@@ -3,7 +3,7 @@
 import dagster as dg
 
 from assets.reporting import asset_options, materialised, pictures, user_errors
-from assets.tables import GROUP, REFRESH, benchmark
+from assets.tables import GROUP, REFRESH, TABLES_POOL, benchmark
 from resources.storage import StoreResource
 from rkd_pipeline.flow import FIGURE_3, FIGURE_5, FIGURE_6, FIGURE_7, Stage
 from rkd_pipeline.stages.figures import build_figure, figure_file
@@ -13,7 +13,11 @@ def figure_asset(stage: Stage, description: str) -> dg.AssetsDefinition:
     """A figure as an asset; where it cannot be drawn, its picture and its metadata say why."""
 
     @dg.asset(
-        **asset_options(stage, GROUP, "png"), deps=[benchmark], automation_condition=REFRESH, description=description
+        **asset_options(stage, GROUP, "png"),
+        deps=[benchmark],
+        automation_condition=REFRESH,
+        pool=TABLES_POOL,
+        description=description,
     )
     def _figure(store: StoreResource) -> dg.MaterializeResult:
         with user_errors():

@@ -8,7 +8,7 @@ from dagster._core.execution.backfill import BULK_ACTION_TERMINAL_STATUSES
 
 from assets.partitions import TARGET_DIMENSION, TRAINING_DIMENSION
 from assets.reporting import asset_options, column_schema, materialised, pictures, same_columns, user_errors
-from assets.tables import REFRESH, benchmark
+from assets.tables import REFRESH, TABLES_POOL, benchmark
 from resources.hooks import Hook
 from resources.storage import StoreResource
 from rkd_pipeline import rebenchmark
@@ -27,6 +27,7 @@ BACKGROUND = {"dagster/priority": "-1"}  # what nobody waits for goes behind wha
     **asset_options(HISTORY, GROUP, "parquet"),
     deps=[benchmark],
     automation_condition=REFRESH,
+    pool=TABLES_POOL,
     metadata=column_schema(
         POINT_COLUMNS, lineage=same_columns(METRICS.name, ("value", "ci_low", "ci_high"), POINT_COLUMNS)
     ),

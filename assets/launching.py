@@ -9,6 +9,7 @@ import time
 from collections.abc import Sequence
 
 import dagster as dg
+from dagster._core.definitions.assets.graph.asset_graph import AssetGraph
 from dagster._core.definitions.assets.graph.asset_graph_subset import AssetGraphSubset
 from dagster._core.definitions.events import AssetKeyPartitionKey
 from dagster._core.execution.backfill import BULK_ACTION_TERMINAL_STATUSES, PartitionBackfill
@@ -41,7 +42,7 @@ def start_backfill(
 
     ``identity`` makes it the same backfill however often it is asked for; one that has ended is asked for again.
     """
-    instance, graph = context.instance, context.repository_def.asset_graph
+    instance, graph = context.instance, AssetGraph.from_assets([*DATA, *GRID, training.teachers])
     offer_targets(instance, store.targets)
     instance.add_dynamic_partitions(TRAINING_DIMENSION, list(dict.fromkeys(c.training for c in cells)))
     wanted = {AssetKeyPartitionKey(a.key, target) for a in DATA for target in dict.fromkeys(c.target for c in cells)}

@@ -6,7 +6,7 @@ from assets.comparisons import ablation, claims
 from assets.figures import FIGURES
 from assets.history import history
 from assets.reporting import asset_options, column_schema, materialised, pictures, user_errors
-from assets.tables import REFRESH, TABLES, benchmark
+from assets.tables import REFRESH, TABLES, TABLES_POOL, benchmark
 from resources.storage import StoreResource
 from rkd_pipeline.flow import BENCHMARK, LEADERBOARD, REPORT
 from rkd_pipeline.leaderboard import COLUMNS, QUALITY
@@ -20,6 +20,7 @@ GROUP = "reports"
     **asset_options(LEADERBOARD, GROUP, "markdown"),
     deps=[benchmark],
     automation_condition=REFRESH,
+    pool=TABLES_POOL,
     metadata=column_schema(
         COLUMNS,
         lineage={name: [(BENCHMARK.name, name)] for name in ("recipe", "teacher", "epochs")}
@@ -40,6 +41,7 @@ def leaderboard(store: StoreResource) -> dg.MaterializeResult:
     **asset_options(REPORT, GROUP, "html"),
     deps=[benchmark, *TABLES, *FIGURES, leaderboard, ablation, claims, history],
     automation_condition=REFRESH,
+    pool=TABLES_POOL,
 )
 def report(store: StoreResource) -> dg.MaterializeResult:
     """Tables, figures, leaderboard, ablation, claims, protocol and provenance in one self-contained HTML file."""

@@ -15,9 +15,14 @@ from rkd_pipeline.tables.table_3 import CELL_COLUMNS
 
 GROUP = "paper"
 # Fires when something upstream changed, also while other cells are still missing (eager() would wait for all).
+# Not while a run already makes the same asset: it will have seen the change.
 REFRESH = (
-    dg.AutomationCondition.any_deps_updated().since_last_handled() & ~dg.AutomationCondition.any_deps_in_progress()
+    dg.AutomationCondition.any_deps_updated().since_last_handled()
+    & ~dg.AutomationCondition.any_deps_in_progress()
+    & ~dg.AutomationCondition.in_progress()
 )
+# One run at a time rebuilds tables: of two, one could find the other's benchmark under its own tables, and fail.
+TABLES_POOL = "tables"
 
 CELL_LINEAGE = {
     **{
@@ -42,6 +47,7 @@ CELL_LINEAGE = {
     **asset_options(BENCHMARK, GROUP, "parquet"),
     deps=[metrics],
     automation_condition=REFRESH,
+    pool=TABLES_POOL,
     metadata=column_schema(COLUMNS, COLUMN_TYPES, same_columns(METRICS.name, METRIC_COLUMNS, COLUMNS)),
 )
 def benchmark(store: StoreResource) -> dg.MaterializeResult:
@@ -90,6 +96,7 @@ def category_asset(stage: Stage, description: str) -> dg.AssetsDefinition:
         **asset_options(stage, GROUP, "markdown"),
         deps=[benchmark],
         automation_condition=REFRESH,
+        pool=TABLES_POOL,
         metadata=column_schema(categories.CELL_COLUMNS, lineage=CELL_LINEAGE),
         check_specs=[] if stage == TABLE_DEMO else complete(stage),
         description=description,
@@ -111,6 +118,7 @@ table_demo = category_asset(TABLE_DEMO, "The generated demonstration pictures, i
     **asset_options(TABLE_3, GROUP, "markdown"),
     deps=[benchmark],
     automation_condition=REFRESH,
+    pool=TABLES_POOL,
     metadata=column_schema(CELL_COLUMNS, lineage=CELL_LINEAGE),
     check_specs=complete(TABLE_3),
 )

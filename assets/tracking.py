@@ -6,7 +6,7 @@ from assets.evaluation import metrics
 from assets.partitions import grid, target_and_training
 from assets.reporting import OWNER, user_errors
 from assets.reports import report
-from assets.tables import REFRESH
+from assets.tables import REFRESH, TABLES_POOL
 from assets.training import trained_model
 from resources.storage import StoreResource
 from resources.tracking import MlflowTracking, TrackingError
@@ -47,6 +47,7 @@ def mlflow_run(context: dg.AssetExecutionContext, store: StoreResource, tracking
     code_version="1",
     output_required=False,
     automation_condition=REFRESH,
+    pool=TABLES_POOL,
 )
 def mlflow_report(context: dg.AssetExecutionContext, store: StoreResource, tracking: MlflowTracking):  # type: ignore[no-untyped-def]
     """The MLflow run of a report: the HTML file, the paper's tables and figures, and the leaderboard, at full size.

@@ -12,18 +12,21 @@ import dagster as dg
 import psutil
 
 HOST_TAG, PID_TAG, STARTED_TAG = "rkd/host", "rkd/pid", "rkd/process_started"
+RUN_TAG = "rkd/process_of_run"  # a retry inherits the tags of the run before it, and is not that process
 _UNFINISHED = [dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.CANCELING]
 
 
-def process_tags() -> dict[str, str]:
-    """Run tags that identify this process; pids alone are reused."""
-    return {HOST_TAG: socket.gethostname(), PID_TAG: str(os.getpid()), STARTED_TAG: _start_time(os.getpid()) or ""}
+def process_tags(run_id: str) -> dict[str, str]:
+    """Tags that say which process works on a run; pids alone are reused."""
+    pid = os.getpid()
+    return {HOST_TAG: socket.gethostname(), PID_TAG: str(pid), STARTED_TAG: _start_time(pid) or "", RUN_TAG: run_id}
 
 
 def fail_dead_runs(instance: dg.DagsterInstance) -> list[str]:
     """Report as failed every unfinished run of this host whose process is gone; returns their run ids."""
     mine = dg.RunsFilter(statuses=_UNFINISHED, tags={HOST_TAG: socket.gethostname()})
-    dead = [run for run in instance.get_runs(mine) if not _alive(run.tags)]
+    known = [run for run in instance.get_runs(mine) if run.tags.get(RUN_TAG) == run.run_id]
+    dead = [run for run in known if not _alive(run.tags)]
     for run in dead:
         instance.report_run_failed(run, message=f"process {run.tags[PID_TAG]} on this host is gone")
         instance.event_log_storage.free_concurrency_slots_for_run(run.run_id)

@@ -19,7 +19,7 @@ class StoreResource(dg.ConfigurableResource):
     def setup_for_execution(self, context: dg.InitResourceContext) -> None:
         """Tag the run with the process that works on it, so that a dead one can be told from a busy one."""
         if context.run is not None and context.instance is not None and not context.instance.is_ephemeral:
-            context.instance.add_run_tags(context.run.run_id, process_tags())
+            context.instance.add_run_tags(context.run.run_id, process_tags(context.run.run_id))
 
     def open(self) -> Store:
         """The store at ``root``."""

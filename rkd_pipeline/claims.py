@@ -5,7 +5,7 @@ nothing about 200 epochs. What a verdict needs is in ``VERDICTS``; where it is m
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -226,11 +226,11 @@ def _multi_scale(c: Configuration) -> Iterator[Finding]:
     for name in c.recipes:
         units: dict[str, list[Unit]] = {}
         thirds: dict[str, list[np.ndarray]] = {}
-        for (target, _, _), models in sorted(c.cells.items()):
+        for (target, _, repeat), models in sorted(c.cells.items()):
             regions = models[name].regions if name in models else None
             if regions is not None and len(regions) >= FEWEST_REGIONS:
                 means, difference = overlap_by_size(regions)
-                units.setdefault(target, []).append(difference)
+                units.setdefault(target, []).append(replace(difference, repeat=repeat))
                 thirds.setdefault(target, []).append(means)
         if units:
             verdict, reason = equality(c.estimate(units), SAME_SIZE)
@@ -278,10 +278,11 @@ def _rotation(c: Configuration) -> Iterator[Finding]:
                 if turns and quantity in turns[0].values:
                     others = [degrees for degrees in turns if degrees]
                     terms = [Term(1 / len(others), turns[degrees], quantity) for degrees in others]
-                    units.setdefault(cell[0], []).append(unit([*terms, Term(-1, turns[0], quantity)]))
+                    difference = unit([*terms, Term(-1, turns[0], quantity)])
+                    units.setdefault(cell[0], []).append(replace(difference, repeat=cell[2]))
                     for degrees in others:
-                        difference = turns[degrees].values[quantity] - turns[0].values[quantity]
-                        single.setdefault(degrees, []).append(difference)
+                        change = turns[degrees].values[quantity] - turns[0].values[quantity]
+                        single.setdefault(degrees, []).append(change)
             if units:
                 verdict, reason = equality(c.estimate(units), SAME_TURNED)
                 each = ", ".join(f"{d} degrees {percent(np.mean(v), sign=True)}" for d, v in single.items())

@@ -5,7 +5,7 @@ A contrast is a weighted sum of one quantity over models whose weights add up to
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy.stats import t
@@ -56,10 +56,11 @@ Cells = Mapping[Cell, Mapping[str, Evidence]]  # to recipe's name to evidence
 
 @dataclass(frozen=True)
 class Unit:
-    """A contrast on one target and seed: its value, and the same on B draws of the pictures (None: no draws)."""
+    """A contrast on one target and seed: value, the same on B draws of the pictures (None: no draws), and repeat."""
 
     value: float
     replicates: np.ndarray | None
+    repeat: int = 0
 
 
 @dataclass(frozen=True)
@@ -111,7 +112,7 @@ def units_of(parts: Sequence[Part], cells: Cells) -> dict[str, list[Unit]]:
     units: dict[str, list[Unit]] = {}
     for cell in complete(parts, cells):
         terms = [Term(p.weight, cells[cell][p.recipe], p.quantity) for p in parts]
-        units.setdefault(cell[0], []).append(unit(terms))
+        units.setdefault(cell[0], []).append(replace(unit(terms), repeat=cell[2]))
     return units
 
 
@@ -120,13 +121,17 @@ def on_one_target(units: Sequence[Unit], test_to_train: float | None = None) -> 
 
     Args:
         units: one per seed; at least one.
-        test_to_train: where every seed has its own repeat of the split: number of test pictures drawn anew per
-            repeat over number of training pictures. None: all seeds test on the same pictures.
+        test_to_train: where repeats of the split draw their own test pictures: how many of them are drawn anew over
+            the number of training pictures. None: all test on the publisher's pictures. Seeds of one repeat test on
+            the same pictures and are averaged first.
     """
     values = np.array([u.value for u in units])
     mean, n = float(values.mean()), len(units)
-    if n > 1 and test_to_train is not None:
-        half = float(t.ppf(0.975, n - 1) * np.sqrt(values.var(ddof=1) * (1 / n + test_to_train)))
+    repeats = sorted({u.repeat for u in units})
+    if len(repeats) > 1 and test_to_train is not None:
+        means = np.array([np.mean([u.value for u in units if u.repeat == repeat]) for repeat in repeats])
+        mean, j = float(means.mean()), len(means)
+        half = float(t.ppf(0.975, j - 1) * np.sqrt(means.var(ddof=1) * (1 / j + test_to_train)))
         return Estimate(mean, mean - half, mean + half, REPEATS, seeds=n)
     bounds = np.array([_bounds(u) for u in units])
     low, high = (float(b) for b in bounds.mean(axis=0))

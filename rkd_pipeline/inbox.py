@@ -1,4 +1,5 @@
-"""A folder that people or machines put pictures into, and the trained model that scores what is new there.
+"""A folder that people or machines put pictures into, and the model that scores what is new there: a champion, or a
+training that is named.
 
 Nothing is trained. Rows of earlier pictures are kept; a picture is scored again when its file changes or another model
 takes over. A file that is still being written (younger than ``SETTLED`` seconds) waits for the next look.
@@ -13,8 +14,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from rkd_pipeline.champion import Reign, open_scorer, require_champion
 from rkd_pipeline.datasets.pictures import SUFFIXES, read_rgb, resized
-from rkd_pipeline.errors import DataError, RkdError
+from rkd_pipeline.errors import DataError
 from rkd_pipeline.files import canonical_json, text_sha256
 from rkd_pipeline.flow import METRICS, SCORED_PICTURES, TRAINED_MODEL
 from rkd_pipeline.stages.evaluation import read_metrics, value_of
@@ -35,18 +37,24 @@ COLUMNS = {
 }
 
 
-class NoModel(RkdError):
-    """There is nothing to score with: no champion yet, and no training named."""
-
-
 @dataclass(frozen=True)
 class Inbox:
-    """What there is to do: pictures with their fingerprints, the model, and which of them are new."""
+    """What there is to do.
+
+    Attributes:
+        folder: that is watched.
+        target, training: whose model scores.
+        model: the same with the weights' data version, as rows name it.
+        reign: of the champion; None where a training was named.
+        pictures: name to fingerprint.
+        new: those that this model has not scored.
+    """
 
     folder: Path
     target: str
     training: str
     model: str
+    reign: Reign | None
     pictures: dict[str, str]
     new: list[str]
 
@@ -56,26 +64,20 @@ class Inbox:
         return text_sha256(canonical_json([self.model, self.pictures]))[:16]
 
 
-def scoring_model(store: Store, named: str) -> tuple[str, str]:
-    """Target and training that score: the one that ``TARGET|TRAINING`` names.
-
-    Raises ``NoModel`` for a target without a training, while it has no champion.
-    """
-    target, bar, training = named.partition("|")
-    if not bar:
-        raise NoModel(f"{target or 'RKD_WATCH_MODEL'} has no champion yet; name a training: {target}|rkd-es-s0")
-    store.targets.target(target)
-    if store.find(Ref(TRAINED_MODEL.name, target, training)) is None:
-        raise NoModel(f"{target} {training} is not trained; train it first, with `rkd run`")
-    return target, training
-
-
 def look(store: Store, folder: Path, named: str) -> Inbox:
-    """What lies in the folder, and what of it is new. Raises ``NoModel``, or ``DataError`` where there is no folder."""
+    """What lies in the folder, and what of it is new.
+
+    ``named`` is a target, whose champion scores, or ``TARGET|TRAINING``. Raises ``DataError`` where there is no folder,
+    ``NoChampion`` or ``StoreError`` where there is no model.
+    """
     if not folder.is_dir():
         raise DataError(f"{folder} is no folder; set RKD_WATCH to the one whose pictures are to be scored")
-    target, training = scoring_model(store, named)
-    version = store.require(TRAINED_MODEL, target, training).data_version
+    target, bar, training = named.partition("|")
+    reign = None if bar else require_champion(store, target)
+    if reign is None:
+        version = store.require(TRAINED_MODEL, target, training).data_version
+    else:
+        training, version = reign.training, reign.model
     now = time.time()
     pictures = {}
     for file in sorted(folder.rglob("*")):
@@ -87,7 +89,7 @@ def look(store: Store, folder: Path, named: str) -> Inbox:
     model = f"{target} {training} {version}"
     known = _known(store.find(Ref(SCORED_PICTURES.name)), model)
     new = [name for name, fingerprint in pictures.items() if known.get(name) != fingerprint]
-    return Inbox(folder, target, training, model, pictures, new)
+    return Inbox(folder, target, training, model, reign, pictures, new)
 
 
 def _known(earlier: Result | None, model: str) -> dict[str, str]:
@@ -164,6 +166,9 @@ def _open_scorer(store: Store, inbox: Inbox):  # type: ignore[no-untyped-def]
     from rkd_pipeline.scorer import CARD, STUDENT, TEACHER, Scorer, export_scorer
     from rkd_pipeline.training_key import TrainingKey
 
+    side = TrainingKey.parse(inbox.training).recipe.side
+    if inbox.reign is not None:
+        return open_scorer(inbox.reign), side
     model = store.require(TRAINED_MODEL, inbox.target, inbox.training)
     metrics = store.find(Ref(METRICS.name, inbox.target, inbox.training))
     threshold = None if metrics is None else value_of(read_metrics(metrics), "threshold", "map_max")
@@ -171,7 +176,7 @@ def _open_scorer(store: Store, inbox: Inbox):  # type: ignore[no-untyped-def]
         folder = Path(temporary)
         export_scorer(store, model, threshold, folder)
         scorer = Scorer(folder / STUDENT, folder / TEACHER, folder / CARD)
-    return scorer, TrainingKey.parse(inbox.training).recipe.side
+    return scorer, side
 
 
 def _readable(folder: Path, names: Sequence[str], side: int) -> tuple[dict[str, np.ndarray], dict[str, str]]:

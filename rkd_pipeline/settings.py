@@ -37,7 +37,7 @@ class Settings(BaseModel):
     )
     hook_url: str = Field("", description="webhook that is told of failures and of numbers that got worse or better")
     watch: Path | None = Field(None, description="folder whose new pictures are scored")
-    watch_model: str = Field("", description="what scores them: a target, or TARGET|TRAINING")
+    watch_model: str = Field("", description="what scores them: a target (its champion) or TARGET|TRAINING")
 
     @field_validator("rebenchmark_timezone")
     @classmethod

@@ -111,7 +111,8 @@ def decode(path: Path, name: str | None = None) -> Decoded:
     except Exception as error:  # Pillow's plugins raise OSError, ValueError, SyntaxError, struct.error, zlib.error, ...
         reason = str(error).split("<")[0].strip() or type(error).__name__  # without "<_io.BytesIO object at ...>"
         raise BadPicture(Problem(name, f"cannot be decoded ({reason})", _RESTORE)) from error
-    mode, upright = image.mode, image
+    mode = image.mode
+    upright: Image.Image = image
     if mode.startswith("I"):
         upright = _eight_bits(image, name)
     pixels = upright if upright.mode in ("L", "RGB") else upright.convert("RGB")
@@ -153,7 +154,7 @@ def read_rgb(path: Path) -> Image.Image:
 def pixel_sha256(image: Image.Image) -> str:
     """Hash of the RGB pixels and their arrangement: equal for copies that differ only as files, grey ones too."""
     digest = hashlib.sha256(f"RGB{image.size}".encode())
-    digest.update(np.repeat(np.asarray(image), 3) if image.mode == "L" else image.tobytes())
+    digest.update(np.repeat(np.asarray(image), 3).tobytes() if image.mode == "L" else image.tobytes())
     return digest.hexdigest()
 
 

@@ -62,7 +62,7 @@ def load_weights(registry: TeacherRegistry, name: TeacherName) -> TeacherWeights
 
 
 def read_state(file: Path) -> dict[str, Tensor]:
-    """A state dict from a ``.safetensors`` file or a torch file, never unpickling code.
+    """A state dict from a ``.safetensors`` file or a torch file, never unpickling code; floats in single precision.
 
     Raises ``TeacherError`` when the file is missing, unreadable, or holds anything but named tensors.
     """
@@ -74,7 +74,8 @@ def read_state(file: Path) -> dict[str, Tensor]:
         raise TeacherError(f"{file} cannot be read as weights: {type(error).__name__}: {error}") from error
     if not isinstance(state, Mapping) or not all(isinstance(v, Tensor) for v in state.values()):
         raise TeacherError(f"{file} is not a plain state dict (names to tensors); save model.state_dict()")
-    return dict(state)
+    # A file in half precision is a smaller file, not another computation.
+    return {k: v.float() if v.is_floating_point() else v for k, v in state.items()}
 
 
 def _needed(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -133,8 +134,7 @@ def _published_weights(name: TeacherName) -> TeacherWeights:
 
 
 def _embedded_weights(name: TeacherName) -> TeacherWeights:
-    """Stored in half precision, used in single."""
-    state = {k: v.float() for k, v in read_state(EMBEDDED_FILE).items()}
+    state = read_state(EMBEDDED_FILE)
     _require_fit(state, architecture(name.arch), EMBEDDED_FILE)
     return TeacherWeights(name, state, "the package's own embedded_teacher.safetensors", file_sha256(EMBEDDED_FILE))
 

@@ -2,10 +2,15 @@
 
 Half of the pictures are pairs put together by a mask. The label of a place is the share of each class there, so the
 features must say what is where, and not only what is in the picture: anomaly detection compares places.
+
+Two further terms act on the features of blocks 1 to 3 themselves, since a teacher is used for them and never for its
+classes. ``spread``: within a picture they should differ between places in many directions; classes alone are told apart
+with few (docs/embedded-teacher.md has the numbers). ``evenness``: their length should be the same at all places, since
+the official code's loss weighs places by it.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -29,25 +34,48 @@ class Settings:
         classes, per_class: formulas, and pictures drawn of each.
         side: of the drawn pictures, pixels.
         small, large: of the pictures trained on: ``small`` at first, at a third of the cost, ``large`` in the last
-            fifth of the epochs.
+            tenth of the epochs.
         epochs, batch_size, learning_rate, weight_decay: AdamW under one cosine, warmed up over the first 5%.
+        spread, evenness: weights of the two terms on features, each summed over blocks 1 to 3.
+        frozen: share of the steps, from the first, in which the classifier learns and tells the features nothing.
         seed: of formulas, pictures, initial weights and augmentation.
     """
 
-    classes: int = 300
-    per_class: int = 40
+    classes: int = 600
+    per_class: int = 25
     side: int = 128
     small: int = 64
-    large: int = 112
-    epochs: int = 10
+    large: int = 96
+    epochs: int = 20
     batch_size: int = 48
     learning_rate: float = 0.002
     weight_decay: float = 0.05
+    spread: float = 0.3
+    evenness: float = 0.3
+    frozen: float = 0.0
     seed: int = 0
 
     def crop(self, epoch: int) -> int:
         """Side of the pictures trained on in an epoch (from 1)."""
-        return self.small if epoch <= round(0.8 * self.epochs) else self.large
+        return self.small if epoch <= round(0.9 * self.epochs) else self.large
+
+
+def settling(settings: Settings) -> Settings:
+    """The second stage, on large pictures and less than half of them, with a new classifier.
+
+    On crops of 64 and 96 pixels every place is near the border, which a network notices by its padding: far from it, in
+    the flat background of a whole picture, block 3 ran away to 30 times its length.
+    """
+    return replace(
+        settings,
+        per_class=max(1, round(0.48 * settings.per_class)),
+        small=2 * settings.large,
+        large=2 * settings.large,
+        epochs=1,
+        batch_size=settings.batch_size // 2,
+        learning_rate=settings.learning_rate / 2,
+        frozen=0.3,
+    )
 
 
 class Pretrained(nn.Module):
@@ -66,12 +94,15 @@ class Pretrained(nn.Module):
         self.register_buffer("mean", torch.tensor(_MEAN).view(1, 3, 1, 1))
         self.register_buffer("std", torch.tensor(_STD).view(1, 3, 1, 1))
 
-    def forward(self, pictures: Tensor) -> tuple[Tensor, Tensor]:
-        """Logits of pictures ``(N, classes)`` and of places ``(N, classes, H / 16, W / 16)``."""
-        n = self.network
+    def forward(self, pictures: Tensor, frozen: bool = False) -> tuple[Tensor, Tensor, list[Tensor]]:
+        """Logits of pictures ``(N, classes)``, of places ``(N, classes, H / 16, W / 16)``; features of all blocks."""
+        n, features = self.network, []
         x = n.maxpool(n.relu(n.bn1(n.conv1((pictures - self.mean) / self.std))))
-        x = self.neck(n.layer3(n.layer2(n.layer1(x))))
-        return self.classes(x.mean((2, 3), keepdim=True)).flatten(1), self.classes(x)
+        for block in (n.layer1, n.layer2, n.layer3):
+            x = block(x)
+            features.append(x)
+        x = self.neck(x.detach() if frozen else x)
+        return self.classes(x.mean((2, 3), keepdim=True)).flatten(1), self.classes(x), features
 
 
 def pretrain(
@@ -79,13 +110,18 @@ def pretrain(
     pictures: np.ndarray[Any, Any],
     compute: Compute,
     after_epoch: Callable[[int, float, float, dict[str, Tensor]], None],
+    start: dict[str, Tensor] | None = None,
 ) -> None:
-    """Train on ``pictures`` (classes in order, uint8 ``(N, H, W, 3)``).
+    """Train on ``pictures`` (classes in order, uint8 ``(N, H, W, 3)``) from weights ``start``, or else random ones.
 
     ``after_epoch`` is given the epoch (from 1), the mean loss, the accuracy on unmixed pictures, and the state.
     """
     torch.manual_seed(settings.seed)
-    model = place(Pretrained(settings.classes), compute.device)
+    model = Pretrained(settings.classes)
+    if start is not None:
+        counters = {k: v for k, v in model.network.state_dict().items() if k.endswith("batches_tracked")}
+        model.network.load_state_dict(counters | start)
+    model = place(model, compute.device)
     decayed = [p for p in model.parameters() if p.ndim > 1]
     plain = [p for p in model.parameters() if p.ndim <= 1]
     groups = [{"params": decayed, "weight_decay": settings.weight_decay}, {"params": plain, "weight_decay": 0.0}]
@@ -100,12 +136,15 @@ def pretrain(
         total, right, whole = 0.0, 0, 0
         order = torch.randperm(len(pictures), generator=rng)
         batches = order[: len(order) // settings.batch_size * settings.batch_size].split(settings.batch_size)
-        for chosen in batches:
+        for step, chosen in enumerate(batches, (epoch - 1) * len(batches)):
             made = _batch(settings, pictures, chosen, settings.crop(epoch), rng)
             batch, shares, first, second = (part.to(compute.device) for part in made)
             with compute.autocast():
-                of_pictures, of_places = model(batch)
+                of_pictures, of_places, features = model(batch, frozen=step < settings.frozen * steps)
             loss = _loss(of_pictures.float(), of_places.float(), shares, first, second)
+            for block in features:
+                few, uneven = _shape(block.float())
+                loss = loss + settings.spread * few + settings.evenness * uneven
             optimiser.zero_grad(set_to_none=True)
             loss.backward()
             optimiser.step()
@@ -148,6 +187,23 @@ def _loss(of_pictures: Tensor, of_places: Tensor, shares: Tensor, first: Tensor,
     at_places = first.view(-1, 1, 1).expand_as(shares), second.view(-1, 1, 1).expand_as(shares)
     local = shares * _entropy(of_places, at_places[0]) + (1 - shares) * _entropy(of_places, at_places[1])
     return whole.mean() + local.mean()
+
+
+def _shape(features: Tensor) -> tuple[Tensor, Tensor]:
+    """How few directions the features of a block vary in within a picture, and how uneven their length is there.
+
+    The first is the logarithm of ``C / P``, with ``P`` the participation ratio of the covariance of unit vectors around
+    their mean in the picture: 0 if all ``C`` directions share alike, ``log C`` if there is only one. The second is the
+    variance of the logarithm of the length. Both are free of the features' scale.
+    """
+    n, channels, height, width = features.shape
+    places = features.permute(0, 2, 3, 1).reshape(n, height * width, channels)
+    length = places.square().sum(2).add(1e-6).sqrt()
+    direction = places / length[..., None]
+    around = (direction - direction.mean(1, keepdim=True)).flatten(0, 1)
+    covariance = around.T @ around
+    few = (channels * covariance.square().sum() / covariance.trace().square()).log()
+    return few, length.log().var(1, correction=0).mean()
 
 
 def _entropy(logits: Tensor, labels: Tensor) -> Tensor:

@@ -23,7 +23,7 @@ EFFECTS, MISSING, TEXT, FIGURE = "ablation.parquet", "missing.parquet", "ablatio
 SHEETS = "sheets.json"
 NOTHING = (
     "No ablation was measured: no training differs from rkd or rkd-official in one factor at the same teacher and "
-    "schedule. Run `rkd run --ablation --targets ...`, or the job `ablation`."
+    "schedule. Run `rkd run --ablation --targets ...`, or the job `run_ablation`."
 )
 _MISSING_COLUMNS = ["centre", "target", "training"]
 

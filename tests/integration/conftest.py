@@ -11,7 +11,7 @@ import pytest
 
 from rkd_pipeline.store import Store
 
-TIMEOUT = 300
+TIMEOUT = 900  # seconds; far more than a free machine needs
 
 
 @dataclass(frozen=True)

@@ -124,7 +124,7 @@ def test_an_ablation_by_command_and_its_job_finds_it_done(rkd_in: Callable[..., 
         offer_targets(instance, Store(rkd.store.root).targets)
         job = build_defs(settings).resolve_job_def("run_ablation")
         result = job.execute_in_process(
-            instance=instance, run_config={"ops": {"run_ablation": {"config": config}}}, raise_on_error=False
+            instance=instance, run_config={"ops": {"ablate": {"config": config}}}, raise_on_error=False
         )
         assert result.success
         runs = instance.get_runs()

@@ -8,6 +8,7 @@ import os
 import re
 import shutil
 import subprocess
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -22,164 +23,195 @@ from rkd_pipeline.flow import METRICS, TRAINED_MODEL
 from rkd_pipeline.stages.training import checkpoint_file, read_history
 from rkd_pipeline.store import Store
 from tests.integration.conftest import DEMO, Rkd
-from tests.integration.servers import Pages, kill_everything, serving, start, wait_until
+from tests.integration.servers import ENDED, Pages, kill_everything, start, stop, wait_until
+from tests.integration.test_hooks import SECRET, Server
 from tests.integration.test_kill import wait_for_epoch
 
 pytestmark = pytest.mark.slow
+PATIENCE = 600  # seconds; minutes on a free machine
 
-EPOCHS = 6
+EPOCHS = 4
 TRAINING = f"rkd-official@resnet18.random~{EPOCHS}e-s5"
 PARTITION = f"demo.weave|{TRAINING}"
 TRAIN = "train_and_evaluate"
+COMMAND = (*DEMO, "--epochs", str(EPOCHS), "--seeds", "5")
 
 
 @pytest.fixture(scope="module")
 def undisturbed(demo: Rkd) -> str:
     """Data version of the training when nothing happens to it: weights and history, byte for byte."""
-    done = demo(*DEMO, "--epochs", str(EPOCHS), "--seeds", "5")
+    done = demo(*COMMAND)
     assert done.returncode == 0, done.stderr
     return demo.store.require(TRAINED_MODEL, "demo.weave", TRAINING).data_version
 
 
-@dataclass(frozen=True)
+@pytest.fixture(scope="module")
+def hook() -> Iterator[Server]:
+    with Server() as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield server
+        server.shutdown()
+
+
+@dataclass
 class World:
-    """A store of its own, in which the data is prepared and the training is not begun."""
+    """A store in which the data is prepared and the training is not begun, and ``rkd ui`` over it when asked for."""
 
     rkd: Rkd
     undisturbed: str
+    running: Pages | None = None
+
+    @classmethod
+    def copied(cls, demo: Rkd, folder: Path, undisturbed: str, **environment: str) -> "World":
+        """A world of its own, with what the demo's store holds."""
+        shutil.copytree(demo.store.root, folder, dirs_exist_ok=True)
+        given = demo.environment | {"RKD_CHECKPOINT_SECONDS": "0"} | environment
+        world = cls(Rkd(Store(folder), given), undisturbed)
+        world.forget()
+        return world
 
     @property
     def store(self) -> Store:
         return self.rkd.store
 
     @property
+    def pages(self) -> Pages:
+        """The servers, started where they are not running."""
+        if self.running is None or self.running.process.poll() is not None:
+            self.running = start(self.rkd)
+        return self.running
+
+    @property
     def checkpoint(self) -> Path:
         return checkpoint_file(self.store, "demo.weave", TRAINING)
 
-    def begin(self, pages: Pages) -> str:
+    def forget(self) -> None:
+        """As if the training had never been: the store decides, whatever the event log says."""
+        for stage in ("trained_model", "anomaly_scores", "metrics"):
+            shutil.rmtree(self.store.root / stage / "demo.weave" / TRAINING, ignore_errors=True)
+        (self.store.root / "tracking" / "demo.weave" / f"{TRAINING}.json").unlink(missing_ok=True)
+
+    def begin(self) -> str:
         """Launch the training and wait until it is past its first epoch; returns the run's id."""
-        pages.add_training(TRAINING)
-        run = pages.launch(TRAIN, PARTITION)
-        wait_for_epoch(self.checkpoint, pages.process, at_least=1)
+        self.pages.add_training(TRAINING)
+        run = self.pages.launch(TRAIN, PARTITION)
+        wait_for_epoch(self.checkpoint, self.pages.process, at_least=1)
         return run
 
-    def worker(self, pages: Pages, run: str) -> psutil.Process:
+    def worker(self, run: str) -> psutil.Process:
         """The process that trains."""
-        [tags] = [r["tags"] for r in pages.runs() if r["runId"] == run]
+        [tags] = [r["tags"] for r in self.pages.runs() if r["runId"] == run]
         return psutil.Process(int(tags[PID_TAG]))
 
-    def wait_until_done(self, seconds: float = 420) -> None:
-        """Until the store has the metrics, whoever makes them."""
-        wait_until(self._metrics().exists, "the metrics of the training", seconds)
+    def kill_everything(self) -> None:
+        assert self.running is not None
+        kill_everything(self.running)
 
-    def _metrics(self) -> Path:
-        return self.store.root / METRICS.name / "demo.weave" / TRAINING / "provenance.json"
-
-    def must_be_whole(self, pages: Pages) -> None:
+    def must_be_whole(self) -> None:
         """What is true after every fault."""
-        self.wait_until_done()
-        wait_until(lambda: not _unfinished(pages), "every run to end", 180)
+        made = self.store.root / METRICS.name / "demo.weave" / TRAINING / "provenance.json"
+        wait_until(made.exists, "the metrics of the training, whoever makes them", PATIENCE)
+        wait_until(lambda: not self._unfinished(), "every run to end", PATIENCE)
         model = self.store.require(TRAINED_MODEL, "demo.weave", TRAINING)
         assert model.data_version == self.undisturbed
         assert len(read_history(model)) == EPOCHS
         assert not self.checkpoint.exists()
-        half_made = [p for p in self.store.root.glob("*/demo.weave/.*.tmp") if p.is_dir()]
-        assert half_made == []
-        again = pages.launch(TRAIN, PARTITION)
-        assert pages.wait_for_run(again, 120) == "SUCCESS"  # nobody holds its slot or its locks
+        assert [p for p in self.store.root.glob("*/demo.weave/.*.tmp") if p.is_dir()] == []
+        again = self.pages.launch(TRAIN, PARTITION)
+        assert self.pages.wait_for_run(again, PATIENCE) == "SUCCESS"  # nobody holds its slot or its locks
         instance, _ = open_instance(self.store)
         assert instance.event_log_storage.get_concurrency_info("device").claimed_slots == []
         assert self.store.require(TRAINED_MODEL, "demo.weave", TRAINING).provenance == model.provenance
 
+    def _unfinished(self) -> list[str]:
+        return [r["runId"] for r in self.pages.runs() if r["status"] not in ENDED]
 
-def _unfinished(pages: Pages) -> list[str]:
-    return [r["runId"] for r in pages.runs() if r["status"] not in ("SUCCESS", "FAILURE", "CANCELED")]
+
+@pytest.fixture(scope="module")
+def night(demo: Rkd, undisturbed: str, hook: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    """One world for all faults, one after the other, as in a bad night."""
+    folder = tmp_path_factory.mktemp("night") / "store"
+    world = World.copied(demo, folder, undisturbed, RKD_HOOK_URL=hook.address)
+    yield world
+    if world.running is not None and world.running.process.poll() is None:
+        stop(world.running)
 
 
 @pytest.fixture
-def world(demo: Rkd, undisturbed: str, tmp_path: Path) -> World:
-    store = Store(tmp_path / "store")
-    shutil.copytree(demo.store.root, store.root)
-    for stage in ("trained_model", "anomaly_scores", "metrics"):
-        shutil.rmtree(store.root / stage / "demo.weave" / TRAINING, ignore_errors=True)
-    (store.root / "tracking" / "demo.weave" / f"{TRAINING}.json").unlink()
-    return World(Rkd(store, demo.environment | {"RKD_CHECKPOINT_SECONDS": "0"}), undisturbed)
+def world(night: World) -> World:
+    night.forget()
+    return night
 
 
 def test_the_run_worker_is_killed(world: World) -> None:
     """The daemon retries the run, which resumes."""
-    with serving(world.rkd) as pages:
-        run = world.begin(pages)
-        world.worker(pages, run).kill()
-        assert pages.wait_for_run(run, 120) == "FAILURE"
-        world.must_be_whole(pages)
-        retries = [r for r in pages.runs() if r["tags"].get("dagster/parent_run_id") == run]
-        assert [r["status"] for r in retries] == ["SUCCESS"]
+    run = world.begin()
+    world.worker(run).kill()
+    assert world.pages.wait_for_run(run, PATIENCE) == "FAILURE"
+    world.must_be_whole()
+    retries = [r for r in world.pages.runs() if r["tags"].get("dagster/parent_run_id") == run]
+    assert [r["status"] for r in retries] == ["SUCCESS"]
 
 
-def test_the_daemon_is_killed(world: World) -> None:
-    """``rkd ui`` ends with it, and started again goes on."""
-    pages = start(world.rkd)
-    world.begin(pages)
-    [daemon] = [p for p in pages.processes("dagster", "daemon", "run") if "multiprocessing" not in str(p.cmdline())]
-    daemon.kill()
-    try:
-        pages.process.wait(timeout=90)
-    finally:
-        if pages.process.poll() is None:
-            kill_everything(pages)
-    with serving(world.rkd) as again:
-        world.must_be_whole(again)
-
-
-def test_everything_is_killed(world: World) -> None:
-    """The power goes. The run that was under way is reported as failed at the next start, and retried."""
-    pages = start(world.rkd)
-    run = world.begin(pages)
-    kill_everything(pages)
-    assert world.checkpoint.exists()
-    with serving(world.rkd) as again:
-        world.must_be_whole(again)
-        assert again.status(run) == "FAILURE"
-
-
-def test_everything_is_killed_in_the_middle_of_a_backfill(world: World) -> None:
-    """Two trainings were asked for at once; after the restart the daemon carries the backfill to its end."""
-    other = TRAINING.replace("-s5", "-s6").replace(f"~{EPOCHS}e", "~1e")
-    config = {"targets": ["demo.weave"], "recipes": ["rkd-official"], "seeds": [5], "teacher": "resnet18.random"}
-    pages = start(world.rkd)
-    for seeds, epochs in (([5], EPOCHS), ([6], 1)):
-        started = config | {"seeds": seeds, "epochs": epochs}
-        pages.launch("train_targets", ops={"start_training": {"config": started}})
-    wait_for_epoch(world.checkpoint, pages.process, at_least=1)
-    kill_everything(pages)
-    with serving(world.rkd) as again:
-        world.must_be_whole(again)
-        other_metrics = world.store.root / METRICS.name / "demo.weave" / other / "provenance.json"
-        wait_until(other_metrics.exists, "the second training of the backfill", 300)
+def test_a_run_that_fails_is_told(night: World, hook: Server) -> None:
+    """A training that cannot be: the hook hears of it from the daemon, and no log holds the hook's secret."""
+    impossible = "rkd@resnet18.random~1e-s0r99"
+    night.pages.add_training(impossible)
+    run = night.pages.launch(TRAIN, f"demo.weave|{impossible}")
+    assert night.pages.wait_for_run(run, PATIENCE) == "FAILURE"
+    [told] = wait_until(lambda: [r for r in hook.received if r.get("run_id") == run], "the hook to hear of it")
+    assert (told["event"], told["job"], told["partition"]) == ("failure", TRAIN, f"demo.weave {impossible}")
+    places = [night.rkd.log, *night.store.dagster_home.rglob("*.db"), *night.store.dagster_home.rglob("*.err")]
+    assert [p for p in places if SECRET.encode() in p.read_bytes()] == []
 
 
 def test_two_launches_of_the_same_partition(world: World) -> None:
     """Two runs of the daemon and the command line at once: one trains, the others report what it made."""
-    with serving(world.rkd) as pages:
-        first = world.begin(pages)
-        second = pages.launch(TRAIN, PARTITION)
-        command = world.rkd(*DEMO, "--epochs", str(EPOCHS), "--seeds", "5")
-        assert command.returncode == 0, command.stderr
-        assert [pages.wait_for_run(run) for run in (first, second)] == ["SUCCESS", "SUCCESS"]
-        world.must_be_whole(pages)
+    first = world.begin()
+    second = world.pages.launch(TRAIN, PARTITION)
+    command = world.rkd(*COMMAND)
+    assert command.returncode == 0, command.stderr
+    assert [world.pages.wait_for_run(run, PATIENCE) for run in (first, second)] == ["SUCCESS", "SUCCESS"]
+    world.must_be_whole()
 
 
-def test_a_checkpoint_is_damaged(world: World) -> None:
-    """It is set aside with a warning, and the training starts anew."""
-    pages = start(world.rkd)
-    world.begin(pages)
-    kill_everything(pages)
+def test_the_daemon_is_killed(world: World) -> None:
+    """``rkd ui`` ends with it, and started again goes on."""
+    world.begin()
+    [daemon] = [p for p in world.pages.processes("dagster._daemon", "run") if "spawn_main" not in " ".join(p.cmdline())]
+    ended = world.pages.process
+    daemon.kill()
+    try:
+        ended.wait(timeout=90)
+    finally:
+        if ended.poll() is None:
+            world.kill_everything()
+    world.must_be_whole()
+
+
+def test_everything_is_killed(world: World) -> None:
+    """The power goes. The run that was under way is reported as failed at the next start, and retried."""
+    run = world.begin()
+    world.kill_everything()
+    assert world.checkpoint.exists()
+    world.must_be_whole()
+    assert world.pages.status(run) == "FAILURE"
+
+
+def test_everything_is_killed_in_a_backfill_and_the_checkpoint_is_damaged(world: World) -> None:
+    """The daemon carries the backfill to its end; the checkpoint is set aside, and the training starts anew."""
+    config = {"targets": ["demo.weave"], "recipes": ["rkd-official"], "seeds": [5], "teacher": "resnet18.random"}
+    world.pages.launch("train_targets", ops={"start_training": {"config": config | {"epochs": EPOCHS}}})
+    wait_for_epoch(world.checkpoint, world.pages.process, at_least=1)
+    world.kill_everything()
     content = world.checkpoint.read_bytes()
     world.checkpoint.write_bytes(content[: len(content) // 2])
-    with serving(world.rkd) as again:
-        world.must_be_whole(again)
+    world.must_be_whole()
     assert world.checkpoint.with_suffix(".set-aside").stat().st_size == len(content) // 2
+    query = "{ partitionBackfillsOrError { ... on PartitionBackfills { results { status } } } }"
+    wait_until(
+        lambda: world.pages.graphql(query)["results"][0]["status"] == "COMPLETED_SUCCESS", "the backfill", PATIENCE
+    )
 
 
 @pytest.fixture
@@ -195,24 +227,25 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 def test_the_disk_is_full(demo: Rkd, undisturbed: str, small_disk: Path) -> None:
     """The run fails and says so; with room again, a new launch finishes the work."""
-    shutil.copytree(demo.store.root, small_disk, dirs_exist_ok=True)
-    for stage in ("trained_model", "anomaly_scores", "metrics"):
-        shutil.rmtree(small_disk / stage / "demo.weave" / TRAINING)
-    (small_disk / "tracking" / "demo.weave" / f"{TRAINING}.json").unlink()
-    world = World(Rkd(Store(small_disk), demo.environment | {"RKD_CHECKPOINT_SECONDS": "0"}), undisturbed)
-    with serving(world.rkd) as pages:
-        run = world.begin(pages)
+    world = World.copied(demo, small_disk, undisturbed)
+    try:
+        run = world.begin()
+        worker = world.worker(run)
         filler = small_disk / "filler"
         _fill(filler)
-        ended = _ended_or_dead(world, pages, run)
+        psutil.wait_procs([worker], timeout=PATIENCE)
+        assert not worker.is_running() or worker.status() == psutil.STATUS_ZOMBIE
         filler.unlink()
-        if not ended:
-            wait_until(lambda: pages.status(run) in ("FAILURE", "SUCCESS"), "the dead run to be reported", 120)
+        # The disk may have had no room for the event that the run failed; the sensor finds its process gone.
+        assert world.pages.wait_for_run(run, PATIENCE) == "FAILURE"
         assert not (small_disk / "metrics" / "demo.weave" / TRAINING).exists()
-        pages.launch(TRAIN, PARTITION)
-        world.must_be_whole(pages)
-    log = world.rkd.log.read_text(errors="replace")
-    assert re.search("No space left on device|disk is full", log)
+        world.pages.launch(TRAIN, PARTITION)
+        world.must_be_whole()
+        log = world.rkd.log.read_text(errors="replace")
+        assert re.search("No space left on device|disk is full", log)
+    finally:
+        if world.running is not None and world.running.process.poll() is None:
+            stop(world.running)
 
 
 def _fill(file: Path) -> None:
@@ -224,11 +257,3 @@ def _fill(file: Path) -> None:
                 stream.write(b"\0" * 2**16)
             except OSError:
                 time.sleep(0.05)
-
-
-def _ended_or_dead(world: World, pages: Pages, run: str) -> bool:
-    """Wait until the training's process is gone; True where its run says so too."""
-    worker = world.worker(pages, run)
-    psutil.wait_procs([worker], timeout=180)
-    assert not worker.is_running() or worker.status() == psutil.STATUS_ZOMBIE
-    return pages.status(run) in ("FAILURE", "SUCCESS")

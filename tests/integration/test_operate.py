@@ -11,21 +11,27 @@ import dagster as dg
 import numpy as np
 import pandas as pd
 import pytest
+from dagster._core.execution.backfill import BulkActionStatus
 from PIL import Image
 
 from assets.inbox import Watch
 from assets.partitions import TRAINING_DIMENSION, grid_key, offer_targets
 from assets.upkeep import changes_followed, new_pictures
 from rkd_pipeline import freshness, inbox, rebenchmark
+from rkd_pipeline.champion import NoChampion, Reign
+from rkd_pipeline.compute import Compute
 from rkd_pipeline.definitions import ASSETS, build_defs
 from rkd_pipeline.errors import RkdError, StoreError
 from rkd_pipeline.flow import ANOMALY_SCORES, HISTORY, METRICS, TRAINED_MODEL
 from rkd_pipeline.own_targets import OwnTarget, OwnTargets
 from rkd_pipeline.plan import Cell
+from rkd_pipeline.scorer import export_scorer
 from rkd_pipeline.settings import Settings
 from rkd_pipeline.stages.data import find_source
 from rkd_pipeline.stages.evaluation import read_scores
 from rkd_pipeline.stages.history import TEXT, read_moves, read_points
+from rkd_pipeline.stages.tables import build_benchmark
+from rkd_pipeline.stages.training import checkpoint_file, read_history, train_model
 from rkd_pipeline.store import Ref, Store
 from rkd_pipeline.training_key import TrainingKey
 from tests.integration.conftest import TRAINING, Rkd
@@ -36,7 +42,13 @@ CELL = Cell("demo.weave", TRAINING)
 
 @pytest.fixture
 def store(demo: Rkd, tmp_path: Path) -> Store:
-    return Store(Path(shutil.copytree(demo.store.root, tmp_path / "store")))
+    """A copy of the demo's store in which one training is all that was ever measured."""
+    store = Store(Path(shutil.copytree(demo.store.root, tmp_path / "store")))
+    for folder in store.root.glob("*/demo.weave/*s*"):
+        if folder.name.startswith("rkd") and folder.is_dir() and folder.name != TRAINING:
+            shutil.rmtree(folder)
+    build_benchmark(store)
+    return store
 
 
 @pytest.fixture
@@ -184,8 +196,26 @@ def test_new_pictures_are_scored_once_and_as_in_the_test(
     assert inbox.look(store, watched, str(settings["watch_model"])).new == ["still being written.png"]
     again = inbox.score_new(store, inbox.look(store, watched, str(settings["watch_model"])))
     assert (again.facts["new"], again.facts["pictures"]) == (1, 4)
-    with pytest.raises(inbox.NoModel, match=r"demo\.weave has no champion yet"):
+    with pytest.raises(NoChampion, match=r"demo\.weave has no champion yet"):
         inbox.look(store, watched, "demo.weave")
+
+
+def test_a_target_s_champion_scores(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its own copy of the weights, so that it does after its training is gone."""
+    model = store.require(TRAINED_MODEL, *(CELL.target, CELL.training))
+    export_scorer(store, model, 0.5, tmp_path)
+    reign = Reign(
+        CELL.target, CELL.training, 1, model.data_version, "", "forced", "a test", "", 0.5, {}, {}, folder=tmp_path
+    )
+    monkeypatch.setattr(inbox, "require_champion", lambda store, target: reign)
+    shutil.rmtree(model.folder)
+    watched = tmp_path / "watched"
+    watched.mkdir()
+    Image.effect_noise((64, 64), 90).convert("RGB").save(watched / "noise.png")
+    _settle(watched / "noise.png")
+    [row] = inbox.read_scored(inbox.score_new(store, inbox.look(store, watched, "demo.weave"))).to_dict("records")
+    assert (row["picture"], row["threshold"], row["problem"]) == ("noise.png", 0.5, "")
+    assert row["anomalous"] == (row["map_max"] > 0.5)
 
 
 def _settle(file: Path) -> None:
@@ -260,4 +290,59 @@ def test_a_folder_without_a_model_is_said_in_the_sensor(store: Store, tmp_path: 
     watch = resources["watch"]
     assert isinstance(watch, Watch)
     found = new_pictures.evaluate_tick(dg.build_sensor_context(resources={"store": resources["store"], "watch": watch}))
-    assert "demo.weave has no champion yet; name a training" in str(found.skip_message)
+    assert "demo.weave has no champion yet" in str(found.skip_message)
+
+
+def test_the_schedule_is_off_and_says_when_and_what(store: Store) -> None:
+    settings = Settings(store=store.root, rebenchmark_cron="30 2 * * 6", rebenchmark_timezone="Europe/Rome")
+    schedule = build_defs(settings).resolve_schedule_def("rebenchmark")
+    assert schedule.default_status == dg.DefaultScheduleStatus.STOPPED
+    assert (schedule.cron_schedule, schedule.execution_timezone) == ("30 2 * * 6", "Europe/Rome")
+    [asked] = schedule.evaluate_tick(dg.build_schedule_context()).run_requests or []
+    assert asked.tags["dagster/priority"] == "-1"
+    with pytest.raises(RkdError, match="RKD_REBENCHMARK_CRON='on Sundays'"):
+        build_defs(Settings(store=store.root, rebenchmark_cron="on Sundays"))
+
+
+def test_a_round_is_a_backfill_and_what_fails_of_it_is_told(
+    store: Store,
+    instance: dg.DagsterInstance,
+    materialise: Callable[..., dg.ExecuteInProcessResult],
+    server: Server,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("RKD_REBENCHMARK_PLAN", "measured")
+    monkeypatch.setenv("RKD_REBENCHMARK_SEEDS", "1")
+    job = build_defs(Settings(store=store.root)).resolve_job_def("rebenchmark")
+    for _ in range(2):  # a second click, or the schedule's next tick, while the first is on its way
+        assert job.execute_in_process(instance=instance).success
+    [backfill] = instance.get_backfills()
+    [begun] = rebenchmark.open_rounds(store)
+    assert backfill.backfill_id == "rebenchmark-0001-1"
+    assert backfill.tags == {"rkd/rebenchmark": "1", "dagster/priority": "-1"}
+    asked = backfill.asset_backfill_data.target_subset  # type: ignore[union-attr]
+    assert asked.num_partitions_and_non_partitioned_assets == 5 + 4 + 1  # data, grid, teachers
+    materialise("history")
+    assert rebenchmark.records(store) == []  # still on its way
+    instance.update_backfill(backfill.with_status(BulkActionStatus.COMPLETED_FAILED))
+    materialise("history")
+    name = f"demo.weave {begun.cells[0].training}"
+    [record] = rebenchmark.records(store)
+    assert "never started" in record["failures"][name]
+    [sent] = server.received
+    assert (sent["event"], list(sent["failures"])) == ("failure", [name])  # type: ignore[call-overload]
+
+
+def test_a_checkpoint_that_cannot_be_resumed_is_set_aside(
+    store: Store, cpu: Compute, caplog: pytest.LogCaptureFixture
+) -> None:
+    key = "rkd@resnet18.random~1e-s7"
+    checkpoint = checkpoint_file(store, "demo.weave", key)
+    checkpoint.parent.mkdir(parents=True, exist_ok=True)
+    checkpoint.write_bytes(b"half of somethi")
+    made = train_model(store, "demo.weave", key, cpu)
+    assert len(read_history(made)) == 1
+    assert "is damaged" in caplog.text
+    assert "the training starts anew" in caplog.text
+    assert checkpoint.with_suffix(".set-aside").read_bytes() == b"half of somethi"
+    assert not checkpoint.exists()

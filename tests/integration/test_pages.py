@@ -11,6 +11,7 @@ import mlflow
 import pytest
 from selenium import webdriver
 from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.remote.webdriver import WebDriver
 from selenium.webdriver.support.ui import WebDriverWait
 
@@ -20,7 +21,7 @@ from rkd_pipeline.own_targets import OwnTarget
 from rkd_pipeline.stages.tables import mlflow_run_id
 from tests.conftest import need
 from tests.integration.conftest import TRAINING, Rkd
-from tests.integration.servers import Pages, listening, serving, wait_until
+from tests.integration.servers import LOCATION, Pages, listening, serving, wait_until
 
 # Chromium's own calls home are refused on many a closed network, noisily.
 FLAGS = (
@@ -82,11 +83,7 @@ def test_a_partition_shows_its_pictures(browser: WebDriver, pages: Pages) -> Non
     wait_for(browser, "image_auroc_map_max")
     show_markdown(browser, 0)
     wait_for(browser, r"maps\.png")
-    widths = WebDriverWait(browser, PATIENCE).until(
-        lambda b: b.execute_script(
-            "return [...document.images].filter(i => i.src.startsWith('data:image/png')).map(i => i.naturalWidth)"
-        )
-    )
+    widths = inline_widths(browser)
     assert len(widths) == 4
     assert min(widths) > 300
 
@@ -110,6 +107,118 @@ def test_the_lineage_reads_from_data_to_paper(browser: WebDriver, pages: Pages) 
     browser.get(f"{pages.dagster}/asset-groups/")
     text = wait_for(browser, r"data[\s\S]*evaluation[\s\S]*paper[\s\S]*reports[\s\S]*training")
     assert "rror loading" not in text
+
+
+@pytest.mark.slow
+def test_the_demo_s_asset_graph_shows_what_each_step_is(browser: WebDriver, pages: Pages) -> None:
+    """Every asset has a node with its first sentence; the demo's are materialised, the others say that they are not."""
+    for group, assets in {
+        "data": ["dataset_source", "images", "split", "prepared_images", "dataset_card"],
+        "evaluation": ["anomaly_scores", "metrics"],
+        "paper": ["benchmark", "table_1", "table_demo", "figure_7"],
+        "reports": ["leaderboard", "history", "report", "scored_pictures"],
+    }.items():
+        browser.get(f"{pages.dagster}/locations/{LOCATION}/asset-groups/{group}/lineage")
+        text = wait_for(browser, assets[-1])
+        assert [name for name in assets if name not in text] == []
+
+
+@pytest.mark.slow
+def test_the_dataset_card_shows_its_pictures(browser: WebDriver, pages: Pages) -> None:
+    browser.get(f"{pages.dagster}/assets/dataset_card?partition=demo.weave&view=partitions")
+    wait_for(browser, "not_separable_by_trivial_statistics")
+    show_markdown(browser, 0)
+    text = wait_for(browser, "Licence|licence")
+    assert "demo.weave" in text
+    browser.get(f"{pages.dagster}/assets/dataset_card?partition=demo.weave&view=partitions")
+    show_markdown(browser, 1)
+    wait_for(browser, r"montage\.png")
+    assert min(inline_widths(browser)) > 300
+
+
+@pytest.mark.slow
+def test_a_trained_model_shows_its_losses(browser: WebDriver, pages: Pages) -> None:
+    browser.get(f"{pages.dagster}/assets/trained_model?partition={quote(f'demo.weave|{TRAINING}')}&view=partitions")
+    wait_for(browser, "final_train_loss")
+    show_markdown(browser, 0)
+    assert min(inline_widths(browser)) > 300
+
+
+@pytest.mark.slow
+def test_the_history_is_on_its_page(browser: WebDriver, pages: Pages) -> None:
+    browser.get(f"{pages.dagster}/assets/history")
+    wait_for(browser, "Every target's numbers over all re-benchmarks")
+    show_markdown(browser, 0)
+    wait_for(browser, r"history\.png")
+
+
+@pytest.mark.slow
+def test_a_backfill_is_launched_from_the_page(browser: WebDriver, pages: Pages, demo: Rkd) -> None:
+    """Click by click: the job's page, its dialogue, a target and two trainings, launch; then the daemon trains them."""
+    keys = ["rkd@resnet18.random~1e-s4", "rkd@resnet18.random~1e-s5"]
+    for key in keys:
+        pages.add_training(key)
+    browser.get(f"{pages.dagster}/locations/{LOCATION}/jobs/train_and_evaluate")
+    click(browser, "Materialize all…")
+    wait_for(browser, "Launch runs to materialize 4 assets")
+    choose(browser, "target", ["demo.weave"])
+    choose(browser, "training", keys)
+    wait_for(browser, "2 partitions")
+    click(browser, "Launch backfill")
+    wait_until(lambda: backfills(pages), "the backfill to be there")
+    wait_until(lambda: backfills(pages)[0]["status"] != "REQUESTED", "the backfill to end", 500)
+    assert backfills(pages)[0]["status"] == "COMPLETED_SUCCESS"
+    for key in keys:
+        assert demo.store.require(METRICS, "demo.weave", key).facts["image_auroc"]
+
+
+def choose(browser: WebDriver, dimension: str, partitions: list[str]) -> None:
+    """Tick partitions of one dimension in the launch dialogue."""
+    list_ = f"(//*[@role='dialog']//span[text()='{dimension}']/following::*[@aria-haspopup='dialog'])[1]"
+    browser.find_element(By.XPATH, list_).click()
+    for name in partitions:
+        box = WebDriverWait(browser, PATIENCE).until(
+            lambda b: b.find_element(By.XPATH, "//input[@placeholder='Filter partitions']")
+        )
+        box.send_keys(Keys.CONTROL, "a")
+        box.send_keys(name)
+        ticked = f"//div[@title='{name}']/ancestor::li//input[@type='checkbox']"
+        found = WebDriverWait(browser, PATIENCE).until(lambda b, ticked=ticked: b.find_elements(By.XPATH, ticked))
+        browser.execute_script("arguments[0].click()", found[0])
+    box.send_keys(Keys.ESCAPE)
+
+
+def backfills(pages: Pages) -> list[dict[str, str]]:
+    query = "{ partitionBackfillsOrError { ... on PartitionBackfills { results { id status } } } }"
+    return list(pages.graphql(query)["results"])
+
+
+def click(browser: WebDriver, label: str) -> None:
+    """Click the button with that label, once it is there and can be clicked."""
+    xpath = f"//button[normalize-space()='{label}' and not(@disabled)]"
+    found = WebDriverWait(browser, PATIENCE).until(lambda b: b.find_elements(By.XPATH, xpath))
+    browser.execute_script("arguments[0].click()", found[0])
+
+
+def inline_widths(browser: WebDriver) -> list[int]:
+    """Widths of the inline pictures, once there are any."""
+    return list(
+        WebDriverWait(browser, PATIENCE).until(
+            lambda b: b.execute_script(
+                "return [...document.images].filter(i => i.src.startsWith('data:image/png')).map(i => i.naturalWidth)"
+            )
+        )
+    )
+
+
+@pytest.mark.slow
+def test_mlflow_shows_the_model(browser: WebDriver, pages: Pages, demo: Rkd) -> None:
+    client = mlflow.MlflowClient(f"sqlite:///{demo.store.mlflow_folder / 'mlflow.db'}")
+    run = client.get_run(mlflow_run_id(demo.store, "demo.weave", TRAINING))
+    [model] = run.outputs.model_outputs
+    browser.get(f"{pages.mlflow}/#/experiments/1/models/{model.model_id}")
+    text = wait_for(browser, r"Model ID|Model attributes")
+    assert model.model_id in text
 
 
 def test_mlflow_shows_the_run_with_its_model(browser: WebDriver, pages: Pages, demo: Rkd) -> None:

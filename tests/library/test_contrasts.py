@@ -82,11 +82,18 @@ def test_seeds_without_noise_of_pictures_are_a_paired_t_test() -> None:
 
 
 def test_repeats_are_corrected_for_what_they_share() -> None:
-    units = [Unit(v, None) for v in (0.1, 0.2, 0.3)]
+    units = [Unit(v, None, repeat) for repeat, v in enumerate((0.1, 0.2, 0.3))]
     found = on_one_target(units, test_to_train=0.125)
     # s = 0.1, t(2) = 4.3027: 4.3027 * 0.1 * sqrt(1/3 + 1/8)
     assert found.high - found.value == pytest.approx(0.29130, abs=1e-4)
     assert found.method == REPEATS
+    # Two seeds of one repeat are one piece of evidence about repeats.
+    again = on_one_target([*units[:2], Unit(0.4, None, 2), Unit(0.2, None, 2)], test_to_train=0.125)
+    assert (again.low, again.high, again.seeds) == (pytest.approx(found.low), pytest.approx(found.high), 4)
+    same_pictures = on_one_target(
+        [Unit(v, v + np.linspace(-1e-3, 1e-3, 50), 4) for v in (0.1, 0.2)], test_to_train=0.125
+    )
+    assert same_pictures.method == SEEDS
 
 
 def test_targets_are_independent() -> None:

@@ -50,6 +50,7 @@ def test_a_mask_shows_where_the_picture_differs_from_its_normal_twin(name: str, 
         assert not empty.any()
         changed = np.abs(spoiled - normal).max(-1) > 0.02
         assert changed[mask].mean() > 0.3
+        # A chip moves the plate's shadow: 6 pixels away, blurred over 12 more.
         beyond = binary_dilation(mask, iterations=20 if name == "bracket" else 7)
         assert changed[~beyond].sum() <= 0.02 * mask.sum()
 

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from rkd_pipeline.models.weights import register_weights
 from rkd_pipeline.pretraining import augmentation
 from rkd_pipeline.pretraining.formulas import FAMILIES, formula
 from rkd_pipeline.pretraining.pictures import draw_class, draw_collection
-from rkd_pipeline.pretraining.training import Settings, _loss, pretrain
+from rkd_pipeline.pretraining.training import Pretrained, Settings, _loss, _shape, pretrain, settling
 from rkd_pipeline.teachers import TeacherRegistry
 
 
@@ -48,6 +49,31 @@ def test_augmented_pictures_stay_pictures_and_masks_are_shares() -> None:
     assert 0.2 < unmixed < 0.45
 
 
+def test_some_pictures_are_cut_out_pixel_by_pixel() -> None:
+    """Every value of theirs is one of the source; an interpolated picture has values in between."""
+    rng = torch.Generator().manual_seed(3)
+    pictures = torch.randint(0, 2, (60, 1, 48, 48), generator=rng).float().expand(-1, 3, -1, -1)
+    cut = augmentation.posed(pictures, 32, rng)
+    exact = ((cut < 1e-3) | (cut > 1 - 1e-3)).flatten(1).all(1)
+    assert 0.2 < exact.float().mean() < 0.6
+    assert (cut[exact].flatten(1).mean(1) - 0.5).abs().max() < 0.1  # parts of the picture, not its padding
+
+
+def test_spread_and_evenness_against_their_definitions() -> None:
+    generator = torch.Generator().manual_seed(2)
+    features = torch.rand(3, 5, 4, 4, generator=generator)
+    few, uneven = _shape(features)
+    places = features.double().flatten(2).transpose(1, 2).numpy()
+    length = np.linalg.norm(places, axis=2)
+    around = places / length[..., None]
+    around = (around - around.mean(1, keepdims=True)).reshape(-1, 5)
+    eigenvalues = np.linalg.eigvalsh(np.cov(around.T, bias=True))
+    participation = eigenvalues.sum() ** 2 / (eigenvalues**2).sum()
+    assert float(few) == pytest.approx(np.log(5 / participation), rel=1e-4)
+    assert float(uneven) == pytest.approx(np.log(length).var(1).mean(), rel=1e-4)
+    assert [float(v) for v in _shape(7 * features)] == pytest.approx([float(few), float(uneven)], rel=1e-3)
+
+
 def test_the_loss_weighs_both_classes_by_their_share() -> None:
     """Against the definition, written out: label-smoothed cross-entropies of the picture and of its four places."""
     generator = torch.Generator().manual_seed(1)
@@ -79,3 +105,28 @@ def test_a_small_pretraining_learns_is_repeatable_and_makes_a_teacher(cpu: Compu
         assert torch.equal(a, b)
     save_file(runs[0][-1][1], tmp_path / "t.safetensors")
     assert register_weights(TeacherRegistry(tmp_path / "teachers.toml"), tmp_path / "t.safetensors").arch == "resnet18"
+
+
+def test_the_second_stage_goes_on_from_the_first_s_weights_and_a_frozen_part_learns_nothing_from_classes(
+    cpu: Compute,
+) -> None:
+    settings = Settings(classes=3, per_class=8, side=48, small=32, large=32, batch_size=8, spread=0, evenness=0)
+    second = settling(settings)
+    assert (second.small, second.large, second.epochs, second.seed) == (64, 64, 1, settings.seed)
+    assert second.per_class < settings.per_class
+    torch.manual_seed(5)
+    start = {k: v.half() for k, v in Pretrained(3).network.state_dict().items() if not k.endswith("batches_tracked")}
+    pictures = np.concatenate([draw_class(n, 0, second.per_class, 48) for n in range(3)])
+    ends = []
+    for frozen in (1.0, 0.0):
+        pretrain(
+            replace(second, frozen=frozen, weight_decay=0.0),
+            pictures,
+            cpu,
+            lambda epoch, loss, accuracy, state: ends.append(state),
+            start,
+        )
+    weights = [k for k in start if "running" not in k]
+    assert all(torch.equal(ends[0][k], start[k]) for k in weights)
+    assert not all(torch.equal(ends[1][k], start[k]) for k in weights)
+    assert (ends[0]["bn1.running_mean"] != start["bn1.running_mean"]).any()

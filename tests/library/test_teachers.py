@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from rkd_pipeline.errors import TeacherError
 from rkd_pipeline.files import file_sha256
@@ -128,7 +128,7 @@ def test_torchvision_s_cache_is_used(
 
 def test_the_embedded_teacher_comes_with_the_package(registry: TeacherRegistry) -> None:
     assert EMBEDDED_FILE.stat().st_size <= 6_000_000
-    assert {v.dtype for v in read_state(EMBEDDED_FILE).values()} == {torch.float16}
+    assert {v.dtype for v in load_file(EMBEDDED_FILE).values()} == {torch.float16}
     loaded = load_weights(registry, TeacherName.parse("embedded"))
     assert loaded.sha256 == file_sha256(EMBEDDED_FILE)
     picture = torch.randint(0, 256, (2, 64, 64, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
@@ -139,6 +139,13 @@ def test_the_embedded_teacher_comes_with_the_package(registry: TeacherRegistry) 
         assert f.isfinite().all()
         alive = f.amax((0, 2, 3)) > 0
         assert alive.float().mean() > 0.5
+
+
+def test_a_file_in_half_precision_is_used_in_single(registry: TeacherRegistry, tmp_path: Path) -> None:
+    halves = {k: v.half() for k, v in load_weights(registry, TeacherName("resnet18", "random")).state.items()}
+    save_file(halves, tmp_path / "half.safetensors")
+    teacher = Teacher(load_weights(registry, register_weights(registry, tmp_path / "half.safetensors")))
+    assert [f.dtype for f in teacher(torch.zeros(1, 32, 32, 3, dtype=torch.uint8))] == [torch.float32] * 3
 
 
 def test_a_damaged_registry_says_how_to_mend_it(registry: TeacherRegistry) -> None:

@@ -49,6 +49,14 @@ def noise(rng: Rng, *sigma: float) -> Array:
     return smooth / smooth.std()
 
 
+def clouds(rng: Rng, sigma: float, *, brightness: float, hue: float) -> Array:
+    """Unevenness of dye or stain, around 1: ``(S, S, 3)``, of the given deviations, smooth over ``sigma`` pixels.
+
+    Different in every picture: it makes a colour by itself mean little, and a network can follow it easily.
+    """
+    return 1 + brightness * noise(rng, sigma)[..., None] + hue * np.stack([noise(rng, sigma) for _ in range(3)], -1)
+
+
 def inside(distance: Array, softness: float = 0.7) -> Array:
     """Coverage from 0 to 1 of a shape given by signed distance in pixels (negative inside)."""
     return np.clip(0.5 - distance / (2 * softness), 0, 1)
@@ -57,7 +65,7 @@ def inside(distance: Array, softness: float = 0.7) -> Array:
 def photograph(rng: Rng, scene: Scene) -> Array:
     """Light the scene from the upper left, more or less; expose, defocus, add noise: float ``(S, S, 3)`` in [0, 1]."""
     x, y = positions()
-    azimuth, elevation = rng.normal(-2.2, 0.25), rng.uniform(0.75, 0.95)
+    azimuth, elevation = rng.normal(-2.2, 0.15), rng.uniform(0.78, 0.92)
     towards = np.array([np.cos(azimuth) * np.cos(elevation), np.sin(azimuth) * np.cos(elevation), np.sin(elevation)])
     down, across = np.gradient(scene.height)
     length = np.sqrt(1 + down**2 + across**2)
@@ -69,13 +77,13 @@ def photograph(rng: Rng, scene: Scene) -> Array:
     fall_off = rng.normal(0, 0.10, 2)
     light = 1 + fall_off[0] * (x / SIDE - 0.5) * 2 + fall_off[1] * (y / SIDE - 0.5) * 2
     light = light * (1 - 0.12 * (((x / SIDE - 0.5) ** 2 + (y / SIDE - 0.5) ** 2) * 2))
-    light = light * rng.uniform(0.88, 1.06)
-    balance = 1 + rng.normal(0, 0.01, 3)
+    light = light * rng.uniform(0.78, 1.06)
+    balance = 1 + rng.normal(0, 0.02, 3)
     lit = scene.colour * (0.28 + 0.85 * lambert)[..., None] + (scene.gloss * facing**24)[..., None]
     lit = lit * light[..., None] * balance
     focus = rng.uniform(0.45, 0.8)
     lit = gaussian_filter(lit, (focus, focus, 0))
-    deviation = np.sqrt(0.008**2 + 0.0005 * np.clip(lit, 0, 1))  # read noise and shot noise
+    deviation = np.sqrt(0.005**2 + 0.0002 * np.clip(lit, 0, 1))  # read noise and shot noise
     return np.clip(lit + deviation * rng.standard_normal(lit.shape), 0, 1)
 
 

@@ -8,6 +8,7 @@ from rkd_pipeline.datasets.demo.camera import (
     Array,
     Rng,
     Scene,
+    clouds,
     inside,
     noise,
     place,
@@ -21,19 +22,20 @@ def draw(rng: Rng, defect: str | None) -> Scene:
     """A piece of a board, with a defect where one is named."""
     spoil = rng.spawn(1)[0]
     x, y = positions()
-    lean = rng.normal(0, 0.04)
-    bent = x + lean * y + 5 * noise(rng, 60, 25) + 1.2 * noise(rng, 24, 5)
-    pitch = rng.uniform(13, 19)
-    phase = (bent + 0.15 * pitch * noise(rng, 90, 12)) / pitch + rng.uniform(0, 1)
+    lean = rng.normal(0, 0.02)
+    bent = x + lean * y + 2 * noise(rng, 90, 45)
+    pitch = rng.uniform(13.5, 15)
+    phase = (bent + 0.08 * pitch * noise(rng, 90, 20)) / pitch + rng.uniform(0, 1)
     ring = (phase - np.floor(phase)) ** 2.2  # early wood is pale, late wood dark, then a sharp step
-    tone = gaussian_filter(ring, (1.0, 0.7)) * rng.uniform(0.7, 1.1)
+    tone = gaussian_filter(ring, (1.0, 0.7)) * rng.uniform(0.7, 0.95)
     pores = _pores(rng, tone)
     fibre = noise(rng, 7, 0.6)
     light, dark = np.array([0.76, 0.57, 0.37]), np.array([0.30, 0.18, 0.10])
-    board = 1 + 0.025 * rng.normal(0, 1, 3) + 0.08 * rng.normal()
+    board = 1 + 0.02 * rng.normal(0, 1, 3) + 0.04 * rng.normal()
     colour = (light * (1 - tone[..., None]) + dark * tone[..., None]) * board
-    colour = colour * (1 + 0.045 * fibre + 0.05 * noise(rng, 40, 10))[..., None] * (1 - 0.75 * pores[..., None])
-    height = -0.5 * tone - 1.1 * pores + 0.10 * fibre
+    stain = clouds(rng, 24, brightness=0.15, hue=0.05)
+    colour = colour * stain * (1 + 0.03 * fibre + 0.05 * noise(rng, 40, 10))[..., None] * (1 - 0.30 * pores[..., None])
+    height = -0.5 * tone - 0.4 * pores + 0.10 * fibre
     gloss = np.full((SIDE, SIDE), 0.05)
     scene = Scene(height, np.clip(colour, 0, 1), gloss, np.zeros((SIDE, SIDE), bool))
     if defect is not None:
@@ -51,9 +53,9 @@ def _pores(rng: Rng, tone: Array) -> Array:
 def _scratch(rng: Rng, scene: Scene) -> None:
     """A scratch at an angle to the grain: a thin furrow with a raised lip."""
     dx, dy = place(rng, 45)
-    distance = scratch_distance(rng, dx, dy, rng.uniform(-0.9, 0.9), rng.uniform(35, 80))
+    distance = 0.5 * scratch_distance(rng, dx, dy, rng.uniform(-0.9, 0.9), rng.uniform(45, 110))
     furrow = np.exp(-((distance / 1.2) ** 2))
-    scene.height -= 1.0 * furrow - 0.5 * np.exp(-(((distance - 2.5) / 1.0) ** 2))
+    scene.height -= 1.3 * furrow - 0.65 * np.exp(-(((distance - 2.5) / 1.0) ** 2))
     scene.colour *= 1 + 0.10 * furrow[..., None]
     scene.defect |= distance < 2.2
 
@@ -62,9 +64,9 @@ def _dent(rng: Rng, scene: Scene) -> None:
     """A round dent, as from a hammer: fibres crushed, seen mostly by its shading."""
     dx, dy = place(rng, 28)
     along, across = turned(dx, dy, rng.uniform(0, np.pi))
-    radius = rng.uniform(8, 14)
+    radius = rng.uniform(13, 23)
     r = np.hypot(along, across * rng.uniform(1.0, 1.3)) / radius
-    scene.height -= 3.0 * np.clip(1 - r**4, 0, None) ** 1.5 * radius / 11
+    scene.height -= 4.0 * np.clip(1 - r**4, 0, None) ** 1.5 * radius / 11
     scene.defect |= r < 1
 
 
@@ -72,9 +74,9 @@ def _plug(rng: Rng, scene: Scene) -> None:
     """One or two spots mended with putty: the board's own colour, without grain and pores."""
     for _ in range(rng.integers(1, 3)):
         dx, dy = place(rng, 20)
-        distance = np.hypot(dx, dy) + 0.8 * noise(rng, 3) - rng.uniform(3.2, 8.0)
+        distance = np.hypot(dx, dy) + 0.8 * noise(rng, 3) - rng.uniform(5.5, 21)
         cover = inside(distance, 1.0)
-        near = np.hypot(dx, dy) < 24
+        near = np.hypot(dx, dy) < 34
         putty = np.median(scene.colour[near], axis=0) * rng.uniform(0.85, 1.1) * (1 + 0.04 * noise(rng, 1.0))[..., None]
         scene.height[:] = scene.height * (1 - cover)
         scene.colour[:] = scene.colour * (1 - cover[..., None]) + putty * cover[..., None]
@@ -85,11 +87,11 @@ def _blister(rng: Rng, scene: Scene) -> None:
     """Blistered varnish: a cluster of glossy bubbles."""
     dx, dy = place(rng, 40)
     for _ in range(rng.integers(4, 9)):
-        ox, oy = rng.normal(0, 8, 2)
-        radius = rng.uniform(2.5, 5.0)
+        ox, oy = rng.normal(0, 11, 2)
+        radius = rng.uniform(5.5, 10)
         r = np.hypot(dx - ox, dy - oy) / radius
         dome = np.sqrt(np.clip(1 - r**2, 0, 1))
-        scene.height += dome * radius * 0.18
+        scene.height += dome * radius * 0.4
         scene.gloss += 0.05 * (r < 1)
         scene.defect |= r < 1
 

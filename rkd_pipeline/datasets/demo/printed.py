@@ -14,35 +14,35 @@ from rkd_pipeline.datasets.demo.camera import (
     turned,
 )
 
-_DOTS, _RING, _DOT = 20, 74.0, 6.0
-_BARS = 14
+_DOTS, _RING, _DOT = 14, 74.0, 9.0
+_BARS = 9
 
 
 def draw(rng: Rng, defect: str | None) -> Scene:
     """The card, slightly turned and shifted, with a defect where one is named."""
     spoil = rng.spawn(1)[0]
     x, y = positions()
-    angle, centre, zoom = rng.normal(0, 0.03), SIDE / 2 + rng.normal(0, 3, 2), rng.uniform(0.97, 1.03)
+    angle, centre, zoom = rng.normal(0, 0.02), SIDE / 2 + rng.normal(0, 2, 2), rng.uniform(0.98, 1.02)
     u, v = turned((x - centre[0]) / zoom, (y - centre[1]) / zoom, angle)
     blue = _rosette(u, v)
-    register = rng.normal(0, 0.8, 2)
+    register = rng.normal(0, 0.5, 2)
     red, marked = _dots_and_bars(spoil, u - register[0], v - register[1], defect)
 
     if defect == "blot":
         drop = _blot(spoil, u, v)
         blue, marked = np.maximum(blue, drop), marked | (drop > 0.5)
     elif defect == "scraped":
-        off = scratch_distance(spoil, *_point(spoil, u, v), spoil.uniform(0, np.pi), spoil.uniform(30, 70))
+        off = 0.25 * scratch_distance(spoil, *_point(spoil, u, v), spoil.uniform(0, np.pi), spoil.uniform(40, 80))
         scraped = inside(off - 1.6) * (0.75 + 0.25 * np.tanh(2 * noise(spoil, 1.2)))
         blue, red, marked = blue * (1 - scraped), red * (1 - scraped), marked | (off < 2.0)
 
-    density = 1 + 0.10 * noise(rng, 1.0) + 0.12 * noise(rng, 25)
-    paper = np.array([0.86, 0.83, 0.76]) * rng.uniform(0.93, 1.04) * (1 + 0.025 * noise(rng, 0.8))[..., None]
+    density = 1 + 0.04 * noise(rng, 1.0) + 0.05 * noise(rng, 40)
+    paper = np.array([0.86, 0.83, 0.76]) * rng.uniform(0.93, 1.04) * (1 + 0.01 * noise(rng, 0.8))[..., None]
     paper = paper * (1 + 0.03 * noise(rng, 10))[..., None]
     inks = np.array([[0.82, 0.62, 0.28], [0.20, 0.62, 0.66]]) * rng.uniform(0.85, 1.1, (2, 1))  # light they take away
     cover = np.stack([blue, red], -1) * np.clip(density, 0, 1.4)[..., None]
     colour = paper * np.prod(1 - np.clip(cover[..., None] * inks, 0, 0.97), axis=2)
-    height = 0.22 * noise(rng, 1.5)
+    height = 0.06 * noise(rng, 1.5)
     return Scene(height, np.clip(colour, 0, 1), np.full((SIDE, SIDE), 0.02), marked)
 
 
@@ -60,15 +60,15 @@ def _rosette(u: Array, v: Array) -> Array:
 def _dots_and_bars(rng: Rng, u: Array, v: Array, defect: str | None) -> tuple[Array, Array]:
     """Coverage of the second ink, and what of it is defective: an element missing or out of place."""
     elements = [(_RING * np.cos(a), _RING * np.sin(a), _DOT, _DOT) for a in 2 * np.pi * np.arange(_DOTS) / _DOTS]
-    steps = (np.arange(_BARS) - (_BARS - 1) / 2) * 14
-    elements += [(s, side * 108.0, 3.2, 8.0) for s in steps for side in (-1, 1)]
+    steps = (np.arange(_BARS) - (_BARS - 1) / 2) * 22
+    elements += [(s, side * 109.0, 6.0, 10.0) for s in steps for side in (-1, 1)]
     marked = np.zeros(u.shape, bool)
     if defect in ("missing", "displaced"):
         number = rng.integers(len(elements))
         lost = elements.pop(number)
         marked |= _element(u, v, lost) > 0.5
         if defect == "displaced":
-            way, far = rng.uniform(0, 2 * np.pi), rng.uniform(5, 8)
+            way, far = rng.uniform(0, 2 * np.pi), rng.uniform(9, 13)
             moved = (lost[0] + far * np.cos(way), lost[1] + far * np.sin(way), *lost[2:])
             elements.append(moved)
             marked |= _element(u, v, moved) > 0.5
@@ -95,7 +95,7 @@ def _point(rng: Rng, u: Array, v: Array) -> tuple[Array, Array]:
 def _blot(rng: Rng, u: Array, v: Array) -> Array:
     """A drop of ink with one or two splashes: coverage of the first ink."""
     du, dv = _point(rng, u, v)
-    size = rng.uniform(3.5, 7)
+    size = rng.uniform(3.5, 16)
     cover = inside(np.hypot(du, dv) + 1.0 * noise(rng, 3) - size)
     for _ in range(rng.integers(1, 3)):
         far, way = size * rng.uniform(1.6, 2.6), rng.uniform(0, 2 * np.pi)
