@@ -135,9 +135,9 @@ def test_a_run_goes_on_without_its_server_and_mirror_completes_it(
     """Three trainings; the server goes while the second is being trained or sent."""
     rkd = rkd_in(tmp_path, MLFLOW_TRACKING_URI=server.uri)
     process = rkd.start(*DEMO, "--epochs", "1", "--seeds", "0,1,2")
-    wait_until(lambda: mlflow_run_id(rkd.store, "demo.weave", TRAINING.format(0)) is not None, 500, process)
+    wait_until(lambda: mlflow_run_id(rkd.store, "demo.weave", TRAINING.format(0)) is not None, 1200, process)
     server.signal(number)
-    out, err = process.communicate(timeout=500)
+    out, err = process.communicate(timeout=1200)
     assert process.returncode == 0, err
     assert "3 trainings: 0 were done before, 0 failed" in out
     assert "MLflow did not take" in out
