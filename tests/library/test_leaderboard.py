@@ -98,7 +98,9 @@ def test_cost_stands_beside_quality_and_a_dash_where_it_was_not_recorded() -> No
     known = board_of(values, training_seconds=90.0, scoring_seconds_per_picture=0.02, peak_memory_bytes=2.0**30)
     shown = leaderboard_sheet(known)
     first = dict(zip(shown.headings, shown.rows[0], strict=True))
-    assert first["System"] == f"rkd, {TEACHER}"
+    assert first["System"] == f"rkd, {TEACHER} †"
+    assert "batch size and width of the OCE" in shown.notes()[-1]
+    assert first["Score"] == "map_max"
     assert (first["Training, s"], first["Scoring, ms/picture"], first["Peak memory, GiB"]) == ("90", "20.0", "1.00")
     assert first["Parameters, M"] == "–"
     assert first["Image AUROC"] == "85.0"
