@@ -29,9 +29,9 @@ def test_the_demo_plan_needs_no_download_and_covers_every_demo_target() -> None:
     cells = named("demo")
     keys = {cell.training: TrainingKey.parse(cell.training) for cell in cells}
     assert {str(key.teacher) for key in keys.values()} == {"embedded"}
-    official = f"rkd-official-b4@embedded~{DEMO_EPOCHS}e-s0"
+    official = f"rkd-official-brief@embedded~{DEMO_EPOCHS}e-s0"
     assert [c.target for c in cells if c.training == official] == [t.name for t in targets_of("demo")]
-    assert [keys[c.training].recipe.name for c in cells if c.training != official] == ["rkd-mkd-es-b4"]
+    assert [keys[c.training].recipe.name for c in cells if c.training != official] == ["rkd-mkd-es-brief"]
 
 
 def test_the_paper_s_plan_fills_its_tables() -> None:
