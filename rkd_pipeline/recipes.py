@@ -264,8 +264,8 @@ RECIPES: dict[str, Recipe] = {
             "RD4AD's configuration on smaller pictures and batches: enough steps in a schedule of minutes",
             _DENG,
             "RD4AD",
-            "192 pixels, not 256; batches of 4, not 16; the OCBE's 1x1 convolution that the official forward pass never "
-            "uses is left out",
+            "192 pixels, not 256; batches of 4, not 16; the OCBE's 1x1 convolution that the official forward pass "
+            "never uses is left out",
             oce_width="wide",
             side=192,
             loss="kd_flat",
