@@ -42,7 +42,7 @@ from rkd_pipeline.metrics.pixel_intervals import draws, image_counts, resampled
 from rkd_pipeline.metrics.regions import anomalous_pixels
 from rkd_pipeline.models.teacher import Teacher
 from rkd_pipeline.models.weights import load_weights, register_weights
-from rkd_pipeline.recipes import Recipe, recipe
+from rkd_pipeline.recipes import ReverseKD, recipe
 from rkd_pipeline.systems.reverse_kd import new_student, score
 from rkd_pipeline.teachers import TeacherName, TeacherRegistry
 from rkd_pipeline.training import train
@@ -129,7 +129,7 @@ def nearest(teacher: Teacher, data: Data) -> Iterator[Scored]:
         yield {f"nearest, {rule}": values for rule, values in images.items()}, maps
 
 
-def reverse_distillation(teacher: Teacher, data: Data, chosen: Recipe) -> Iterator[Scored]:
+def reverse_distillation(teacher: Teacher, data: Data, chosen: ReverseKD) -> Iterator[Scored]:
     compute = Compute.choose("cpu")
     for seed, (train_rows, test_rows) in enumerate(data.splits):
         with tempfile.TemporaryDirectory() as folder:
@@ -220,7 +220,9 @@ def main() -> None:
     parser.add_argument("--keep", type=Path, help="a JSON file: what it holds already is not measured again")
     options = parser.parse_args()
     root, compared = Path(os.environ["RKD_DATA"]), teachers(options.imagenet, options.also)
-    short = replace(recipe("rkd"), side=options.rkd_side, batch_size=options.rkd_batch, epochs=options.rkd_epochs)
+    rkd = recipe("rkd")
+    assert isinstance(rkd, ReverseKD)
+    short = replace(rkd, side=options.rkd_side, batch_size=options.rkd_batch, epochs=options.rkd_epochs)
     print("| dataset | method | teacher | AUROC | less random | repeats |\n|---|---|---|---|---|---|", flush=True)
     for name in options.only.split(","):
         if options.rkd_epochs:
