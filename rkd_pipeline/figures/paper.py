@@ -124,5 +124,5 @@ def recipe_losses(histories: Mapping[str, tuple[pd.DataFrame, int | None]], titl
         axes.set_title(heading, fontsize=10)
     for axes in list(panels)[len(histories) :]:
         axes.remove()
-    figure.suptitle(title, fontsize=11)
+    figure.suptitle(title if columns > 1 else title.replace(": ", ":\n"), fontsize=11)  # one panel is narrow
     return png(figure, 110)

@@ -7,7 +7,7 @@ import pandas as pd
 
 NOT_MEASURED = "not measured"
 NOT_PUBLISHED = "–"
-SHORT_SCHEDULE = "Schedules shorter than the recipes' 200 epochs are not the paper's experiment."
+SHORT_SCHEDULE = "Schedules shorter than a recipe's own (200 epochs for Reverse KD) are not its authors' experiment."
 
 
 @dataclass

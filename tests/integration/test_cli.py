@@ -82,7 +82,7 @@ def test_a_failed_partition_does_not_stop_the_others(demo: Rkd) -> None:
     ("arguments", "says"),
     [
         (["--targets", "demo.nope"], "unknown target 'demo.nope'; known: brain_mri"),
-        (["--recipes", "nope"], "unknown recipe 'nope'; known: rkd,"),
+        (["--recipes", "nope"], "unknown recipe 'nope'; known: mkd,"),
         (["--weights", "missing.pth"], "weights file missing.pth does not exist"),
         (["--targets", ","], "--targets is empty"),
         (["--seeds", "0,x"], "--seeds: 'x' is not a whole number from 0"),

@@ -18,7 +18,6 @@ from rkd_pipeline.flow import TRAINED_MODEL
 from rkd_pipeline.losses import discrepancy
 from rkd_pipeline.metrics.image_auroc import image_auroc
 from rkd_pipeline.metrics.pixel_auroc import pixel_auroc
-from rkd_pipeline.scoring import score
 from rkd_pipeline.settings import Settings
 from rkd_pipeline.stages.ablation import FIGURE, NOTHING, TEXT, build_ablation, read_effects, read_missing
 from rkd_pipeline.stages.claims import build_claims, read_claims
@@ -28,6 +27,7 @@ from rkd_pipeline.stages.evidence import gather_evidence, read_turned, score_pro
 from rkd_pipeline.stages.tables import build_benchmark
 from rkd_pipeline.stages.training import open_model, read_model_card
 from rkd_pipeline.store import Ref, Store
+from rkd_pipeline.systems.reverse_kd import score
 from rkd_pipeline.training_key import TrainingKey
 from tests.integration.conftest import TRAINING, Rkd
 

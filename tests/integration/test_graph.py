@@ -160,9 +160,10 @@ def test_mlflow_holds_the_run_and_a_model_that_scores_as_the_store_says(head_ct:
     chosen = scores.iloc[[0, 40, 100]]
     given = pd.DataFrame({"picture": [str(real_data / "head_ct" / name) for name in chosen["image_id"]]})
     predicted = model.predict(given)
-    np.testing.assert_allclose(predicted["map_max"], chosen["map_max"], rtol=1e-3)
+    np.testing.assert_allclose(predicted["score"].astype(float), chosen["map_max"], rtol=1e-3)
     threshold = metrics.loc[("threshold", "map_max"), "value"]
-    assert predicted["anomalous"].tolist() == (predicted["map_max"] > threshold).tolist()
+    assert predicted["threshold"].tolist() == pytest.approx([threshold] * 3)
+    assert predicted["anomalous"].tolist() == (predicted["score"] > threshold).tolist()
 
 
 def test_checks_say_what_a_training_is_worth(head_ct: Graph) -> None:

@@ -16,7 +16,7 @@ from rkd_pipeline.datasets.demo import bracket, grain, printed, weave
 from rkd_pipeline.datasets.demo.camera import SIDE, Array, Rng, Scene, photograph
 from rkd_pipeline.datasets.pictures import in_parallel
 
-VERSION = 3
+VERSION = 4
 SEED = 20221
 TRAIN, TEST_GOOD, TEST_DEFECTIVE = 60, 16, 24
 

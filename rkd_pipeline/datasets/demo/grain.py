@@ -33,7 +33,7 @@ def draw(rng: Rng, defect: str | None) -> Scene:
     light, dark = np.array([0.76, 0.57, 0.37]), np.array([0.30, 0.18, 0.10])
     board = 1 + 0.02 * rng.normal(0, 1, 3) + 0.04 * rng.normal()
     colour = (light * (1 - tone[..., None]) + dark * tone[..., None]) * board
-    stain = clouds(rng, 24, brightness=0.15, hue=0.05)
+    stain = clouds(rng, 24, brightness=0.16, hue=0.06)
     colour = colour * stain * (1 + 0.03 * fibre + 0.05 * noise(rng, 40, 10))[..., None] * (1 - 0.30 * pores[..., None])
     height = -0.5 * tone - 0.4 * pores + 0.10 * fibre
     gloss = np.full((SIDE, SIDE), 0.05)

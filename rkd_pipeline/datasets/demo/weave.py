@@ -30,7 +30,7 @@ def draw(rng: Rng, defect: str | None) -> Scene:
     flecks = np.where(over, noise(rng, 2.6, 1.3), noise(rng, 1.3, 2.6))
     loose = gaussian_filter(misses.astype(np.float32), 3)
     height = np.maximum(warp, weft) * 4.5 + 0.08 * fibre + 4 * loose
-    dye = clouds(rng, 22, brightness=0.15, hue=0.08)
+    dye = clouds(rng, 22, brightness=0.17, hue=0.09)
     base = dye * np.where(over[..., None], (0.60, 0.57, 0.51), (0.40, 0.45, 0.53)) * rng.uniform(0.9, 1.1)
     colour = base * (1 + shade + 0.07 * fibre)[..., None] * (0.25 + 0.75 * np.maximum(warp, weft))[..., None]
     pale, dark = inside(2.9 - flecks, 0.2)[..., None], inside(2.9 + flecks, 0.2)[..., None]
