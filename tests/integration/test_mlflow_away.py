@@ -11,7 +11,7 @@ import mlflow
 import pytest
 
 from resources import tracking as tracking_module
-from resources.tracking import MlflowTracking, TrackingAway, TrackingError
+from resources.tracking import MlflowTracking, Sent, TrackingAway, TrackingError
 from rkd_pipeline import champion
 from rkd_pipeline.flow import METRICS
 from rkd_pipeline.stages.tables import mlflow_run_id
@@ -125,6 +125,45 @@ def server(tmp_path: Path) -> Iterator[TrackingServer]:
     server.start()
     yield server
     server.close()
+
+
+@pytest.mark.slow
+def test_a_server_killed_while_it_is_sent_to_gets_the_rest_when_it_is_back(
+    arena: tuple[Store, Finish], server: TrackingServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Three trainings; the server dies when the second has its parameters, curves and pictures, and no model yet."""
+    store, finish = arena
+    trainings = [f"{ES}-s{seed}" for seed in range(3)]
+    for training in trainings:
+        finish(training, 2.0)
+    log_model, logged = tracking_module._log_model, []
+
+    def dies_at_the_second(folder: Path, tags: dict[str, str]) -> str:
+        logged.append(tags["rkd.training"])
+        if len(logged) == 2:
+            server.signal(signal.SIGKILL)
+        return log_model(folder, tags)
+
+    monkeypatch.setattr(tracking_module, "_log_model", dies_at_the_second)
+    tracking = MlflowTracking(uri=server.uri)
+    first, second, third = tracking.mirror_missing(store, {})
+    assert not isinstance(first, TrackingError)
+    assert isinstance(second, TrackingError)
+    assert isinstance(third, TrackingAway)
+    assert [tracking.is_sent(store, TARGET, t) for t in trainings] == [True, False, False]
+    assert mlflow.active_run() is None
+
+    server.start()
+    assert [type(s) for s in tracking.mirror_missing(store, {})] == [Sent, Sent, Sent]  # two trainings, the champion
+    assert all(tracking.is_sent(store, TARGET, t) for t in trainings)
+    client = mlflow.MlflowClient(server.uri)
+    [experiment] = [e.experiment_id for e in client.search_experiments(filter_string="name = 'rkd-pipeline'")]
+    runs = client.search_runs([experiment])
+    assert sorted(r.data.tags["rkd.training"] for r in runs) == trainings
+    assert {r.info.status for r in runs} == {"FINISHED"}
+    models = client.search_logged_models([experiment])
+    assert sorted(m.source_run_id for m in models) == sorted(r.info.run_id for r in runs)
+    assert client.get_model_version_by_alias(TARGET, "champion").tags["rkd.training"] == f"{ES}-s0"
 
 
 @pytest.mark.slow
