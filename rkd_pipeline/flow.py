@@ -49,7 +49,7 @@ PRODUCT_MAPS = Stage("product_maps", 1)
 TURNED_PICTURES = Stage("turned_pictures", 1)
 ABLATION = Stage("ablation", 1)
 CLAIMS = Stage("claims", 1)
-HISTORY = Stage("history", 1)
+HISTORY = Stage("history", 2)
 REPORT = Stage("report", 3)
 SCORED_PICTURES = Stage("scored_pictures", 1)
 

@@ -96,6 +96,12 @@ def leaderboard(benchmark: pd.DataFrame, costs: pd.DataFrame) -> Leaderboard:
     return Leaderboard(table[list(COLUMNS)], pairs, _groups(ranks, pairs), targets, verdict)
 
 
+def is_quality(recipe: object, metric: object, score_rule: object) -> bool:
+    """A number that systems are judged by: image AUROC of the system's own score, pixel AUROC, AUPRO."""
+    asked = dict(QUALITY.values()).get(str(metric))
+    return score_rule == (own_score(str(recipe)) if asked == OWN else asked)
+
+
 def _system(rows: pd.DataFrame) -> pd.Series:
     return rows["recipe"] + ", " + rows["teacher"] + ", " + rows["epochs"].astype(str) + " epochs"
 

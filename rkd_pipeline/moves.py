@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 from scipy.stats import t
 
-from rkd_pipeline.leaderboard import QUALITY, holm
+from rkd_pipeline.leaderboard import holm, is_quality
 
 ALPHA = 0.05
 FIXED, NEW = "fixed", "new"
@@ -111,11 +111,10 @@ class _Trainings:
 
 
 def _by_series(values: pd.DataFrame) -> dict[tuple[object, ...], dict[int, _Trainings]]:
-    wanted = set(QUALITY.values())
     found: dict[tuple[object, ...], dict[int, _Trainings]] = {}
     rows = values[(values["draw"] == FIXED) & values["value"].notna()].sort_values(SERIES)
     for *key, number, repeat, value in rows[[*SERIES, "round", "repeat", "value"]].itertuples(index=False, name=None):
-        if (key[-2], key[-1]) in wanted:
+        if is_quality(key[SERIES.index("recipe")], *key[-2:]):
             trainings = found.setdefault(tuple(key), {}).setdefault(number, _Trainings({}))
             trainings.values.setdefault(repeat, []).append(value)
     return found

@@ -10,7 +10,7 @@ from scipy.stats import t
 from rkd_pipeline import rebenchmark
 from rkd_pipeline.files import canonical_json, text_sha256
 from rkd_pipeline.flow import HISTORY
-from rkd_pipeline.leaderboard import QUALITY
+from rkd_pipeline.leaderboard import is_quality
 from rkd_pipeline.moves import ALPHA, FIXED, MOVE_COLUMNS, NEW, RESOLUTION, SERIES, look_level, moves
 from rkd_pipeline.store import Result, Store
 from rkd_pipeline.tables.sheet import NOT_MEASURED, NOT_PUBLISHED, Sheet, in_epochs, percent, with_interval
@@ -78,7 +78,7 @@ def points(values: pd.DataFrame, moved: pd.DataFrame) -> pd.DataFrame:
         (*key, n) for *key, n in moved.loc[moved["moved"], [*SERIES, "round"]].itertuples(index=False, name=None)
     }
     for key, series in values[values["value"].notna()].groupby(SERIES, sort=True):
-        if tuple(key[-2:]) not in QUALITY.values():
+        if not is_quality(key[SERIES.index("recipe")], *key[-2:]):
             continue
         fixed = series[series["draw"] == FIXED]
         deviation, freedom = _pooled(fixed)

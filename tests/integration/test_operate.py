@@ -152,7 +152,7 @@ def test_a_regression_reaches_history_its_check_and_the_hook_once(
     materialise("history")
     [sent] = server.received
     assert (sent["event"], sent["round"], sent["failures"]) == ("regression", 4, {})
-    assert "demo.weave rkd-official: pixel_auroc worse by 30.0 points" in str(sent["text"])
+    assert "demo.weave rkd-official: image_auroc worse by" in str(sent["text"])
     [check] = run.get_asset_check_evaluations()
     assert (check.check_name, check.passed, check.severity) == ("not_worse", False, dg.AssetCheckSeverity.WARN)
     result = store.require(HISTORY)

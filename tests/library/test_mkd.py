@@ -114,11 +114,11 @@ def test_the_gradient_is_that_of_each_picture_alone_and_of_finite_differences(
     together = made.gradient(x)
     torch.testing.assert_close(together[1:2], made.gradient(x[1:2]), rtol=1e-6, atol=1e-12)
     direction = torch.randn(x.shape, dtype=torch.double, generator=torch.Generator().manual_seed(0))
-    step = 1e-6
+    step = 1e-8  # small enough to cross no kink of a ReLU or of pooling
     with torch.no_grad():
         # In float64: `loss` computes in float32, which is too coarse for a small step.
         slope = (_loss64(made, x + step * direction) - _loss64(made, x - step * direction)) / (2 * step)
-    torch.testing.assert_close((together * direction).sum((1, 2, 3)), slope, rtol=1e-3, atol=1e-6)
+    torch.testing.assert_close((together * direction).sum((1, 2, 3)), slope, rtol=1e-3, atol=1e-5)
 
 
 def _loss64(made: MultiresolutionKDDetector, x: torch.Tensor) -> torch.Tensor:
