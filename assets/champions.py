@@ -1,5 +1,6 @@
 """The champion of each target, and whether new trainings keep up with it."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import dagster as dg
@@ -28,7 +29,9 @@ NAME, CHECK = "champion", "keeps_up_with_champion"
     code_version="1",
     output_required=False,
 )
-def champion(context: dg.AssetExecutionContext, store: StoreResource, tracking: MlflowTracking):  # type: ignore[no-untyped-def]
+def champion(
+    context: dg.AssetExecutionContext, store: StoreResource, tracking: MlflowTracking
+) -> Iterator[dg.MaterializeResult[Any]]:
     """The trained model that predicts for a target: every other finished configuration challenges it, at a gate.
 
     Challenger and champion are compared over the repeats that both were trained on, paired per test picture, by image

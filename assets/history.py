@@ -86,8 +86,11 @@ def failures_of(instance: dg.DagsterInstance, store: Store, begun: rebenchmark.R
     unfinished = rebenchmark.unfinished(store, begun)
     if not unfinished:
         return {}
-    attempts = list(takewhile(bool, (instance.get_backfill(f"{backfill_id(begun)}-{n}") for n in count(1))))
-    if not attempts or attempts[-1].status not in BULK_ACTION_TERMINAL_STATUSES:  # type: ignore[union-attr]
+    known = (instance.get_backfill(f"{backfill_id(begun)}-{n}") for n in count(1))
+    last = None
+    for attempt in takewhile(bool, known):
+        last = attempt
+    if last is None or last.status not in BULK_ACTION_TERMINAL_STATUSES:
         return None
     return {f"{c.target} {c.training}": _why(instance, c) for c in unfinished}
 

@@ -9,7 +9,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -21,6 +21,9 @@ from rkd_pipeline.files import canonical_json, text_sha256
 from rkd_pipeline.flow import METRICS, SCORED_PICTURES, TRAINED_MODEL
 from rkd_pipeline.stages.evaluation import read_metrics, value_of
 from rkd_pipeline.store import Ref, Result, Store
+
+if TYPE_CHECKING:
+    from rkd_pipeline.scorer import Scorer
 
 SETTLED = 5.0
 TABLE, STRIP = "scores.parquet", "newest.png"
@@ -159,7 +162,7 @@ def _score(store: Store, inbox: Inbox) -> tuple[pd.DataFrame, bytes]:
     return table, map_strip(pictures, maps, captions, f"newest pictures, {inbox.target} {inbox.training}")
 
 
-def _open_scorer(store: Store, inbox: Inbox):  # type: ignore[no-untyped-def]
+def _open_scorer(store: Store, inbox: Inbox) -> "tuple[Scorer, int]":
     """The model taken out of the store, with the side of its pictures."""
     import tempfile
 

@@ -53,7 +53,8 @@ def _choice(field: str, *levels: str) -> Callable[[ReverseKD, str], ReverseKD]:
     def change(recipe: ReverseKD, level: str) -> ReverseKD:
         if level not in levels:
             raise ValueError(f"one of {', '.join(levels)}")
-        return replace(recipe, **{field: level})  # type: ignore[arg-type]
+        new: dict[str, Any] = {field: level}
+        return replace(recipe, **new)
 
     return change
 

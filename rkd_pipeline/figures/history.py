@@ -1,6 +1,6 @@
 """Numbers over re-benchmarks: a panel per target, a line per configuration, intervals over seeds."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from matplotlib.figure import Figure
@@ -24,7 +24,7 @@ class Point:
     moved: bool
 
 
-def history_figure(panels: dict[str, dict[str, Sequence[Point]]], metric: str) -> bytes:
+def history_figure(panels: Mapping[str, Mapping[str, Sequence[Point]]], metric: str) -> bytes:
     """Draw it.
 
     Args:

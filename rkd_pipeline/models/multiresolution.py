@@ -163,6 +163,7 @@ def guided(module: nn.Module) -> Iterator[None]:
     """Inside, the ReLUs of a module backpropagate guided."""
     rectifiers = [m for m in module.modules() if isinstance(m, nn.ReLU)]
     for rectifier in rectifiers:
+        # The instance's own forward hides the class's for a while: no second network, and nothing to copy back.
         rectifier.forward = GuidedReLU.apply  # type: ignore[method-assign]
     try:
         yield

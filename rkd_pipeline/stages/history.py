@@ -199,4 +199,4 @@ def _figure(over_time: pd.DataFrame) -> bytes:
     for row in rows.sort_values([*SERIES, "round"]).to_dict("records"):
         point = Point(row["round"], row["value"], row["ci_low"], row["ci_high"], row["new_draw"], row["moved"])
         panels.setdefault(row["target"], {}).setdefault(_configuration(row), []).append(point)
-    return history_figure(panels, "image AUROC")  # type: ignore[arg-type]
+    return history_figure(panels, "image AUROC")

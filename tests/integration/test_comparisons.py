@@ -14,7 +14,7 @@ from assets.partitions import offer_targets
 from rkd_pipeline.ablation.design import design
 from rkd_pipeline.compute import Compute
 from rkd_pipeline.definitions import build_defs
-from rkd_pipeline.flow import TRAINED_MODEL
+from rkd_pipeline.flow import ABLATION, ANOMALY_SCORES, TRAINED_MODEL
 from rkd_pipeline.losses import discrepancy
 from rkd_pipeline.metrics.image_auroc import image_auroc
 from rkd_pipeline.metrics.pixel_auroc import pixel_auroc
@@ -26,7 +26,7 @@ from rkd_pipeline.stages.evaluation import read_scores
 from rkd_pipeline.stages.evidence import gather_evidence, read_turned, score_product_maps, score_turned_pictures
 from rkd_pipeline.stages.tables import build_benchmark
 from rkd_pipeline.stages.training import open_model, read_model_card
-from rkd_pipeline.store import Ref, Store
+from rkd_pipeline.store import Store
 from rkd_pipeline.systems.reverse_kd import score
 from rkd_pipeline.training_key import TrainingKey
 from tests.integration.conftest import TRAINING, Rkd
@@ -43,7 +43,7 @@ def model(demo: Rkd) -> tuple[torch.nn.Module, torch.nn.Module]:
 @pytest.fixture(scope="module")
 def tested(demo: Rkd) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Pictures, labels and masks of the test, in the order of the scores."""
-    scores, _ = read_scores(demo.store.find(Ref("anomaly_scores", TARGET, TRAINING)))  # type: ignore[arg-type]
+    scores, _ = read_scores(demo.store.require(ANOMALY_SCORES, TARGET, TRAINING))
     _, images = open_prepared(demo.store, demo.store.targets.target(TARGET), TrainingKey.parse(TRAINING).recipe.side)
     ids = list(scores["image_id"])
     return images.pictures(ids), scores["anomalous"].to_numpy(bool), images.masks(ids)
@@ -84,7 +84,7 @@ def test_turned_pictures_take_their_masks_along(
     key = TrainingKey.parse(TRAINING)
     card = read_model_card(demo.store.require(TRAINED_MODEL, TARGET, TRAINING))
     quarter = np.ascontiguousarray(np.rot90(pictures, 1, axes=(1, 2)))
-    scores = score(*model, quarter, key.recipe, card.lambda_)  # type: ignore[arg-type]
+    scores = score(*model, quarter, key.recipe, card.lambda_)
     expected = pixel_auroc(scores.maps, np.ascontiguousarray(np.rot90(masks, 1, axes=(1, 2))))
     assert turned[90].values["pixel_auroc", "map"] == pytest.approx(expected, abs=1e-4)
     assert turned[90].values["image_auroc", "map_max"] == pytest.approx(
@@ -136,8 +136,8 @@ def test_an_ablation_by_command_and_its_job_finds_it_done(rkd_in: Callable[..., 
         keys = instance.get_materialized_partitions(dg.AssetKey("product_maps"))
         assert len(keys) == planned
     assert trained == {key: finished(rkd.store, key) for key in rkd.store.keys(TRAINED_MODEL)}  # nothing anew
-    missing = read_missing(rkd.store.find(Ref("ablation")))  # type: ignore[arg-type]
+    missing = read_missing(rkd.store.require(ABLATION))
     recipes = {TrainingKey.parse(text).recipe.name for text in missing["training"]}
     assert recipes == set(design("rkd", "resnet18").recipes) - set(design("rkd", "resnet18", []).recipes)
-    effects = read_effects(rkd.store.find(Ref("ablation")))  # type: ignore[arg-type]
+    effects = read_effects(rkd.store.require(ABLATION))
     assert {"loss", "beta2", "batch", "side", "stop", "maps", "score"} <= set(effects["factor"])

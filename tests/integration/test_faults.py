@@ -22,6 +22,7 @@ from resources.liveness import PID_TAG
 from rkd_pipeline.flow import METRICS, TRAINED_MODEL
 from rkd_pipeline.stages.training import checkpoint_file, read_history
 from rkd_pipeline.store import Store
+from tests.conftest import need
 from tests.integration.conftest import DEMO, Rkd
 from tests.integration.servers import ENDED, Pages, kill_everything, start, stop, wait_until
 from tests.integration.test_hooks import SECRET, Server
@@ -219,8 +220,9 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of its own, which can be made too small."""
     folder = tmp_path / "store"
     folder.mkdir()
-    if os.geteuid() != 0 or subprocess.run(["mount", "-t", "tmpfs", "-o", "size=500m", "rkd", str(folder)]).returncode:
-        pytest.skip("a file system of its own can only be mounted by root")
+    mount = ["mount", "-t", "tmpfs", "-o", "size=500m", "rkd", str(folder)]
+    mounted = os.geteuid() == 0 and subprocess.run(mount).returncode == 0
+    need(mounted, "a file system of its own can only be mounted by root")
     yield folder
     subprocess.run(["umount", "--lazy", str(folder)], check=True)
 

@@ -60,7 +60,7 @@ class Sleepy(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         if self.path != "/health":
-            self.server.hang.wait(60)  # type: ignore[attr-defined]
+            self.server.hang.wait(60)
         self.send_response(200)
         self.end_headers()
 
@@ -74,10 +74,10 @@ class Sleepy(BaseHTTPRequestHandler):
 def sleepy() -> Iterator[str]:
     server = ThreadingHTTPServer(("127.0.0.1", 0), Sleepy)
     server.daemon_threads = True
-    server.hang = threading.Event()  # type: ignore[attr-defined]
+    server.hang = threading.Event()
     threading.Thread(target=server.serve_forever, daemon=True).start()
     yield f"http://127.0.0.1:{server.server_port}"
-    server.hang.set()  # type: ignore[attr-defined]
+    server.hang.set()
     server.shutdown()
     server.server_close()
 

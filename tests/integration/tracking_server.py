@@ -6,25 +6,11 @@ import socket
 import subprocess
 import sys
 import time
-import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def answers(address: str) -> bool:
-    """Whether a GET comes back with 200."""
-    try:
-        with urllib.request.urlopen(address, timeout=5) as reply:
-            return bool(reply.status == 200)
-    except OSError:
-        return False
+from tests.integration.servers import answers, free_port
 
 
 def wait_until(done: Callable[[], bool], seconds: float, process: "subprocess.Popen[str] | None" = None) -> None:
