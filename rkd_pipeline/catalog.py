@@ -175,10 +175,10 @@ TARGETS = {
     for t in (
         Target("brain_mri", "brain_mri", "brain_mri", "medical", (98, 155), official_split=False, has_masks=False),
         Target("head_ct", "head_ct", "head_ct", "medical", (100, 100), official_split=False, has_masks=False),
-        Target("demo.weave", "demo", "weave", "texture", (76, 24), True, True, (16, 24)),
-        Target("demo.grain", "demo", "grain", "texture", (76, 24), True, True, (16, 24)),
-        Target("demo.bracket", "demo", "bracket", "object", (76, 24), True, True, (16, 24)),
-        Target("demo.print", "demo", "print", "object", (76, 24), True, True, (16, 24)),
+        Target("demo.weave", "demo", "weave", "texture", (92, 24), True, True, (16, 24)),
+        Target("demo.grain", "demo", "grain", "texture", (92, 24), True, True, (16, 24)),
+        Target("demo.bracket", "demo", "bracket", "object", (92, 24), True, True, (16, 24)),
+        Target("demo.print", "demo", "print", "object", (92, 24), True, True, (16, 24)),
         *(
             Target(f"mvtec_ad.{name}", "mvtec_ad", name, kind, (train + good, defect), True, True, (good, defect))
             for name, kind, train, good, defect in _MVTEC_AD

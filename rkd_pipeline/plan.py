@@ -41,7 +41,7 @@ def cross(
 PAPER_RECIPES = ("rkd", "rkd-es", "rkd-mkd")
 
 # Short enough for five minutes on two cores, long enough for the numbers in docs/demo.md.
-DEMO_EPOCHS, DEMO_MKD_EPOCHS = 18, 8
+DEMO_EPOCHS, DEMO_MKD_EPOCHS = 16, 8
 
 
 def demo() -> list[Cell]:
