@@ -43,7 +43,7 @@ FIGURE_3 = Stage("figure_3", 1)
 FIGURE_5 = Stage("figure_5", 1)
 FIGURE_6 = Stage("figure_6", 1)
 FIGURE_7 = Stage("figure_7", 2)
-LEADERBOARD = Stage("leaderboard", 2)
+LEADERBOARD = Stage("leaderboard", 3)
 EVIDENCE = Stage("evidence", 1)
 PRODUCT_MAPS = Stage("product_maps", 1)
 TURNED_PICTURES = Stage("turned_pictures", 1)
@@ -51,7 +51,7 @@ ABLATION = Stage("ablation", 1)
 CLAIMS = Stage("claims", 1)
 HISTORY = Stage("history", 2)
 REPORT = Stage("report", 3)
-SCORED_PICTURES = Stage("scored_pictures", 1)
+SCORED_PICTURES = Stage("scored_pictures", 2)
 
 STAGES = {
     s.name: s
