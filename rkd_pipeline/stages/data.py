@@ -147,11 +147,17 @@ def read_index(images: Result) -> pd.DataFrame:
     return pd.read_parquet(images.folder / "index.parquet")
 
 
-def data_note(images: Result) -> str:
+def data_note(wanted: Target, images: Result) -> str:
     """What every result from these pictures must say about them; empty where there is nothing to say."""
-    skipped = len(images.facts["skipped"])
-    total = images.facts["normal"] + images.facts["anomalous"] + skipped
-    return f"without {skipped} of {total} files, which could not be used" if skipped else ""
+    facts, notes = images.facts, []
+    if skipped := len(facts["skipped"]):
+        total = facts["normal"] + facts["anomalous"] + skipped
+        notes.append(f"without {skipped} of {total} files, which could not be used")
+    sides = sorted({*facts["width"], *facts["height"]})
+    if wanted.side is not None and sides != [wanted.side]:
+        found = " to ".join(str(side) for side in dict.fromkeys((sides[0], sides[-1])))
+        notes.append(f"not the publisher's files: pictures of {found} pixels, the publisher's have {wanted.side}")
+    return "; ".join(notes)
 
 
 def split_images(store: Store, target_name: str) -> Result:

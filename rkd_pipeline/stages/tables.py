@@ -76,7 +76,7 @@ def build_benchmark(store: Store) -> Result:
 def _rows(store: Store, metrics: Result, mlflow_run: str | None) -> pd.DataFrame:
     target_name, training = metrics.provenance.key
     described, key = store.targets.target(target_name), TrainingKey.parse(training)
-    note = data_note(store.require(IMAGES, target_name))
+    note = data_note(described, store.require(IMAGES, target_name))
     return (
         read_metrics(metrics)
         .assign(

@@ -52,7 +52,7 @@ def generate(folder: Path, seed: int = SEED, targets: Sequence[str] = tuple(TARG
         target, number, defect = job
         base, name = folder / target, f"{number:03d}"
         pixels, mask = picture(target, seed, number, defect)
-        part = "train" if number < TRAIN else "test"
+        part = "test" if number < TEST_DEFECTIVE + TEST_GOOD else "train"
         _save(pixels, base / part / (defect or "good") / f"{name}.png")
         if defect is not None:
             _save(mask, base / "ground_truth" / defect / f"{name}_mask.png")
@@ -62,11 +62,15 @@ def generate(folder: Path, seed: int = SEED, targets: Sequence[str] = tuple(TARG
 
 
 def contents(target: str) -> list[tuple[int, str | None]]:
-    """Number and defect of every picture of a target; training pictures first, then good ones, then each defect."""
+    """Number and defect of every picture of a target; training pictures first, then good ones, then each defect.
+
+    Numbers begin with the test: a longer training set leaves its pictures as they are.
+    """
     kinds = list(TARGETS[target].DEFECTS)
-    normal = TRAIN + TEST_GOOD
-    defects = [kinds[i * len(kinds) // TEST_DEFECTIVE] for i in range(TEST_DEFECTIVE)]
-    return [(n, None) for n in range(normal)] + [(normal + i, kind) for i, kind in enumerate(defects)]
+    defects = [(i, kinds[i * len(kinds) // TEST_DEFECTIVE]) for i in range(TEST_DEFECTIVE)]
+    tested = TEST_DEFECTIVE + TEST_GOOD
+    good = [*range(tested, tested + TRAIN), *range(TEST_DEFECTIVE, tested)]
+    return [(n, None) for n in good] + defects
 
 
 def _save(pixels: Array, path: Path) -> None:
