@@ -70,7 +70,7 @@ def contents(target: str) -> list[tuple[int, str | None]]:
     defects = [(i, kinds[i * len(kinds) // TEST_DEFECTIVE]) for i in range(TEST_DEFECTIVE)]
     tested = TEST_DEFECTIVE + TEST_GOOD
     good = [*range(tested, tested + TRAIN), *range(TEST_DEFECTIVE, tested)]
-    return [(n, None) for n in good] + defects
+    return [*((n, None) for n in good), *defects]
 
 
 def _save(pixels: Array, path: Path) -> None:
