@@ -16,6 +16,7 @@ from rkd_pipeline.training_key import TrainingKey
 
 if TYPE_CHECKING:
     from rkd_pipeline.compute import Compute
+    from rkd_pipeline.datasets.rows import Pictures
     from rkd_pipeline.systems import Detector
 
 FIGURES = ("maps.png", "scores.png", "curves.png", "losses.png")
@@ -68,7 +69,7 @@ def score_images(store: Store, target_name: str, training: str, compute: "Comput
     return store.produce(ANOMALY_SCORES, [target_name, training], write, inputs=inputs)
 
 
-def median_seconds(detector: "Detector", pictures: np.ndarray, most: int = 11, budget: float = 5.0) -> float:
+def median_seconds(detector: "Detector", pictures: "Pictures", most: int = 11, budget: float = 5.0) -> float:
     """Seconds to score one picture alone, as a caller who has only one waits for it: the median of a few.
 
     At least one, at most ``most``, and no further one after ``budget`` seconds.
@@ -108,7 +109,7 @@ def evaluate(store: Store, target_name: str, training: str) -> Result:
         title = f"{target_name}, {training}"
         shown, captions = example_rows(scores, key.recipe.own_score)
         shown_masks = None if masks is None else masks[shown]
-        pictures = images.pictures(list(scores["image_id"].iloc[shown]))
+        pictures = images.pictures(list(scores["image_id"].iloc[shown]))[:]
         (folder / "maps.png").write_bytes(map_strip(pictures, maps[shown], captions, title, shown_masks))
         own = key.recipe.own_score
         threshold = value_of(metrics, "threshold", own)

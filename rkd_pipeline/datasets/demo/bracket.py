@@ -24,7 +24,7 @@ def draw(rng: Rng, defect: str | None) -> Scene:
     """The plate on its table, with a defect where one is named."""
     spoil = rng.spawn(1)[0]
     x, y = positions()
-    angle, centre = rng.uniform(-0.25, 0.25), SIDE / 2 + rng.uniform(-8, 8, 2)
+    angle, centre = rng.uniform(-0.18, 0.18), SIDE / 2 + rng.uniform(-8, 8, 2)
     u, v = turned(x - centre[0], y - centre[1], angle)
     marked = np.zeros((SIDE, SIDE), bool)
     whole = _plate(u, v)
