@@ -14,16 +14,15 @@ import torchvision
 from torch import Tensor, nn
 
 from rkd_pipeline.models.architectures import Vgg, network
+from rkd_pipeline.models.frozen import IMAGENET_MEAN, IMAGENET_STD, Frozen
 from rkd_pipeline.models.teacher import Teacher
 from rkd_pipeline.models.weights import TeacherWeights
 
 ClonerSize = Literal["small", "equal"]
-_MEAN = (0.485, 0.456, 0.406)
-_STD = (0.229, 0.224, 0.225)
 _FIRST_WIDTH = {"small": 16, "equal": 64}
 
 
-class Source(nn.Module):
+class Source(Frozen):
     """A frozen classification network cut at its taps; always in eval mode.
 
     Args:
@@ -31,19 +30,13 @@ class Source(nn.Module):
         normalise: take ImageNet's mean and deviation out of pictures; the official code leaves them as they are.
     """
 
-    mean: Tensor
-    std: Tensor
-
     def __init__(self, weights: TeacherWeights, normalise: bool) -> None:
         super().__init__()
         self.arch = network(weights.name.arch)
         self.sha256 = weights.sha256
         self.parts = nn.ModuleList(_vgg_parts(weights) if isinstance(self.arch, Vgg) else _resnet_parts(weights))
-        mean, std = (_MEAN, _STD) if normalise else ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
-        self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1), persistent=False)
-        self.requires_grad_(False)
-        super().train(False)
+        mean, std = (IMAGENET_MEAN, IMAGENET_STD) if normalise else ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
+        self.freeze(mean, std, scale=1)
 
     @property
     def channels(self) -> tuple[int, ...]:
@@ -54,10 +47,6 @@ class Source(nn.Module):
     def strides(self) -> tuple[int, ...]:
         """Pixels of the picture per position of each tap."""
         return tuple(4 * 2**i for i in range(len(self.channels)))
-
-    def train(self, mode: bool = True) -> "Source":
-        """Does nothing: the source's BatchNorm, where it has one, must keep its statistics."""
-        return self
 
     def prepared(self, pictures: Tensor) -> Tensor:
         """uint8 ``(N, H, W, 3)`` as both networks see them: ``(N, 3, H, W)`` in [0, 1], or normalised."""

@@ -5,22 +5,16 @@ import torchvision
 from torch import Tensor, nn
 
 from rkd_pipeline.models.architectures import architecture
+from rkd_pipeline.models.frozen import IMAGENET_MEAN, IMAGENET_STD, Frozen
 from rkd_pipeline.models.weights import TeacherWeights
 
-# torchvision's ImageNet preprocessing, on pictures scaled to [0, 1].
-_MEAN = (0.485, 0.456, 0.406)
-_STD = (0.229, 0.224, 0.225)
 
-
-class Teacher(nn.Module):
+class Teacher(Frozen):
     """Features of a picture at three scales; always in eval mode, never with gradients.
 
     Shapes: uint8 pictures ``(N, H, W, 3)`` to ``(N, C_1, H/4, W/4), (N, C_2, H/8, W/8), (N, C_3, H/16, W/16)``.
     Source: RD4AD ``resnet.py``; paper, section 4.1.
     """
-
-    mean: Tensor
-    std: Tensor
 
     def __init__(self, weights: TeacherWeights) -> None:
         super().__init__()
@@ -34,10 +28,7 @@ class Teacher(nn.Module):
         network.load_state_dict(counters | weights.state, assign=True)
         self.stem = nn.Sequential(network.conv1, network.bn1, network.relu, network.maxpool)
         self.blocks = nn.ModuleList([network.layer1, network.layer2, network.layer3])
-        self.register_buffer("mean", 255 * torch.tensor(_MEAN).view(1, 3, 1, 1), persistent=False)
-        self.register_buffer("std", 255 * torch.tensor(_STD).view(1, 3, 1, 1), persistent=False)
-        self.requires_grad_(False)
-        super().train(False)
+        self.freeze(IMAGENET_MEAN, IMAGENET_STD, scale=255)
 
     @property
     def channels(self) -> tuple[int, ...]:
@@ -48,10 +39,6 @@ class Teacher(nn.Module):
     def strides(self) -> tuple[int, ...]:
         """Pixels of the picture per position of each scale."""
         return (4, 8, 16)
-
-    def train(self, mode: bool = True) -> "Teacher":
-        """Does nothing: the teacher's BatchNorm must keep its statistics."""
-        return self
 
     @torch.no_grad()
     def forward(self, pictures: Tensor) -> list[Tensor]:

@@ -20,10 +20,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from rkd_pipeline.compute import Compute, place
+from rkd_pipeline.models.frozen import IMAGENET_MEAN, IMAGENET_STD
 from rkd_pipeline.pretraining import augmentation
 
 # The teacher's own preprocessing of pictures in [0, 1] (models/teacher.py).
-_MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 @dataclass(frozen=True)
@@ -91,8 +91,8 @@ class Pretrained(nn.Module):
         # A layer between features and classes: what only serves the classes can stay in it.
         self.neck = nn.Sequential(nn.Conv2d(256, 512, 1, bias=False), nn.BatchNorm2d(512), nn.ReLU())
         self.classes = nn.Conv2d(512, classes, 1)
-        self.register_buffer("mean", torch.tensor(_MEAN).view(1, 3, 1, 1))
-        self.register_buffer("std", torch.tensor(_STD).view(1, 3, 1, 1))
+        self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1))
+        self.register_buffer("std", torch.tensor(IMAGENET_STD).view(1, 3, 1, 1))
 
     def forward(self, pictures: Tensor, frozen: bool = False) -> tuple[Tensor, Tensor, list[Tensor]]:
         """Logits of pictures ``(N, classes)``, of places ``(N, classes, H / 16, W / 16)``; features of all blocks."""
