@@ -85,8 +85,11 @@ class Recipe:
 
     def settings(self) -> dict[str, Any]:
         """Everything that shapes the trained model or its scores, as plain values; part of provenance."""
-        settings = {k: v for k, v in asdict(self).items() if k not in _PROSE}
-        settings["betas"] = list(self.betas)
+        settings = {
+            k: list(v) if isinstance(v, tuple) else v  # as JSON gives them back: provenance is compared with them
+            for k, v in asdict(self).items()
+            if k not in _PROSE
+        }
         for f in fields(self):
             if f.name in self.later and getattr(self, f.name) == f.default:
                 del settings[f.name]

@@ -1,3 +1,5 @@
+import json
+
 import pytest
 
 from rkd_pipeline.errors import BadKey
@@ -41,3 +43,9 @@ def test_reverse_kd_needs_a_resnet() -> None:
     with pytest.raises(BadKey, match=r"distils resnet18, .* not vgg16"):
         TrainingKey.parse("rkd@vgg16-s0")
     assert TrainingKey.parse("mkd@vgg16.random-s0").teacher.arch == "vgg16"
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_settings_survive_provenance(name: str) -> None:
+    settings = RECIPES[name].settings()
+    assert json.loads(json.dumps(settings)) == settings
