@@ -269,9 +269,8 @@ def _prune(options: argparse.Namespace) -> int:
     stayed = pruning.prune(store, items) if options.yes else {}
     for what, why in stayed.items():
         print(f"stays   {what}: {why}")
-    gone = [size for item, size in zip(items, sizes, strict=True) if item.what not in stayed]
-    done = "were deleted" if options.yes else "could be deleted; nothing was, without --yes"
-    print(f"{len(gone)} things, {sum(gone) / 2**20:.1f} MiB, {done}")
+    gone = sum(size for item, size in zip(items, sizes, strict=True) if item.what not in stayed)
+    print(f"{gone / 2**20:.1f} MiB {'deleted' if options.yes else 'could be deleted; nothing was, without --yes'}")
     return 0
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from rkd_pipeline import champion, flow
+from rkd_pipeline.cli import main
 from rkd_pipeline.flow import ANOMALY_SCORES, IMAGES, METRICS, PREPARED_IMAGES, TRAINED_MODEL, Stage
 from rkd_pipeline.pruning import Prunable, prunable, prune, sizes
 from rkd_pipeline.stages import data
@@ -187,3 +188,23 @@ def test_what_came_into_use_since_it_was_listed_stays(arena: Arena) -> None:
     assert isinstance(item, Prunable)
     assert list(prune(store, [item]).values()) == ["it is in use again"]
     assert store.require(PREPARED_IMAGES, TARGET, "128px")
+
+
+def test_the_command_deletes_only_when_it_is_told(
+    arena: Arena, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("RKD_STORE", "RKD_DATA"):  # main() sets them; monkeypatch puts them back
+        monkeypatch.setenv(name, "")
+    store, _ = arena
+    aside = touch(checkpoint_file(store, TARGET, OTHER).with_suffix(".set-aside"), 3 * 2**20)
+    row = f"| checkpoint of {TARGET} {OTHER}, set aside | 3.0 | it could not be resumed, and was set aside |"
+    for words, says in (
+        ([], "3.0 MiB could be deleted; nothing was, without --yes"),
+        (["--yes"], "3.0 MiB deleted"),
+        ([], "nothing can be deleted without loss"),
+    ):
+        assert main(["prune", "--store", str(store.root), *words]) == 0
+        said = capfd.readouterr().out
+        assert said.splitlines()[-1] == says
+        assert (row in " ".join(said.split())) == ("MiB" in says)
+        assert aside.exists() == (words == [] and "could" in says)
