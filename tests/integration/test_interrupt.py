@@ -41,12 +41,14 @@ def test_a_signal_ends_the_command_which_goes_on_later(
         reached = wait_for_epoch(checkpoint, process, at_least=reached)
         assert reached < EPOCHS, "interrupted too late to show anything"
 
+    half = checkpoint.with_name(f".{checkpoint.name}.0123abcd.tmp")
+    half.write_bytes(b"of a process that was killed while it wrote")
     again = rkd(*COMMAND, "--seeds", "0")
     assert again.returncode == 0, again.stderr
     resumed = store.require(TRAINED_MODEL, "demo.weave", FIRST)
     assert len(read_history(resumed)) == EPOCHS
     assert resumed.facts["timed_epochs"] == EPOCHS - reached
-    assert not checkpoint.exists()
+    assert list(checkpoint.parent.iterdir()) == []
 
     store.remove(Ref(TRAINED_MODEL.name, "demo.weave", FIRST))
     uninterrupted = train_model(store, "demo.weave", FIRST, cpu)
