@@ -109,7 +109,8 @@ class World:
         kill_everything(self.running)
 
     def must_be_whole(self) -> None:
-        """What is true after every fault."""
+        """What is true after every fault, once ``rkd ui`` is there again; nothing else is done for it."""
+        assert self.pages.process.poll() is None
         made = self.store.root / METRICS.name / "demo.weave" / TRAINING / "provenance.json"
         wait_until(made.exists, "the metrics of the training, whoever makes them", PATIENCE)
         wait_until(lambda: not self._unfinished(), "every run to end", PATIENCE)
