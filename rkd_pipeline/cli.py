@@ -31,6 +31,7 @@ from rkd_pipeline.flow import (
     TABLE_DEMO,
     TURNED_PICTURES,
 )
+from rkd_pipeline.interruption import Interrupted, signals_heeded, signals_heeded_after
 from rkd_pipeline.plan import PAPER_RECIPES, PLANS, Cell, ablation, cross, named
 from rkd_pipeline.settings import Settings
 from rkd_pipeline.store import Ref, Store
@@ -56,18 +57,22 @@ _ENVIRONMENT = "Each option reads the RKD_… variable in brackets where it is n
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; returns the exit status (0 fine, 1 something failed, 2 wrong usage, 130 interrupted)."""
+    """Run the command; returns the exit status.
+
+    0 fine, 1 something failed, 2 wrong usage; 130 and 143 ended by Ctrl-C and SIGTERM, as a shell counts.
+    """
     options = _parser().parse_args(arguments)
     _export(options)
     command: Callable[[argparse.Namespace], int] = options.command
     try:
-        return command(options)
+        with signals_heeded():
+            return command(options)
     except RkdError as error:
         print(f"rkd: {error}", file=sys.stderr)
         return 1
-    except KeyboardInterrupt:
-        print("\nrkd: interrupted; the same command goes on from here", file=sys.stderr)
-        return 130
+    except Interrupted as ended:
+        print(f"\nrkd: ended by {ended}; the same command goes on from here", file=sys.stderr)
+        return ended.exit_status
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -131,6 +136,10 @@ def _parser() -> argparse.ArgumentParser:
 
     status = commands.add_parser("status", parents=[shared], help="what the store holds")
     status.set_defaults(command=_status)
+
+    prune = commands.add_parser("prune", parents=[shared], help="list what can be deleted without loss, and delete it")
+    prune.add_argument("--yes", action="store_true", help="delete it; without this nothing is")
+    prune.set_defaults(command=_prune)
 
     ui = commands.add_parser("ui", parents=[shared], help="Dagster's and MLflow's pages over this store")
     ui.add_argument("--host", default="127.0.0.1")
@@ -252,6 +261,28 @@ def _status(options: argparse.Namespace) -> int:
     states = training_states(store)
     print(f"store {store.root}")
     print(states.to_markdown(index=False) if len(states) else "no trainings yet; see `rkd run --help`")
+    return 0
+
+
+def _prune(options: argparse.Namespace) -> int:
+    from tabulate import tabulate
+
+    from rkd_pipeline import pruning
+
+    store = Store(Settings.from_environment().store)
+    items = pruning.prunable(store)
+    sizes = pruning.sizes(items)
+    rows = [(item.what, f"{size / 2**20:.1f}", item.why) for item, size in zip(items, sizes, strict=True)]
+    print(f"store {store.root}")
+    if not items:
+        print("nothing can be deleted without loss")
+        return 0
+    print(tabulate(rows, ["what", "MiB", "why it can go"], "pipe", disable_numparse=True))
+    stayed = pruning.prune(store, items) if options.yes else {}
+    for what, why in stayed.items():
+        print(f"stays   {what}: {why}")
+    gone = sum(size for item, size in zip(items, sizes, strict=True) if item.what not in stayed)
+    print(f"{gone / 2**20:.1f} MiB {'deleted' if options.yes else 'could be deleted; nothing was, without --yes'}")
     return 0
 
 
@@ -503,13 +534,14 @@ class Session:
 
     def _launch(self, job: str, partition: str | None = None) -> str | None:
         """Run a job here; returns what went wrong, or None."""
-        result = self.defs.resolve_job_def(job).execute_in_process(
-            instance=self.instance,
-            partition_key=partition,
-            raise_on_error=False,
-            run_config=_QUIET,
-            tags=_TAGS,
-        )
+        with signals_heeded_after():
+            result = self.defs.resolve_job_def(job).execute_in_process(
+                instance=self.instance,
+                partition_key=partition,
+                raise_on_error=False,
+                run_config=_QUIET,
+                tags=_TAGS,
+            )
         if result.success:
             return None
         failures = [e.step_failure_data for e in result.all_events if e.is_step_failure]

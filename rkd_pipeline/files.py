@@ -1,5 +1,6 @@
 """Small file operations that the rest relies on: hashes, and writes that are whole or absent."""
 
+import glob
 import hashlib
 import json
 import os
@@ -38,6 +39,26 @@ def write_atomically(path: Path, content: bytes) -> None:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def leftovers(path: Path) -> list[Path]:
+    """Files and folders under the temporary names of a file or folder; of a live writer, while there is one."""
+    begin = f".{glob.escape(path.name)}.{'[0-9a-f]' * 8}"
+    return sorted(p for end in (".tmp", ".old.tmp") for p in path.parent.glob(begin + end))
+
+
+def delete(path: Path) -> None:
+    """Delete a file, or a folder with what is in it; fine where it is gone already."""
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def remove_leftovers(path: Path) -> None:
+    """What dead writers of this file or folder have left half-made; whoever asks holds the lock of its writers."""
+    for leftover in leftovers(path):
+        delete(leftover)
 
 
 def link_or_copy(source: Path, destination: Path) -> None:

@@ -28,7 +28,7 @@ from filelock import FileLock, Timeout
 
 from rkd_pipeline import __version__
 from rkd_pipeline.errors import StoreError
-from rkd_pipeline.files import canonical_json, file_sha256, text_sha256, write_atomically
+from rkd_pipeline.files import canonical_json, file_sha256, remove_leftovers, text_sha256, write_atomically
 from rkd_pipeline.flow import STAGES, Stage
 from rkd_pipeline.own_targets import OwnTargets
 
@@ -47,6 +47,12 @@ class Ref:
     def __init__(self, stage: str, *key: str) -> None:
         object.__setattr__(self, "stage", stage)
         object.__setattr__(self, "key", key)
+
+    @classmethod
+    def parse(cls, text: str) -> "Ref":
+        """The inverse of ``str``: how inputs are named in a provenance."""
+        stage, _, keys = text.partition("[")
+        return cls(stage, *(k for k in keys.removesuffix("]").split(", ") if k))
 
     def __str__(self) -> str:
         return f"{self.stage}[{', '.join(self.key)}]" if self.key else self.stage
@@ -157,7 +163,7 @@ class Store:
             now = stage.version if stage else "gone"
             return f"it was made by version {found.stage_version} of {found.stage}, which is now {now}"
         for name, recorded in found.inputs.items():
-            upstream = self.find(_parse_ref(name))
+            upstream = self.find(Ref.parse(name))
             if upstream is None or upstream.data_version != recorded:
                 return f"{name} has changed since"
             if reason := self.why_stale(upstream):
@@ -198,7 +204,7 @@ class Store:
         with self.lock(str(ref)):
             if done := self.current(stage, key, parameters, inputs):
                 return done
-            _remove_leftovers(folder)
+            remove_leftovers(folder)
             folder.parent.mkdir(parents=True, exist_ok=True)
             temporary = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}.tmp")
             temporary.mkdir()
@@ -228,25 +234,53 @@ class Store:
                 raise
         return Result(folder, provenance)
 
+    def remove(self, ref: Ref) -> None:
+        """Delete a result, whole: it is gone under its name before its first file is. The caller holds its lock."""
+        folder = self.folder(ref)
+        hidden = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}.old.tmp")
+        os.rename(folder, hidden)
+        shutil.rmtree(hidden, ignore_errors=True)
+
     @contextmanager
     def lock(self, name: str) -> Iterator[None]:
         """Hold a lock that the kernel frees when this process dies, however it dies; logs whom it waits for."""
-        path = self.root / ".locks" / f"{text_sha256(name)[:16]}.lock"
-        path.parent.mkdir(parents=True, exist_ok=True)
+        path = self._lock_file(name)
         # The holder is written beside the lock, not into it: another process may have the lock file open.
         holder = path.with_suffix(".holder")
         lock = FileLock(path)
         try:
             lock.acquire(timeout=0)
         except Timeout:
-            who = holder.read_text() if holder.exists() else "another process"
-            _log.warning("waiting for %s, held by %s", name, who)
+            _log.warning("waiting for %s, held by %s", name, _holder(path))
             lock.acquire()
         try:
             write_atomically(holder, f"process {os.getpid()} on {socket.gethostname()}".encode())
             yield
         finally:
             lock.release()
+
+    @contextmanager
+    def lock_if_free(self, name: str) -> Iterator[bool]:
+        """Hold a lock for the block if nobody else does; gives whether it is held now, and never waits."""
+        lock = FileLock(self._lock_file(name))
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            yield False
+            return
+        try:
+            yield True
+        finally:
+            lock.release()
+
+    def at_work(self) -> list[str]:
+        """Who holds a lock of this store right now, in words; empty where nobody is at work."""
+        return sorted({_holder(file) for file in (self.root / ".locks").glob("*.lock") if not _is_free(file)})
+
+    def _lock_file(self, name: str) -> Path:
+        path = self.root / ".locks" / f"{text_sha256(name)[:16]}.lock"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path
 
     def keys(self, stage: Stage) -> list[tuple[str, ...]]:
         """Partitions of a stage that are in the store, sorted; stale ones too."""
@@ -255,13 +289,23 @@ class Store:
         return sorted(key for key in found if not any(part.startswith(".") for part in key))
 
 
+def _holder(lock_file: Path) -> str:
+    holder = lock_file.with_suffix(".holder")
+    return holder.read_text() if holder.exists() else "another process"
+
+
+def _is_free(lock_file: Path) -> bool:
+    lock = FileLock(lock_file)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        return False
+    lock.release()
+    return True
+
+
 def _versions(inputs: Sequence[Result]) -> dict[str, str]:
     return {str(Ref(i.provenance.stage, *i.provenance.key)): i.data_version for i in inputs}
-
-
-def _parse_ref(text: str) -> Ref:
-    stage, _, keys = text.partition("[")
-    return Ref(stage, *(k for k in keys.removesuffix("]").split(", ") if k))
 
 
 def _damage(result: Result) -> str | None:
@@ -285,12 +329,6 @@ def _swap(temporary: Path, folder: Path) -> None:
         shutil.rmtree(old, ignore_errors=True)
     else:
         os.rename(temporary, folder)
-
-
-def _remove_leftovers(folder: Path) -> None:
-    """Temporary folders of dead writers of this output; its lock is held, so none is alive."""
-    for leftover in folder.parent.glob(f".{folder.name}.*.tmp"):
-        shutil.rmtree(leftover, ignore_errors=True)
 
 
 def _environment(seconds: float) -> dict[str, Any]:

@@ -48,12 +48,16 @@ def stale_reason(store: Store, metrics: Result) -> str | None:
     """Why a ``metrics`` result does not count: an input or a version changed, or the recipe behind its key did."""
     if reason := store.why_stale(metrics):
         return reason
-    target_name, training = metrics.provenance.key
+    return recipe_changed(store.require(TRAINED_MODEL, *metrics.provenance.key))
+
+
+def recipe_changed(model: Result) -> str | None:
+    """Why a ``trained_model`` is not what its key stands for now; None where it is."""
     try:
-        asked = training_parameters(TrainingKey.parse(training))
+        asked = training_parameters(TrainingKey.parse(model.provenance.key[1]))
     except BadKey as error:
         return str(error)
-    trained = store.require(TRAINED_MODEL, target_name, training).provenance.parameters
+    trained = model.provenance.parameters
     changed = [name for name, value in asked.items() if trained[name] != value]
     return f"its {', '.join(changed)} changed since" if changed else None
 

@@ -11,7 +11,7 @@ import pandas as pd
 
 from rkd_pipeline.datasets.split import part_of
 from rkd_pipeline.errors import CheckpointError, StoreError
-from rkd_pipeline.files import canonical_json, link_or_copy, text_sha256, write_atomically
+from rkd_pipeline.files import canonical_json, link_or_copy, remove_leftovers, text_sha256, write_atomically
 from rkd_pipeline.flow import SPLIT, TEACHERS, TRAINED_MODEL
 from rkd_pipeline.stages.data import open_prepared, read_verified_split
 from rkd_pipeline.store import Result, Store
@@ -33,12 +33,14 @@ _log = logging.getLogger(__name__)
 WEIGHTS_FILE = "student.safetensors"
 MODEL_FILE = "model.json"
 HISTORY_FILE = "history.parquet"
+CHECKPOINTS = "checkpoints"
+CHECKPOINT, SET_ASIDE = ".safetensors", ".set-aside"  # suffixes: one to go on from, and one that could not be resumed
 _STATISTICS = ("running_mean", "running_var", "num_batches_tracked")  # of BatchNorm: kept, not trained
 
 
 def checkpoint_file(store: Store, target_name: str, training: str) -> Path:
     """Where a training in progress keeps its checkpoint; gone once the training is done."""
-    return store.root / "checkpoints" / target_name / f"{training}.safetensors"
+    return store.root / CHECKPOINTS / target_name / f"{training}{CHECKPOINT}"
 
 
 def list_teachers(store: Store) -> Result:
@@ -116,6 +118,7 @@ def train_model(
     checkpoint = checkpoint_file(store, target_name, training)
 
     def write(folder: Path) -> dict[str, Any]:
+        remove_leftovers(checkpoint)
         timed = 0  # epochs of this process: a resumed training has others behind it
 
         def count(epoch: "Epoch") -> None:
@@ -144,7 +147,7 @@ def train_model(
                 trained = go()
             except CheckpointError as error:
                 # Work that cannot be resumed is lost either way: say so, keep it for a look, and train.
-                kept = checkpoint.with_suffix(".set-aside")
+                kept = checkpoint.with_suffix(SET_ASIDE)
                 checkpoint.replace(kept)
                 _log.warning("%s. It was moved to %s, and the training starts anew", error, kept)
                 trained = go()

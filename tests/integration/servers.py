@@ -15,7 +15,7 @@ import psutil
 
 from tests.integration.conftest import Rkd
 
-START = 240  # seconds, for the servers: far more than they need on a free machine
+START = 600  # seconds, for the servers: far more than they need on a free machine
 LOCATION = "rkd_pipeline.definitions"  # the code location's name, as `rkd ui` starts it
 PLACE = {"repositoryName": "__repository__", "repositoryLocationName": LOCATION}
 ENDED = ("SUCCESS", "FAILURE", "CANCELED")
