@@ -85,7 +85,7 @@ def train_model(
     """``trained_model``: the student of one target and training key; resumes a training that was killed.
 
     A recipe that differs from another in scoring alone uses that one's training, made first where it is missing. A
-    checkpoint that is damaged, or of other data or code, is set aside with a warning.
+    checkpoint that is damaged, or of other data, code or precision, is set aside with a warning.
 
     Raises ``BadKey``, ``DataError``, ``TeacherError`` or ``StoreError``, each saying what to do.
     """
@@ -114,7 +114,8 @@ def train_model(
     parameters = training_parameters(key) | {"teacher_sha256": weights.sha256}
     inputs = [split_result, prepared]
     versions = {str(i.provenance.stage): i.data_version for i in inputs}
-    identity = f"{target_name} {key} {text_sha256(canonical_json([TRAINED_MODEL.version, parameters, versions]))[:16]}"
+    made_of = [TRAINED_MODEL.version, parameters, versions, "bf16" if compute.bf16 else "fp32"]
+    identity = f"{target_name} {key} {text_sha256(canonical_json(made_of))[:16]}"
     checkpoint = checkpoint_file(store, target_name, training)
 
     def write(folder: Path) -> dict[str, Any]:
