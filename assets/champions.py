@@ -49,6 +49,8 @@ def champion(
     mlflow_has = _registered(opened, outcome.reign, tracking, {"dagster.run_id": context.run.run_id})
     lines = dg.MetadataValue.md("\n".join(f"- {line}" for line in outcome.lines))
     metadata: dict[str, Any] = {"moved": outcome.moved, "challengers": lines, "mlflow": mlflow_has}
+    if page := tracking.page(f"models/{context.partition_key}"):
+        metadata["mlflow_page"] = dg.MetadataValue.url(page)
     yield dg.MaterializeResult(metadata=metadata | shown(opened, outcome.reign))
 
 

@@ -82,10 +82,13 @@ def table(rows: pd.DataFrame) -> dg.MetadataValue:
 
 
 def pictures(*files: Path, width: int = 900) -> dg.MetadataValue:
-    """PNG files as inline thumbnails, with the path of the full size. Inline pictures live in the event log: small."""
+    """PNG files as inline thumbnails, with the name of the full size. Inline pictures live in the event log: small."""
     from rkd_pipeline.figures import thumbnail
 
-    lines = [f"{_inline(file.stem, thumbnail(file.read_bytes(), width))}\n\n`{file}`" for file in files]
+    lines = [
+        f"{_inline(file.stem, thumbnail(file.read_bytes(), width))}\n\n`{file.parent.name}/{file.name}`"
+        for file in files
+    ]
     return dg.MetadataValue.md("\n\n".join(lines))
 
 

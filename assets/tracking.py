@@ -1,5 +1,7 @@
 """MLflow's copy of every training, and of the report."""
 
+from typing import Any
+
 import dagster as dg
 
 from assets.evaluation import metrics
@@ -11,6 +13,7 @@ from assets.training import trained_model
 from resources.storage import StoreResource
 from resources.tracking import MlflowTracking, TrackingError
 from rkd_pipeline.addresses import shown
+from rkd_pipeline.store import Store
 
 
 @dg.asset(
@@ -37,7 +40,10 @@ def mlflow_run(context: dg.AssetExecutionContext, store: StoreResource, tracking
         except TrackingError as error:
             context.log.warning(f"MLflow did not take {target_name} {training}: {error}. Materialise mlflow_run later.")
             return
-    yield dg.MaterializeResult(metadata={"mlflow_run_id": run_id, "tracking_uri": shown(tracking.tracking_uri(opened))})
+    sent = _sent(opened, tracking, run_id)
+    for asset in (trained_model, metrics):  # their own pages lead there too
+        context.log_event(dg.AssetObservation(asset.key, partition=context.partition_key, metadata=_link(sent)))
+    yield dg.MaterializeResult(metadata=sent)
 
 
 @dg.asset(
@@ -62,4 +68,16 @@ def mlflow_report(context: dg.AssetExecutionContext, store: StoreResource, track
         except TrackingError as error:
             context.log.warning(f"MLflow did not take the report: {error}. Materialise mlflow_report later.")
             return
-    yield dg.MaterializeResult(metadata={"mlflow_run_id": run_id, "tracking_uri": shown(tracking.tracking_uri(opened))})
+    yield dg.MaterializeResult(metadata=_sent(opened, tracking, run_id))
+
+
+def _sent(store: Store, tracking: MlflowTracking, run_id: str) -> dict[str, Any]:
+    """What a mirrored run's page shows."""
+    page = tracking.page(f"runs/{run_id}")
+    link = {"mlflow": dg.MetadataValue.url(page)} if page else {}
+    return link | {"mlflow_run_id": run_id, "tracking_uri": shown(tracking.tracking_uri(store))}
+
+
+def _link(sent: dict[str, Any]) -> dict[str, Any]:
+    """Only where to find the run."""
+    return {name: sent[name] for name in ("mlflow", "mlflow_run_id") if name in sent}

@@ -80,7 +80,7 @@ def trained_model(
     from rkd_pipeline.figures import loss_curve
 
     history = training.read_history(result)
-    facts = {k: v if isinstance(v, int | float | str) else str(v) for k, v in result.facts.items()}
+    facts = {k: _readable(v) for k, v in result.facts.items()}
     first, last = history["train_loss"].iloc[0], history["train_loss"].iloc[-1]
     check = dg.AssetCheckResult(
         check_name=LEARNT,
@@ -90,3 +90,10 @@ def trained_model(
     )
     curve = picture("losses", loss_curve(history, f"{target_name}, {key}"))
     return materialised(result, {"losses": curve} | facts | {"last_epochs": table(history.tail(10))}, [check])
+
+
+def _readable(fact: object) -> int | float | str:
+    """A fact as a page shows it: five digits say enough, and the model's card has them all."""
+    if isinstance(fact, float):
+        return float(f"{fact:.5g}")
+    return fact if isinstance(fact, int | str) else str(fact)

@@ -23,6 +23,7 @@ import pandas as pd
 import requests
 
 from rkd_pipeline import __version__
+from rkd_pipeline.addresses import browsable
 from rkd_pipeline.champion import EXAMPLE, Reign, example_picture, reigns, targets_with_champions
 from rkd_pipeline.files import link_or_copy, text_sha256, write_atomically
 from rkd_pipeline.flow import METRICS, REPORT, SPLIT, TRAINED_MODEL
@@ -74,9 +75,16 @@ class MlflowTracking(dg.ConfigurableResource):
     """Sends finished trainings to MLflow.
 
     ``uri`` is a tracking server; empty means the embedded one: sqlite and a folder of artifacts in the store.
+    ``pages`` is where the embedded one is served for people.
     """
 
     uri: str = ""
+    pages: str = "http://127.0.0.1:5000"
+
+    def page(self, path: str) -> str | None:
+        """Address of a page such as ``runs/<id>``; None where the tracking URI is no web address."""
+        served = self.uri or self.pages
+        return f"{browsable(served)}/#/{path}" if served.startswith(("http://", "https://")) else None
 
     def tracking_uri(self, store: Store) -> str:
         """Where runs go."""

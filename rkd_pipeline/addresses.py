@@ -1,6 +1,6 @@
 """Addresses as they may be shown: without what gives access."""
 
-from urllib.parse import urlsplit
+from urllib.parse import urlsplit, urlunsplit
 
 
 def shown(address: str) -> str:
@@ -20,3 +20,15 @@ def shown(address: str) -> str:
     port = f":{parts.port}" if parts.port else ""
     rest = "/..." if parts.path.strip("/") or parts.query or parts.fragment else ""
     return f"{parts.scheme}://{host}{port}{rest}"
+
+
+def browsable(address: str) -> str:
+    """A web address as a link may hold it: with its path, without user, password, query and fragment.
+
+    >>> browsable("https://robot:s3cret@mlflow.example.org:8443/team/?token=1")
+    'https://mlflow.example.org:8443/team'
+    >>> browsable("http://[::1]:5000")
+    'http://[::1]:5000'
+    """
+    parts = urlsplit(address)
+    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path.rstrip("/"), "", ""))

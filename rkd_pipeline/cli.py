@@ -297,12 +297,14 @@ def _ui(options: argparse.Namespace) -> int:
     commands = [dagster]
     if tracking.startswith("sqlite:"):
         commands.append(mlflow)
+    served = {"RKD_MLFLOW_PAGES": f"http://{options.host}:{options.mlflow_port}"}  # links on asset pages lead there
+    quiet = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
     children = [
         # Each leads its own group, so that its own children end with it.
         subprocess.Popen(
             [sys.executable, *command],
             start_new_session=True,
-            env=os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"},
+            env=os.environ | served | quiet,
         )
         for command in commands
     ]
@@ -485,7 +487,7 @@ class Session:
         """The mirror, as configured."""
         from resources.tracking import MlflowTracking
 
-        return MlflowTracking(uri=self.settings.mlflow_uri)
+        return MlflowTracking(uri=self.settings.mlflow_uri, pages=self.settings.mlflow_pages)
 
     def tracking_uri(self) -> str:
         """MLflow's tracking URI, its database made ready."""

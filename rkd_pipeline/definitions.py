@@ -85,7 +85,7 @@ def build_defs(settings: Settings) -> dg.Definitions:
             "watch": inbox.Watch(
                 folder=str(settings.watch.resolve()) if settings.watch else "", model=settings.watch_model
             ),
-            "tracking": MlflowTracking(uri=settings.mlflow_uri),
+            "tracking": MlflowTracking(uri=settings.mlflow_uri, pages=settings.mlflow_pages),
         },
         # In process: killing a run kills its training, where a step of its own would go on in the dark.
         executor=dg.in_process_executor,

@@ -19,7 +19,7 @@ from rkd_pipeline.contrasts import (
     units_of,
 )
 from rkd_pipeline.tables.seeds import stopping_note
-from rkd_pipeline.tables.sheet import NOT_PUBLISHED, Sheet, percent
+from rkd_pipeline.tables.sheet import NOT_PUBLISHED, Sheet, in_epochs, percent
 
 HEADINGS = {"aupro_30": "AUPRO", "pixel_auroc": "Pixel AUROC", "pixel_ap": "Pixel AP", "image_auroc": "Image AUROC"}
 COLUMNS = {
@@ -151,7 +151,7 @@ def ablation_sheet(found: Ablation) -> Sheet:
     """Effects for reading: one row per change, a column per response, largest first by the first response there is."""
     overall = found.effects[found.effects["target"] == ""]
     shown = [r for r in RESPONSES if (overall["response"] == r).any()]
-    title = f"Ablation around {found.centre}, {found.teacher}, {found.epochs} epochs"
+    title = f"Ablation around {found.centre}, {found.teacher}, {in_epochs(found.epochs)}"
     sheet = Sheet(title, ["Factor", "Change", "Kind", *(HEADINGS[r] for r in shown)])
     order = overall.drop_duplicates(["kind", "factor", "change"])
     table = overall.set_index(["kind", "factor", "change", "response"])
