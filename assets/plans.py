@@ -13,7 +13,7 @@ from resources.storage import DataResource, StoreResource
 from resources.tracking import MlflowTracking
 from rkd_pipeline.ablation.design import INTERACTIONS
 from rkd_pipeline.catalog import targets_of
-from rkd_pipeline.plan import DEMO_EPOCHS, Cell, ablation
+from rkd_pipeline.plan import ABLATION_CENTRE, ABLATION_EPOCHS, Cell, ablation
 from rkd_pipeline.teachers import EMBEDDED, TeacherName
 
 Resources = Mapping[str, Any]
@@ -26,10 +26,10 @@ class AblationConfig(dg.Config):
     """What to take apart; the default needs no download."""
 
     targets: list[str] = Field(_DEMO_TEXTURES, description="such as mvtec_ad.screw")
-    centres: list[str] = Field(["rkd"], description="recipes from which one factor at a time is changed")
+    centres: list[str] = Field([ABLATION_CENTRE], description="recipes from which one factor at a time is changed")
     seeds: list[int] = Field([0], description="of initialisation and order; each reads its own repeat of the split")
     teacher: str = Field(EMBEDDED, description="as in keys: wide_resnet50_2, resnet18.4c740094, embedded")
-    epochs: int | None = Field(DEMO_EPOCHS, description="schedule; null: the recipe's own")
+    epochs: int | None = Field(ABLATION_EPOCHS, description="schedule; null: the recipe's own")
     interactions: list[str] = Field(
         ["*".join(pair) for pair in INTERACTIONS], description="pairs of factors that are changed together too"
     )

@@ -3,9 +3,10 @@
 Input: a table with one string per picture, column ``picture``: the path of a picture file, or the file itself as a data
 URI (``data:image/png;base64,...``), for clients that share no disk with the server.
 
-Output: one row per picture. ``score``: the map's maximum; ``threshold``: the honest one, from held-out normal pictures,
-empty where the recipe has none; ``anomalous``: score above threshold, empty without one; ``map``: the anomaly map,
-rows of a square, unless parameter ``maps`` is false.
+Output: one row per picture. ``score``: what the model's system decides by (the map's maximum; Multiresolution KD: its
+loss); ``threshold``: the honest one, from held-out normal pictures, empty where the recipe has none; ``anomalous``:
+score above threshold, empty without one; ``map``: the anomaly map, rows of a square,
+unless parameter ``maps`` is false.
 """
 
 import base64
@@ -21,7 +22,6 @@ import pandas as pd
 from mlflow.exceptions import MlflowException
 
 from rkd_pipeline.errors import RkdError
-from rkd_pipeline.gate import DECIDING_RULE
 from rkd_pipeline.scorer import Scorer
 
 
@@ -44,7 +44,7 @@ class MlflowScorer(mlflow.pyfunc.PythonModel):
         except RkdError as error:
             raise MlflowException.invalid_parameter_value(str(error)) from error
         threshold = self._scorer.card.threshold
-        score = scored[DECIDING_RULE].astype(float)
+        score = scored["score"].astype(float)
         table = pd.DataFrame({"score": score})
         # None, not NaN: it becomes JSON's null.
         table["threshold"] = pd.Series([threshold] * len(table), dtype=object)

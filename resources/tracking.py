@@ -27,7 +27,7 @@ from rkd_pipeline.addresses import browsable
 from rkd_pipeline.champion import EXAMPLE, Reign, example_picture, reigns, targets_with_champions
 from rkd_pipeline.files import link_or_copy, text_sha256, write_atomically
 from rkd_pipeline.flow import METRICS, REPORT, SPLIT, TRAINED_MODEL
-from rkd_pipeline.gate import DECIDING_RULE, honest_threshold
+from rkd_pipeline.gate import deciding_rule, honest_threshold
 from rkd_pipeline.stages.data import read_verified_split
 from rkd_pipeline.stages.evaluation import FIGURES, read_metrics
 from rkd_pipeline.stages.tables import TRACKING_FOLDER, measured_results, tracking_file
@@ -343,7 +343,9 @@ def _tags(model: Result, metrics: Result) -> dict[str, str]:
     target_name, training = model.provenance.key
     key = TrainingKey.parse(training)
     rows = read_metrics(metrics)
-    threshold = rows.loc[(rows["metric"] == "threshold") & (rows["score_rule"] == DECIDING_RULE), "protocol"].iloc[0]
+    threshold = rows.loc[
+        (rows["metric"] == "threshold") & (rows["score_rule"] == deciding_rule(training)), "protocol"
+    ].iloc[0]
     return {
         "rkd.target": target_name,
         "rkd.training": training,

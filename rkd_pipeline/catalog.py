@@ -69,6 +69,7 @@ class Target:
         has_masks: defect pictures come with a ground-truth mask; None: see what is found.
         test: official number of test pictures, as (normal, anomalous); None where there is no official split.
         own: the user's own pictures, from ``targets.toml``.
+        side: of the publisher's pictures, in pixels, where all are square and of one size; None where nobody says.
     """
 
     name: str
@@ -80,25 +81,27 @@ class Target:
     has_masks: bool | None
     test: tuple[int, int] | None = None
     own: bool = False
+    side: int | None = None
 
 
-# MVTec AD: category, kind, training pictures, good test pictures, defect test pictures. 3629 / 1725 (467) in all.
-_MVTEC_AD: tuple[tuple[str, Kind, int, int, int], ...] = (
-    ("carpet", "texture", 280, 28, 89),
-    ("grid", "texture", 264, 21, 57),
-    ("leather", "texture", 245, 32, 92),
-    ("tile", "texture", 230, 33, 84),
-    ("wood", "texture", 247, 19, 60),
-    ("bottle", "object", 209, 20, 63),
-    ("cable", "object", 224, 58, 92),
-    ("capsule", "object", 219, 23, 109),
-    ("hazelnut", "object", 391, 40, 70),
-    ("metal_nut", "object", 220, 22, 93),
-    ("pill", "object", 267, 26, 141),
-    ("screw", "object", 320, 41, 119),
-    ("toothbrush", "object", 60, 12, 30),
-    ("transistor", "object", 213, 60, 40),
-    ("zipper", "object", 240, 32, 119),
+# MVTec AD: category, kind, training pictures, good and defect test pictures (3629 / 1725, 467 of them good, in all),
+# side in pixels (Bergmann et al. 2019, table 1).
+_MVTEC_AD: tuple[tuple[str, Kind, int, int, int, int], ...] = (
+    ("carpet", "texture", 280, 28, 89, 1024),
+    ("grid", "texture", 264, 21, 57, 1024),
+    ("leather", "texture", 245, 32, 92, 1024),
+    ("tile", "texture", 230, 33, 84, 840),
+    ("wood", "texture", 247, 19, 60, 1024),
+    ("bottle", "object", 209, 20, 63, 900),
+    ("cable", "object", 224, 58, 92, 1024),
+    ("capsule", "object", 219, 23, 109, 1000),
+    ("hazelnut", "object", 391, 40, 70, 1024),
+    ("metal_nut", "object", 220, 22, 93, 700),
+    ("pill", "object", 267, 26, 141, 800),
+    ("screw", "object", 320, 41, 119, 1024),
+    ("toothbrush", "object", 60, 12, 30, 1024),
+    ("transistor", "object", 213, 60, 40, 1024),
+    ("zipper", "object", 240, 32, 119, 1024),
 )
 
 DATASETS = {
@@ -175,13 +178,23 @@ TARGETS = {
     for t in (
         Target("brain_mri", "brain_mri", "brain_mri", "medical", (98, 155), official_split=False, has_masks=False),
         Target("head_ct", "head_ct", "head_ct", "medical", (100, 100), official_split=False, has_masks=False),
-        Target("demo.weave", "demo", "weave", "texture", (76, 24), True, True, (16, 24)),
-        Target("demo.grain", "demo", "grain", "texture", (76, 24), True, True, (16, 24)),
-        Target("demo.bracket", "demo", "bracket", "object", (76, 24), True, True, (16, 24)),
-        Target("demo.print", "demo", "print", "object", (76, 24), True, True, (16, 24)),
+        Target("demo.weave", "demo", "weave", "texture", (92, 24), True, True, (16, 24)),
+        Target("demo.grain", "demo", "grain", "texture", (92, 24), True, True, (16, 24)),
+        Target("demo.bracket", "demo", "bracket", "object", (92, 24), True, True, (16, 24)),
+        Target("demo.print", "demo", "print", "object", (92, 24), True, True, (16, 24)),
         *(
-            Target(f"mvtec_ad.{name}", "mvtec_ad", name, kind, (train + good, defect), True, True, (good, defect))
-            for name, kind, train, good, defect in _MVTEC_AD
+            Target(
+                f"mvtec_ad.{name}",
+                "mvtec_ad",
+                name,
+                kind,
+                (train + good, defect),
+                True,
+                True,
+                (good, defect),
+                side=side,
+            )
+            for name, kind, train, good, defect, side in _MVTEC_AD
         ),
         # All 26,315 normals, and the seeded half that stands for the paper's (its own choice was not published).
         Target("retinal_oct", "retinal_oct", "retinal_oct", "medical", (26_565, 750), True, False, (250, 750)),

@@ -59,7 +59,7 @@ class Reign:
         how: ``first`` (nobody to beat), ``gate`` (better beyond noise) or ``forced`` (by hand).
         why: the gate's sentence, or the reason that was given.
         since: UTC.
-        threshold: map maximum above which a picture is called anomalous.
+        threshold: of its system's own image score, above which a picture is called anomalous.
         selected: the number it was chosen by: metric, score_rule, protocol ``selected``, value. For no table.
         parameters: of the training.
         folder: where it lies.
@@ -221,9 +221,7 @@ def _first(
 def _mean(store: Store, results: Sequence[Result]) -> float:
     """Mean image AUROC of the deciding score over trainings."""
     tables = [gate.test_scores(store, m) for m in results]
-    return float(
-        np.mean([image_auroc(t["anomalous"].to_numpy(bool), t[gate.DECIDING_RULE].to_numpy()) for t in tables])
-    )
+    return float(np.mean([image_auroc(t["anomalous"].to_numpy(bool), t["score"].to_numpy()) for t in tables]))
 
 
 def _look(store: Store, reign: Reign, challengers: dict[str, list[Result]], own: list[Result]) -> gate.Look:
@@ -266,7 +264,7 @@ def _crown(store: Store, metrics: Result, how: How, why: str, value: float) -> R
         export_scorer(store, model, threshold, temporary)
         scores = gate.test_scores(store, metrics)
         index = read_index(store.require(IMAGES, target_name)).set_index("image_id")["pixel_sha256"]
-        kept = scores[["image_id", "anomalous", gate.DECIDING_RULE]]
+        kept = scores[["image_id", "anomalous", "score"]]
         kept.assign(pixel_sha256=kept["image_id"].map(index)).to_parquet(temporary / SCORES, index=False)
         (temporary / EXAMPLE).write_bytes(example_picture(store, metrics))
         record = Reign(
@@ -281,7 +279,7 @@ def _crown(store: Store, metrics: Result, how: How, why: str, value: float) -> R
             threshold=threshold,
             selected={
                 "metric": "image_auroc",
-                "score_rule": gate.DECIDING_RULE,
+                "score_rule": gate.deciding_rule(training),
                 "protocol": SELECTED,
                 "value": value,
             },
@@ -344,8 +342,8 @@ def against_champion(store: Store, metrics: Result) -> Quality:
     pair = Pair(
         list(mine["pixel_sha256"]),
         mine["anomalous"].to_numpy(bool),
-        [mine[gate.DECIDING_RULE].to_numpy()],
-        [kept[gate.DECIDING_RULE].to_numpy()],
+        [mine["score"].to_numpy()],
+        [kept["score"].to_numpy()],
     )
     found = paired_auroc([pair])
     text = (

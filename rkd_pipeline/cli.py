@@ -19,7 +19,18 @@ from typing import TYPE_CHECKING
 from rkd_pipeline import data_commands, model_commands, progress
 from rkd_pipeline.ablation.design import INTERACTIONS
 from rkd_pipeline.errors import BadKey, RkdError
-from rkd_pipeline.flow import HISTORY, METRICS, PRODUCT_MAPS, REPORT, STAGES, TABLE_3, TABLE_DEMO, TURNED_PICTURES
+from rkd_pipeline.flow import (
+    HISTORY,
+    METRICS,
+    PRODUCT_MAPS,
+    REPORT,
+    STAGES,
+    TABLE_1,
+    TABLE_2,
+    TABLE_3,
+    TABLE_DEMO,
+    TURNED_PICTURES,
+)
 from rkd_pipeline.plan import PAPER_RECIPES, PLANS, Cell, ablation, cross, named
 from rkd_pipeline.settings import Settings
 from rkd_pipeline.store import Ref, Store
@@ -29,6 +40,7 @@ if TYPE_CHECKING:
     import dagster as dg
 
     from resources.tracking import MlflowTracking
+    from rkd_pipeline.catalog import Target
     from rkd_pipeline.champion import Reign
     from rkd_pipeline.rebenchmark import Round
 
@@ -519,18 +531,18 @@ class Session:
         rows = image_auroc_summary(self.store, [(c.target, c.training) for c in cells])
         unmirrored = [c for c in cells if mlflow_run_id(self.store, c.target, c.training) is None]
         lines = ["", "Image AUROC of the test pictures, by score", rows.to_markdown(index=False), ""]
-        by_category = self.store.find(Ref(TABLE_DEMO.name))
-        if by_category is not None and any(c.target.startswith("demo.") for c in cells):
-            lines += [(by_category.folder / "table_demo.md").read_text(encoding="utf-8")]
+        targets = {self.store.targets.target(c.target) for c in cells}
+        names = {_table_with(target) for target in targets if not target.own}
+        tables = {name: t.folder / f"{name}.md" for name in sorted(names) if (t := self.store.find(Ref(name)))}
+        if TABLE_DEMO.name in tables:
+            lines.append(tables[TABLE_DEMO.name].read_text(encoding="utf-8"))
         lines.append(
             f"{len(cells)} trainings: {done_before} were done before, {report.failed} failed; {seconds:.0f} s in all"
         )
         lines += [f"failed  {name}: {why}" for name, why in report.failures.items()]
         if unmirrored and not report.failed:
             lines.append(f"MLflow did not take {len(unmirrored)} of them; `rkd mirror` sends them later")
-        table = self.store.find(Ref(TABLE_3.name))
-        if table is not None:
-            lines.append(f"table   {table.folder / 'table_3.md'}  (or: rkd table 3)")
+        lines += [f"table   {file}" for file in tables.values()]
         if written := self.store.find(Ref(REPORT.name)):
             lines.append(f"report  {written.folder / 'report.html'}")
         results = [found for c in cells if (found := self.store.find(Ref(METRICS.name, c.target, c.training)))]
@@ -538,6 +550,12 @@ class Session:
         lines.append("        beside each: scores.png, curves.png and losses.png")
         lines.append("pages   make ui, then http://127.0.0.1:3000 (Dagster) and http://127.0.0.1:5000 (MLflow)")
         return "\n".join(lines)
+
+
+def _table_with(target: "Target") -> str:
+    """The paper's table that a target of the catalog stands in, or the demo's."""
+    by_kind = {"texture": TABLE_1, "object": TABLE_2, "medical": TABLE_3}
+    return (TABLE_DEMO if target.dataset == "demo" else by_kind[target.kind]).name
 
 
 if __name__ == "__main__":

@@ -89,7 +89,7 @@ def _verified(store: Store, settings: Settings, name: str) -> dict[str, Any]:
     target = store.targets.target(name)
     images, split = prepare(store, settings, name)
     facts = images.facts
-    notes = [facts["variant"], data.data_note(images), *facts["warnings"]]
+    notes = [facts["variant"], data.data_note(target, images), *facts["warnings"]]
     rows = data.read_verified_split(split)
     return {
         "target": name,

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from rkd_pipeline.compute import Compute
+from rkd_pipeline.datasets.rows import Pictures
 
 EVALUATION_BATCH = 32
 
@@ -36,11 +37,11 @@ class FeatureSource:
 
     Args:
         teacher: on the device of ``compute``; says how many channels its scales have, and their strides.
-        pictures: uint8, ``(N, H, W, 3)``; may be memory-mapped.
+        pictures: uint8, ``(N, H, W, 3)``, in memory or on disk.
         compute: device, precision and budget. Where training runs in bfloat16, kept features are bfloat16 too.
     """
 
-    def __init__(self, teacher: Featuriser, pictures: np.ndarray, compute: Compute) -> None:
+    def __init__(self, teacher: Featuriser, pictures: Pictures, compute: Compute) -> None:
         self._teacher, self._pictures, self._compute = teacher, pictures, compute
         self._dtype = torch.bfloat16 if compute.bf16 else torch.float32
         self._kept: list[Tensor] | None = None

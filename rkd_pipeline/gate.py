@@ -19,7 +19,6 @@ import pandas as pd
 from rkd_pipeline.errors import RkdError
 from rkd_pipeline.flow import ANOMALY_SCORES, IMAGES, METRICS, TRAINED_MODEL
 from rkd_pipeline.metrics.paired_auroc import Pair, PairedAuroc, paired_auroc
-from rkd_pipeline.score_rules import SCORE_RULES
 from rkd_pipeline.stages.data import read_index
 from rkd_pipeline.stages.evaluation import read_metrics, read_scores, value_of
 from rkd_pipeline.stages.tables import stale_reason
@@ -27,8 +26,6 @@ from rkd_pipeline.store import Ref, Result, Store
 from rkd_pipeline.training_key import TrainingKey
 
 ERROR = 0.05
-DECIDING_RULE = "map_max"  # the score that a champion decides by, and that the gate compares
-assert DECIDING_RULE in SCORE_RULES
 
 
 class NotEligible(RkdError):
@@ -38,6 +35,11 @@ class NotEligible(RkdError):
 def configuration(training: str) -> str:
     """What a training key says without seed and repeat, e.g. ``rkd-es@resnet18~40e``."""
     return training.rpartition("-s")[0]
+
+
+def deciding_rule(training: str) -> str:
+    """The image score that a training decides by, and that the gate compares: its system's own."""
+    return TrainingKey.parse(training).recipe.own_score
 
 
 def finished_trainings(store: Store, target_name: str) -> dict[str, list[Result]]:
@@ -57,7 +59,7 @@ def _repeat_and_seed(metrics: Result) -> tuple[int, int]:
 
 def honest_threshold(metrics: Result) -> float | None:
     """The threshold of the deciding score, from held-out normal pictures; None where there is none."""
-    return value_of(read_metrics(metrics), "threshold", DECIDING_RULE)
+    return value_of(read_metrics(metrics), "threshold", deciding_rule(metrics.provenance.key[1]))
 
 
 def require_eligible(store: Store, target_name: str, training: str) -> Result:
@@ -69,7 +71,7 @@ def require_eligible(store: Store, target_name: str, training: str) -> Result:
         raise NotEligible(f"{target_name} {training} is out of date: {reason}; run it again, with `rkd run`")
     if honest_threshold(metrics) is None:
         rows = read_metrics(metrics)
-        which = (rows["metric"] == "threshold") & (rows["score_rule"] == DECIDING_RULE)
+        which = (rows["metric"] == "threshold") & (rows["score_rule"] == deciding_rule(training))
         why = rows.loc[which, "protocol"].iloc[0]
         raise NotEligible(
             f"{target_name} {training} cannot be champion. Its honest threshold: {why}. "
@@ -97,9 +99,11 @@ def _by_repeat(results: Sequence[Result]) -> dict[int, list[Result]]:
 
 
 def test_scores(store: Store, metrics: Result) -> pd.DataFrame:
-    """Scores of the test pictures of a training, in order of their ids."""
-    scores, _ = read_scores(store.require(ANOMALY_SCORES, *metrics.provenance.key))
-    return scores[scores["part"] == "test"].sort_values("image_id", ignore_index=True)
+    """Test pictures of a training in order of their ids; ``score`` is what it decides by."""
+    target_name, training = metrics.provenance.key
+    scores, _ = read_scores(store.require(ANOMALY_SCORES, target_name, training))
+    scores = scores[scores["part"] == "test"].sort_values("image_id", ignore_index=True)
+    return scores.assign(score=scores[deciding_rule(training)])
 
 
 def _pair(store: Store, first: Sequence[Result], second: Sequence[Result], pixels: Mapping[str, str]) -> Pair:
@@ -114,7 +118,7 @@ def _pair(store: Store, first: Sequence[Result], second: Sequence[Result], pixel
     return Pair(
         [pixels[name] for name in common["image_id"]],
         common["anomalous"].to_numpy(bool),
-        *([table[DECIDING_RULE].to_numpy() for table in side] for side in tables),
+        *([table["score"].to_numpy() for table in side] for side in tables),
     )
 
 

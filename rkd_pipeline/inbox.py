@@ -19,7 +19,7 @@ from rkd_pipeline.datasets.pictures import SUFFIXES, read_rgb, resized
 from rkd_pipeline.errors import DataError
 from rkd_pipeline.files import canonical_json, text_sha256
 from rkd_pipeline.flow import METRICS, SCORED_PICTURES, TRAINED_MODEL
-from rkd_pipeline.stages.evaluation import read_metrics, value_of
+from rkd_pipeline.gate import honest_threshold
 from rkd_pipeline.store import Ref, Result, Store
 
 if TYPE_CHECKING:
@@ -33,9 +33,9 @@ COLUMNS = {
     "picture": "path relative to the folder",
     "fingerprint": "of size and time of the file",
     "model": "target and training that scored it, with the weights' data version",
-    "map_max": "maximum of the anomaly map",
+    "score": "image score of the model's system: the map's maximum, or Multiresolution KD's loss",
     "threshold": "honest threshold of the model; empty where its recipe has none",
-    "anomalous": "map_max above the threshold; empty without one",
+    "anomalous": "score above the threshold; empty without one",
     "problem": "why it could not be scored; empty otherwise",
 }
 
@@ -147,17 +147,19 @@ def _score(store: Store, inbox: Inbox) -> tuple[pd.DataFrame, bytes]:
         good, problems = _readable(inbox.folder, names, side)
         scores, maps = scorer.score([inbox.folder / name for name in good]) if good else (pd.DataFrame(), np.empty(0))
         for row, name in enumerate(good):
-            value, called = float(scores["map_max"].iloc[row]), scores["anomalous"].iloc[row]
-            rows.append({"picture": name, "map_max": value, "anomalous": called, "problem": ""})
-            shown.append(((inbox.folder / name).stat().st_mtime, name, good[name], maps[row]))
+            value, called = float(scores["score"].iloc[row]), scores["anomalous"].iloc[row]
+            rows.append({"picture": name, "score": value, "anomalous": called, "problem": ""})
+            shown.append(
+                ((inbox.folder / name).stat().st_mtime, f"{Path(name).name[:24]}\n{value:.3f}", good[name], maps[row])
+            )
         rows += [{"picture": name, "problem": problem} for name, problem in problems.items()]
         shown = sorted(shown, key=lambda entry: entry[0])[-SHOWN:]
-    table = pd.DataFrame(rows, columns=list(COLUMNS)).astype({"anomalous": "boolean", "map_max": "Float64"})
+    table = pd.DataFrame(rows, columns=list(COLUMNS)).astype({"anomalous": "boolean", "score": "Float64"})
     table["fingerprint"] = table["picture"].map(inbox.pictures)
     table["model"], table["threshold"] = inbox.model, scorer.card.threshold
     if not shown:
         return table, message("No new picture could be scored")
-    captions = [f"{Path(name).name[:24]}\n{maps.max():.3f}" for _, name, _, maps in shown]
+    captions = [caption for _, caption, _, _ in shown]
     pictures, maps = (np.stack([entry[i] for entry in shown]) for i in (2, 3))
     return table, map_strip(pictures, maps, captions, f"newest pictures, {inbox.target} {inbox.training}")
 
@@ -174,7 +176,7 @@ def _open_scorer(store: Store, inbox: Inbox) -> "tuple[Scorer, int]":
         return open_scorer(inbox.reign), side
     model = store.require(TRAINED_MODEL, inbox.target, inbox.training)
     metrics = store.find(Ref(METRICS.name, inbox.target, inbox.training))
-    threshold = None if metrics is None else value_of(read_metrics(metrics), "threshold", "map_max")
+    threshold = None if metrics is None else honest_threshold(metrics)
     with tempfile.TemporaryDirectory(dir=store.root, prefix=".export-") as temporary:
         folder = Path(temporary)
         export_scorer(store, model, threshold, folder)

@@ -27,7 +27,8 @@ QUALITY = {
 COSTS = {
     "training_seconds": "of one training, teacher features included",
     "training_pictures_per_second": "in training, all epochs together",
-    "scoring_seconds_per_picture": "inference: all networks, map and scores",
+    "scoring_seconds_per_picture": "inference in batches: all networks, map and scores",
+    "latency_seconds": "inference of one picture alone: median of a few",
     "peak_memory_bytes": "of training: of the process on a CPU, of torch's tensors on a GPU",
     "parameters": "trainable",
 }
@@ -214,13 +215,14 @@ def _mean_costs(measured: pd.DataFrame, costs: pd.DataFrame) -> dict[str, pd.Ser
 def leaderboard_sheet(board: Leaderboard) -> Sheet:
     """The leaderboard for reading."""
     headings = ["System", "Targets", "Mean rank", "Score", "Image AUROC", "Pixel AUROC", "AUPRO", "Training, s"]
-    headings += ["Pictures/s", "Scoring, ms/picture", "Peak memory, GiB", "Parameters, M", "Device"]
+    headings += ["Pictures/s", "Scoring, ms/picture", "Latency, ms", "Peak memory, GiB", "Parameters, M", "Device"]
     sheet = Sheet("Leaderboard", headings)
     for row in board.systems.to_dict("records"):
         cost = [
             _number(row["training_seconds"], 1, 0),
             _number(row["training_pictures_per_second"], 1, 1),
             _number(row["scoring_seconds_per_picture"], 1000, 1),
+            _number(row["latency_seconds"], 1000, 1),
             _number(row["peak_memory_bytes"], 2**-30, 2),
             _number(row["parameters"], 1e-6, 1),
         ]

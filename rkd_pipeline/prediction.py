@@ -11,7 +11,7 @@ from rkd_pipeline.champion import Reign, open_scorer
 from rkd_pipeline.datasets.pictures import read_rgb
 from rkd_pipeline.errors import DataError
 from rkd_pipeline.files import write_atomically
-from rkd_pipeline.gate import DECIDING_RULE
+from rkd_pipeline.gate import deciding_rule
 
 TABLE = "predictions.csv"
 COLUMNS = ("picture", "score", "threshold", "anomalous", "overlay", "problem")
@@ -43,10 +43,10 @@ def predict(reign: Reign, pictures: Sequence[Path], output: Path | None) -> Pred
             row: dict[str, object] = {"picture": str(path), "threshold": reign.threshold, "problem": problems[path]}
             if path in good:
                 at = good.index(path)
-                score = float(scores[DECIDING_RULE].iloc[at])
+                score = float(scores["score"].iloc[at])
                 row |= {"score": score, "anomalous": bool(score > reign.threshold)}
                 if output is not None:
-                    row["overlay"] = str(_write_overlay(output / names[path], path, maps[at], reign))
+                    row["overlay"] = str(_write_overlay(output / names[path], path, maps[at], score, reign))
             rows.append(row)
     table = pd.DataFrame(rows, columns=list(COLUMNS)).astype({"anomalous": "boolean"})
     if output is not None:
@@ -73,10 +73,11 @@ def _overlay_names(pictures: Sequence[Path]) -> dict[Path, str]:
     return names
 
 
-def _write_overlay(file: Path, picture: Path, anomaly_map: np.ndarray, reign: Reign) -> Path:
+def _write_overlay(file: Path, picture: Path, anomaly_map: np.ndarray, score: float, reign: Reign) -> Path:
     from rkd_pipeline.figures.overlay import overlay
 
-    title = f"{picture.name}: {{}}, score {anomaly_map.max():.3f}, threshold {reign.threshold:.3f}"
-    title = title.format("anomalous" if anomaly_map.max() > reign.threshold else "normal")
-    write_atomically(file, overlay(read_rgb(picture), anomaly_map, reign.threshold, title))
+    title = f"{picture.name}: {{}}, score {score:.3f}, threshold {reign.threshold:.3f}"
+    title = title.format("anomalous" if score > reign.threshold else "normal")
+    of_map = reign.threshold if deciding_rule(reign.training) == "map_max" else None
+    write_atomically(file, overlay(read_rgb(picture), anomaly_map, of_map, title))
     return file

@@ -273,6 +273,15 @@ RECIPES: dict[str, Recipe] = {
             batch_size=4,
         ),
         ReverseKD(
+            "rkd-brief",
+            "as the paper trained it, on smaller pictures and batches",
+            f"{_MASCIULLI}, 4.1",
+            _ANOMALIB_2022,
+            f"192 pixels, not 224; batches of 4, not 32; {_GAPS}",
+            side=192,
+            batch_size=4,
+        ),
+        ReverseKD(
             "rkd-mkd-es-brief",
             "trained on L_MKD with early stopping, on smaller pictures and batches",
             f"{_MASCIULLI}, 4.3",

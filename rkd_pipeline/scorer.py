@@ -27,7 +27,7 @@ STUDENT, TEACHER, CARD = "student.safetensors", "teacher.safetensors", "scorer.j
 
 @dataclass(frozen=True)
 class ScorerCard:
-    """The model's card, and the honest threshold of its map maximum; None where the recipe has none."""
+    """The model's card, and the honest threshold of its system's own image score; None where the recipe has none."""
 
     model: ModelCard
     threshold: float | None
@@ -71,8 +71,8 @@ class Scorer:
         """Score picture files, prepared as in training.
 
         Returns:
-            A table with one column per score rule and ``anomalous`` (map maximum above the threshold; empty where
-            there is none), and the anomaly maps ``(N, side, side)``.
+            A table with one column per score rule, ``score`` (the system's own of them) and ``anomalous`` (it is
+            above the threshold; empty where there is none), and the anomaly maps ``(N, side, side)``.
 
         Raises:
             DataError: a file does not decode.
@@ -80,8 +80,8 @@ class Scorer:
         recipe = self._key.recipe
         pixels = np.stack([resized(read_rgb(p), recipe.side) for p in pictures])
         scores = self._detector.score(pixels)
-        table = pd.DataFrame(scores.images)
+        table = pd.DataFrame(scores.images).assign(score=scores.images[recipe.own_score])
         called = pd.array([pd.NA] * len(table), "boolean")
         if self.card.threshold is not None:
-            called = pd.array(table["map_max"] > self.card.threshold, "boolean")
+            called = pd.array(table["score"] > self.card.threshold, "boolean")
         return table.assign(anomalous=called), scores.maps

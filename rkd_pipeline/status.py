@@ -59,7 +59,7 @@ def image_auroc_summary(store: Store, cells: list[tuple[str, str]]) -> pd.DataFr
             row["map_max [95%]"] = f"{first['value']:.3f} [{first['ci_low']:.3f}, {first['ci_high']:.3f}]"
             row |= {rule: f"{auroc.loc[rule, 'value']:.3f}" for rule in _BESIDE if rule in auroc.index}
             pixel = table.loc[table["metric"] == "pixel_auroc", "value"]
-            row["note"] = data_note(store.require(IMAGES, target_name))
+            row["note"] = data_note(store.targets.target(target_name), store.require(IMAGES, target_name))
             row["pixel"] = f"{pixel.iloc[0]:.3f}" if len(pixel) else "no masks"
         rows.append(row | {"state": state})
     table = pd.DataFrame(rows).fillna("")

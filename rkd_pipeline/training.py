@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from rkd_pipeline.compute import Compute
+from rkd_pipeline.datasets.rows import Pictures
 from rkd_pipeline.errors import CheckpointError, StoreError
 from rkd_pipeline.files import write_atomically
 from rkd_pipeline.recipes import Recipe
@@ -72,8 +73,8 @@ class TrainedStudent:
 def train(
     recipe: Recipe,
     teacher: nn.Module,
-    pictures: np.ndarray,
-    validation: np.ndarray | None,
+    pictures: Pictures,
+    validation: Pictures | None,
     *,
     epochs: int,
     seed: int,

@@ -14,7 +14,7 @@ from rkd_pipeline.recipes import ReverseKD, recipe
 from rkd_pipeline.score_rules import Quantity
 from rkd_pipeline.variants import FACTORS, changed, factor
 
-CENTRES = ("rkd", "rkd-official")
+CENTRES = ("rkd", "rkd-official", "rkd-brief", "rkd-official-brief")
 # What the texture riddle asks: the official code differs from the paper in loss, beta2 and batch at once.
 INTERACTIONS = (("loss", "beta2"), ("loss", "batch"))
 PRODUCT, PRODUCT_MAX = "product", "product_max"

@@ -9,16 +9,16 @@ from rkd_pipeline.figures.style import MAP_COLOURS, SKY, png
 LONGEST = 900  # pixels of the picture's longer side, as drawn
 
 
-def overlay(picture: Image.Image, anomaly_map: np.ndarray, threshold: float, title: str) -> bytes:
+def overlay(picture: Image.Image, anomaly_map: np.ndarray, threshold: float | None, title: str) -> bytes:
     """The picture, and the picture under its map, with a line round what exceeds the threshold.
 
     Colours run from 0 to twice the threshold, or the map's maximum where that is more: pictures of one model can be
-    compared.
+    compared. Without a threshold they run to the map's maximum.
 
     Args:
         picture: RGB, any size.
         anomaly_map: ``(S, S)``, stretched over the picture.
-        threshold: map maximum above which a picture is called anomalous.
+        threshold: map maximum above which a picture is called anomalous; None where another score decides.
         title: of the whole.
     """
     shown = picture.copy()
@@ -32,14 +32,15 @@ def overlay(picture: Image.Image, anomaly_map: np.ndarray, threshold: float, tit
     left, right = figure.subplots(1, 2)
     left.imshow(shown)
     right.imshow(shown.convert("L"), cmap="gray", vmin=0, vmax=255)
-    highest = max(2 * threshold, float(anomaly_map.max()))
+    highest = max(2 * (threshold or 0), float(anomaly_map.max()))
     heat = right.imshow(stretched, cmap=MAP_COLOURS, vmin=0, vmax=highest, alpha=0.55)
-    if stretched.max() > threshold > stretched.min():
+    if threshold is not None and stretched.max() > threshold > stretched.min():
         right.contour(stretched, [threshold], colors=SKY, linewidths=1.5)
     for axes in (left, right):
         axes.axis("off")
     bar = figure.colorbar(heat, ax=right, fraction=0.046, pad=0.02)
-    bar.ax.axhline(threshold, color=SKY, lw=2)
+    if threshold is not None:
+        bar.ax.axhline(threshold, color=SKY, lw=2)
     bar.ax.tick_params(labelsize=7)
     figure.suptitle(title, fontsize=10)
     return png(figure)

@@ -22,8 +22,8 @@ from rkd_pipeline.training_key import TrainingKey
 EFFECTS, MISSING, TEXT, FIGURE = "ablation.parquet", "missing.parquet", "ablation.md", "ablation.png"
 SHEETS = "sheets.json"
 NOTHING = (
-    "No ablation was measured: no training differs from rkd or rkd-official in one factor at the same teacher and "
-    "schedule. Run `rkd run --ablation --targets ...`, or the job `run_ablation`."
+    f"No ablation was measured: no training differs from one of {', '.join(CENTRES)} in one factor at the same teacher "
+    "and schedule. Run `rkd run --ablation --targets ...`, or the job `run_ablation`."
 )
 _MISSING_COLUMNS = ["centre", "target", "training"]
 

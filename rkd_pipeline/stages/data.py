@@ -14,6 +14,7 @@ from rkd_pipeline.datasets.index import MASKS, PICTURES, check_counts, index_pic
 from rkd_pipeline.datasets.pictures import MASK_RULE, Listing
 from rkd_pipeline.datasets.prepare import prepare_arrays
 from rkd_pipeline.datasets.registry import list_pictures
+from rkd_pipeline.datasets.rows import Rows
 from rkd_pipeline.datasets.split import split, verify
 from rkd_pipeline.errors import DataError
 from rkd_pipeline.files import file_sha256, link_or_copy, text_sha256
@@ -147,11 +148,17 @@ def read_index(images: Result) -> pd.DataFrame:
     return pd.read_parquet(images.folder / "index.parquet")
 
 
-def data_note(images: Result) -> str:
+def data_note(wanted: Target, images: Result) -> str:
     """What every result from these pictures must say about them; empty where there is nothing to say."""
-    skipped = len(images.facts["skipped"])
-    total = images.facts["normal"] + images.facts["anomalous"] + skipped
-    return f"without {skipped} of {total} files, which could not be used" if skipped else ""
+    facts, notes = images.facts, []
+    if skipped := len(facts["skipped"]):
+        total = facts["normal"] + facts["anomalous"] + skipped
+        notes.append(f"without {skipped} of {total} files, which could not be used")
+    sides = sorted({*facts["width"], *facts["height"]})
+    if wanted.side is not None and sides != [wanted.side]:
+        found = " to ".join(str(side) for side in dict.fromkeys((sides[0], sides[-1])))
+        notes.append(f"not the publisher's files: pictures of {found} pixels, the publisher's have {wanted.side}")
+    return "; ".join(notes)
 
 
 def split_images(store: Store, target_name: str) -> Result:
@@ -216,17 +223,16 @@ class PreparedImages:
         """Some pictures have a ground-truth mask."""
         return (self._folder / MASKS).exists()
 
-    def pictures(self, image_ids: list[str]) -> np.ndarray:
-        """uint8 ``(len(image_ids), side, side, 3)``."""
-        return self._take(PICTURES, image_ids)
+    def pictures(self, image_ids: list[str]) -> Rows:
+        """uint8 ``(len(image_ids), side, side, 3)``, read when they are asked for."""
+        return self._rows(PICTURES, image_ids)
 
     def masks(self, image_ids: list[str]) -> np.ndarray:
         """bool ``(len(image_ids), side, side)``; for targets that have masks."""
-        return self._take(MASKS, image_ids)
+        return self._rows(MASKS, image_ids)[:]
 
-    def _take(self, file: str, image_ids: list[str]) -> np.ndarray:
-        array = np.load(self._folder / file, mmap_mode="r")
-        return array[[self._row[name] for name in image_ids]]
+    def _rows(self, file: str, image_ids: list[str]) -> Rows:
+        return Rows(np.load(self._folder / file, mmap_mode="r"), [self._row[name] for name in image_ids])
 
 
 def open_prepared(store: Store, wanted: Target, side: int) -> tuple[Result, PreparedImages]:

@@ -62,7 +62,7 @@ def score_product_maps(store: Store, target_name: str, training: str, compute: "
     def write(folder: Path) -> dict[str, Any]:
         rows = _test_rows(store, target_name, key, split_result)
         with store.lock(f"device {compute.device}"):
-            maps = _product_maps(store, model, images.pictures(list(rows["image_id"])), key, compute.device)
+            maps = _product_maps(store, model, images.pictures(list(rows["image_id"]))[:], key, compute.device)
         highest = {PRODUCT_MAX: maps.max(axis=(1, 2)).astype(np.float64)}
         write_evidence(_evidence(images, rows, highest, maps, PRODUCT), folder)
         return {"pictures": len(rows), "fusion": "product", "device": compute.label}
@@ -115,7 +115,7 @@ def score_turned_pictures(store: Store, target_name: str, training: str) -> Resu
         rows = _test_rows(store, target_name, key, split_result)
         ids = list(rows["image_id"])
         labels = rows["anomalous"].to_numpy(bool)
-        pictures = images.pictures(ids)
+        pictures = images.pictures(ids)[:]
         masks = images.masks(ids) if images.has_masks else None
         with TemporaryDirectory() as scratch, store.lock("device cpu"):
             export = Path(scratch)

@@ -67,6 +67,7 @@ def costs(store: Store, benchmark: pd.DataFrame) -> pd.DataFrame:
                 "training_seconds": rate and model["epochs_trained"] * model["train_pictures"] / rate,
                 "training_pictures_per_second": rate,
                 "scoring_seconds_per_picture": scored.get("seconds_per_picture"),
+                "latency_seconds": scored.get("latency_seconds"),
                 "peak_memory_bytes": model.get("peak_memory_bytes"),
                 "parameters": model.get("parameters"),
                 "device": model["device"],

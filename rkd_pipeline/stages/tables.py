@@ -76,7 +76,7 @@ def build_benchmark(store: Store) -> Result:
 def _rows(store: Store, metrics: Result, mlflow_run: str | None) -> pd.DataFrame:
     target_name, training = metrics.provenance.key
     described, key = store.targets.target(target_name), TrainingKey.parse(training)
-    note = data_note(store.require(IMAGES, target_name))
+    note = data_note(described, store.require(IMAGES, target_name))
     return (
         read_metrics(metrics)
         .assign(
@@ -186,7 +186,7 @@ def _strip(store: Store, target_name: str, training: str) -> bytes:
     scores, maps = read_scores(store.require(ANOMALY_SCORES, target_name, training))
     _, images = open_prepared(store, store.targets.target(target_name), TrainingKey.parse(training).recipe.side)
     shown, captions = example_rows(scores, TrainingKey.parse(training).recipe.own_score)
-    pictures = images.pictures(list(scores["image_id"].iloc[shown]))
+    pictures = images.pictures(list(scores["image_id"].iloc[shown]))[:]
     return map_strip(pictures, np.asarray(maps[shown]), captions, f"{target_name}, {training}")
 
 

@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    import numpy as np
     import torch
     from torch import Tensor, nn
 
     from rkd_pipeline.compute import Compute
+    from rkd_pipeline.datasets.rows import Pictures
     from rkd_pipeline.models.weights import TeacherWeights
     from rkd_pipeline.recipes import Recipe
     from rkd_pipeline.scoring import Scores
@@ -56,7 +56,7 @@ class Detector(ABC):
     """A trained model that scores pictures."""
 
     @abstractmethod
-    def score(self, pictures: "np.ndarray", *, batch_size: int = 32) -> "Scores":
+    def score(self, pictures: "Pictures", *, batch_size: int = 32) -> "Scores":
         """Anomaly maps and every image score of uint8 pictures ``(N, S, S, 3)``, in float32."""
 
 
@@ -72,8 +72,8 @@ class System(ABC):
         self,
         recipe: "Recipe",
         teacher: "nn.Module",
-        pictures: "np.ndarray",
-        validation: "np.ndarray | None",
+        pictures: "Pictures",
+        validation: "Pictures | None",
         seed: int,
         compute: "Compute",
         cache: Path | None,

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from rkd_pipeline.compute import Compute, place
+from rkd_pipeline.datasets.rows import Pictures
 from rkd_pipeline.features import EVALUATION_BATCH, FeatureSource
 from rkd_pipeline.losses import Features, l_kd_flat, l_val
 from rkd_pipeline.models.multiresolution import Cloner, Source, guided
@@ -42,8 +43,8 @@ class MultiresolutionKDCourse(Course):
         self,
         recipe: MultiresolutionKD,
         source: Source,
-        pictures: np.ndarray,
-        validation: np.ndarray | None,
+        pictures: Pictures,
+        validation: Pictures | None,
         seed: int,
         compute: Compute,
     ) -> None:
@@ -70,7 +71,7 @@ class MultiresolutionKDCourse(Course):
         total = sum(float(self._losses(self._held_out_features, self._held_out, batch).sum()) for batch in batches)
         return total / len(self._held_out)
 
-    def _losses(self, features: FeatureSource, pictures: np.ndarray, indices: Tensor) -> Tensor:
+    def _losses(self, features: FeatureSource, pictures: Pictures, indices: Tensor) -> Tensor:
         batch = torch.from_numpy(np.ascontiguousarray(pictures[indices.numpy()])).to(self._compute.device)
         with self._compute.autocast():
             cloned = self.student(self._source.prepared(batch))
@@ -90,7 +91,7 @@ class MultiresolutionKDDetector(Detector):
     def __init__(self, recipe: MultiresolutionKD, source: Source, cloner: Cloner) -> None:
         self.recipe, self.source, self.cloner = recipe, source, cloner.eval().requires_grad_(False)
 
-    def score(self, pictures: np.ndarray, *, batch_size: int = 32) -> Scores:
+    def score(self, pictures: Pictures, *, batch_size: int = 32) -> Scores:
         """Maps by the recipe's localisation, smoothed; scores by loss and map's maximum."""
         device = next(self.cloner.parameters()).device
         maps, losses = [], []
@@ -157,8 +158,8 @@ class _MultiresolutionKDSystem(System):
         self,
         recipe: Recipe,
         teacher: nn.Module,
-        pictures: np.ndarray,
-        validation: np.ndarray | None,
+        pictures: Pictures,
+        validation: Pictures | None,
         seed: int,
         compute: Compute,
         cache: Path | None,

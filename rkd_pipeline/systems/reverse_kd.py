@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from rkd_pipeline.compute import Compute, place
+from rkd_pipeline.datasets.rows import Pictures
 from rkd_pipeline.features import EVALUATION_BATCH, FeatureSource
 from rkd_pipeline.losses import Features, discrepancy, l_kd, l_val, training_loss
 from rkd_pipeline.models.reverse_distillation import ReverseDistillation
@@ -28,8 +29,8 @@ class ReverseKDCourse(Course):
         self,
         recipe: ReverseKD,
         teacher: Teacher,
-        pictures: np.ndarray,
-        validation: np.ndarray | None,
+        pictures: Pictures,
+        validation: Pictures | None,
         seed: int,
         compute: Compute,
     ) -> None:
@@ -97,7 +98,7 @@ def loss_balance(student: ReverseDistillation, features: FeatureSource, recipe: 
 def score(
     teacher: Teacher,
     student: ReverseDistillation,
-    pictures: np.ndarray,
+    pictures: Pictures,
     recipe: ReverseKD,
     lambda_: float,
     *,
@@ -134,7 +135,7 @@ class ReverseKDDetector(Detector):
     def __init__(self, recipe: ReverseKD, teacher: Teacher, student: ReverseDistillation, lambda_: float) -> None:
         self.recipe, self.teacher, self.student, self.lambda_ = recipe, teacher, student, lambda_
 
-    def score(self, pictures: np.ndarray, *, batch_size: int = 32) -> Scores:
+    def score(self, pictures: Pictures, *, batch_size: int = 32) -> Scores:
         """Maps by equation 5; scores by the map's maximum and equations 2 to 4."""
         return score(self.teacher, self.student, pictures, self.recipe, self.lambda_, batch_size=batch_size)
 
@@ -147,8 +148,8 @@ class _ReverseKDSystem(System):
         self,
         recipe: Recipe,
         teacher: nn.Module,
-        pictures: np.ndarray,
-        validation: np.ndarray | None,
+        pictures: Pictures,
+        validation: Pictures | None,
         seed: int,
         compute: Compute,
         cache: Path | None,

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from rkd_pipeline.compute import Compute, place
+from rkd_pipeline.datasets.rows import Pictures
 from rkd_pipeline.files import canonical_json
 from rkd_pipeline.models.patch_network import PatchNetwork, padded, patches_at
 from rkd_pipeline.models.teacher import Teacher
@@ -131,8 +132,8 @@ class UninformedStudentsCourse(Course):
         self,
         recipe: UninformedStudents,
         teacher: Teacher,
-        pictures: np.ndarray,
-        validation: np.ndarray,
+        pictures: Pictures,
+        validation: Pictures,
         seed: int,
         compute: Compute,
         cache: Path | None,
@@ -179,10 +180,16 @@ class UninformedStudentsCourse(Course):
     def finish(self) -> None:
         """Mean and deviation of errors and variances over all pixels of the held-out pictures."""
         for scale in self._ensemble:
-            found = [torch.stack(scale.error_and_variance(batch)) for batch in self._batches(self._validation, 4)]
-            pixels = torch.cat(found, dim=1).flatten(1)
-            scale.normal_mean.copy_(pixels.mean(1))
-            scale.normal_deviation.copy_(pixels.std(1).clamp_min(1e-12))
+            count, total, squares = 0, torch.zeros(2, dtype=torch.float64), torch.zeros(2, dtype=torch.float64)
+            for batch in self._batches(self._validation, 4):  # sums, since all pixels would fill the memory
+                pixels = torch.stack(scale.error_and_variance(batch)).flatten(1).double().cpu()
+                count += pixels.shape[1]
+                total += pixels.sum(1)
+                squares += pixels.square().sum(1)
+            mean = total / count
+            variance = (squares - count * mean**2) / (count - 1)
+            scale.normal_mean.copy_(mean)
+            scale.normal_deviation.copy_(variance.clamp_min(0).sqrt().clamp_min(1e-12))
 
     def _losses(self, pictures: Tensor, generator: torch.Generator) -> Tensor:
         each = self._recipe.patches
@@ -194,8 +201,9 @@ class UninformedStudentsCourse(Course):
             total = total + losses.view(len(pictures), each).mean(1)
         return total
 
-    def _batches(self, pictures: np.ndarray, size: int = 32) -> list[Tensor]:
-        return [prepared(pictures[i : i + size], self._compute.device) for i in range(0, len(pictures), size)]
+    def _batches(self, pictures: Pictures, size: int = 32) -> Iterator[Tensor]:
+        for start in range(0, len(pictures), size):
+            yield prepared(pictures[start : start + size], self._compute.device)
 
 
 def _under(prefix: str, state: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -289,7 +297,7 @@ class UninformedStudentsDetector(Detector):
         self.recipe, self.ensemble = recipe, ensemble.eval()
 
     @torch.inference_mode()
-    def score(self, pictures: np.ndarray, *, batch_size: int = 4) -> Scores:
+    def score(self, pictures: Pictures, *, batch_size: int = 4) -> Scores:
         """Maps averaged over scales; the score is the map's maximum."""
         device = next(self.ensemble.parameters()).device
         maps = []
@@ -309,8 +317,8 @@ class _UninformedStudentsSystem(System):
         self,
         recipe: Recipe,
         teacher: nn.Module,
-        pictures: np.ndarray,
-        validation: np.ndarray | None,
+        pictures: Pictures,
+        validation: Pictures | None,
         seed: int,
         compute: Compute,
         cache: Path | None,

@@ -13,7 +13,14 @@ import pandas as pd
 
 from rkd_pipeline.published import PAPER
 from rkd_pipeline.recipes import own_score
-from rkd_pipeline.tables.seeds import INTERVAL_METHODS, TrainPictures, configurations, over_seeds, stopping_note
+from rkd_pipeline.tables.seeds import (
+    INTERVAL_METHODS,
+    TrainPictures,
+    configurations,
+    over_seeds,
+    remarks_on,
+    stopping_note,
+)
 from rkd_pipeline.tables.sheet import (
     NOT_MEASURED,
     NOT_PUBLISHED,
@@ -228,8 +235,7 @@ def _row_cells(
     metrics = {m.metric for s in table.systems for m in s.measures}
     measured = of_target[(of_target["origin"] == "measured") & of_target["metric"].isin(metrics)]
     measured = measured[measured["recipe"].isin(recipes) & measured["value"].notna()]
-    # What must be said about a row stands in its source, behind the place.
-    remarks = "; ".join(sorted({note for s in measured["source"].dropna() if (note := s.partition("; ")[2])}))
+    remarks = remarks_on(measured)
     for teacher, epochs in configurations(measured):
         chosen = measured[(measured["teacher"] == teacher) & (measured["epochs"] == epochs)]
         for system in table.systems:

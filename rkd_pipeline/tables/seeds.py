@@ -76,6 +76,11 @@ def configurations(measured: pd.DataFrame) -> list[tuple[str | None, int | None]
     return list(found.itertuples(index=False, name=None)) or [(None, None)]
 
 
+def remarks_on(measured: pd.DataFrame) -> str:
+    """What must be said about measured rows: it stands in their source, behind the place."""
+    return "; ".join(sorted({note for s in measured["source"].dropna() if (note := s.partition("; ")[2])}))
+
+
 def stopping_note(recipe: str | None, epochs: int | None) -> str:
     """What to know about early stopping at a short schedule; empty where there is nothing to say."""
     if recipe is None or epochs is None:

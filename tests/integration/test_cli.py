@@ -20,7 +20,7 @@ def test_a_run_ends_with_numbers_and_where_to_look(demo: Rkd) -> None:
     assert again.returncode == 0
     assert "1 trainings: 1 were done before, 0 failed" in again.stdout
     assert f"| demo.weave | {TRAINING} |" in again.stdout.replace("  ", "")
-    for place in ("table_3.md", f"metrics/demo.weave/{TRAINING}/maps.png", "make ui, then http://127.0.0.1:3000"):
+    for place in ("table_demo.md", f"metrics/demo.weave/{TRAINING}/maps.png", "make ui, then http://127.0.0.1:3000"):
         assert place in again.stdout
 
 

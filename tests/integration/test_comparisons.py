@@ -46,7 +46,7 @@ def tested(demo: Rkd) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     scores, _ = read_scores(demo.store.require(ANOMALY_SCORES, TARGET, TRAINING))
     _, images = open_prepared(demo.store, demo.store.targets.target(TARGET), TrainingKey.parse(TRAINING).recipe.side)
     ids = list(scores["image_id"])
-    return images.pictures(ids), scores["anomalous"].to_numpy(bool), images.masks(ids)
+    return images.pictures(ids)[:], scores["anomalous"].to_numpy(bool), images.masks(ids)
 
 
 def test_product_maps_are_the_product_of_upsampled_scales(

@@ -186,7 +186,7 @@ def test_new_pictures_are_scored_once_and_as_in_the_test(
     assert len(found) == 3
     assert "cannot be decoded" in found.loc["broken.png", "problem"]
     for row in chosen.itertuples():
-        np.testing.assert_allclose(found.loc[row.image_id.replace("/", "-"), "map_max"], row.map_max, rtol=1e-3)
+        np.testing.assert_allclose(found.loc[row.image_id.replace("/", "-"), "score"], row.map_max, rtol=1e-3)
     assert "newest" in run.asset_materializations_for_node("scored_pictures")[0].metadata
 
     Image.new("RGB", (32, 32), "white").save(watched / "still being written.png")
@@ -215,7 +215,7 @@ def test_a_target_s_champion_scores(store: Store, tmp_path: Path, monkeypatch: p
     _settle(watched / "noise.png")
     [row] = inbox.read_scored(inbox.score_new(store, inbox.look(store, watched, "demo.weave"))).to_dict("records")
     assert (row["picture"], row["threshold"], row["problem"]) == ("noise.png", 0.5, "")
-    assert row["anomalous"] == (row["map_max"] > 0.5)
+    assert row["anomalous"] == (row["score"] > 0.5)
 
 
 def _settle(file: Path) -> None:

@@ -70,7 +70,10 @@ def test_the_plan_trains_the_design_and_its_keys_are_valid() -> None:
         names
     )
     assert {TrainingKey.parse(c.training).seed for c in cells[: 2 * len(names)]} == {0}
-    assert {c.target for c in named("ablation")} == {"demo.weave", "demo.grain"}
+    of_demo = named("ablation")
+    assert {c.target for c in of_demo} == {"demo.weave", "demo.grain"}
+    assert of_demo[0].training.startswith("rkd-brief@embedded")
+    assert len(of_demo) == 2 * len(design("rkd-brief", "resnet18").recipes)
 
 
 def evidence_of(value: float, seed: int, **more: float) -> Evidence:

@@ -258,7 +258,10 @@ def test_bad_pictures_masks_and_manifests(case: Case, store: Store, tmp_path: Pa
         assert len(images.facts["skipped"]) == 1
         assert case.says in images.facts["skipped"][0]
         total = images.facts["normal"] + images.facts["anomalous"] + 1
-        assert data.data_note(images) == f"without 1 of {total} files, which could not be used"
+        assert (
+            data.data_note(store.targets.target("mine"), images)
+            == f"without 1 of {total} files, which could not be used"
+        )
         rows, arrays = data.read_index(images), np.load(images.folder / "pictures.npy", mmap_mode="r")
         assert len(rows) == len(arrays) == total - 1
         assert tree(folder) == before

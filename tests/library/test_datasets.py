@@ -1,4 +1,6 @@
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import numpy as np
 import pandas as pd
@@ -13,6 +15,8 @@ from rkd_pipeline.datasets.pictures import full_mask, read_rgb, resized_mask
 from rkd_pipeline.datasets.prepare import prepare_arrays
 from rkd_pipeline.datasets.registry import list_pictures
 from rkd_pipeline.errors import DataError
+from rkd_pipeline.stages.data import data_note
+from rkd_pipeline.store import Result
 
 MRI, CT, WEAVE = TARGETS["brain_mri"], TARGETS["head_ct"], TARGETS["demo.weave"]
 GREEN = (0, 128, 0)
@@ -139,8 +143,8 @@ def test_both_ways_of_preparing_give_pil_s_bilinear_in_the_index_s_order(woven: 
     again.mkdir()
     prepare_arrays(table, woven, 96, again)
     arrays, masks = np.load(tmp_path / PICTURES), np.load(tmp_path / MASKS)
-    assert (arrays.shape, arrays.dtype) == ((100, 96, 96, 3), np.uint8)
-    assert (masks.shape, masks.dtype) == ((100, 96, 96), np.bool_)
+    assert (arrays.shape, arrays.dtype) == ((116, 96, 96, 3), np.uint8)
+    assert (masks.shape, masks.dtype) == ((116, 96, 96), np.bool_)
     np.testing.assert_array_equal(np.load(again / PICTURES), arrays)
     np.testing.assert_array_equal(np.load(again / MASKS), masks)
     for row in (5, 60, 2):
@@ -190,3 +194,17 @@ def test_the_real_datasets_are_complete(
     assert (int((~table["anomalous"]).sum()), int(table["anomalous"].sum())) == (normal, anomalous)
     assert table["part"].value_counts().to_dict() == parts
     assert (table["mask_area"] > 0).sum() == with_mask
+
+
+def test_pictures_of_another_size_than_the_publisher_s_are_said_to_be_so() -> None:
+    def facts(low: int, high: int) -> Result:
+        sizes = {"width": [low, high], "height": [low, high], "skipped": [], "normal": 1, "anomalous": 1}
+        return cast(Result, SimpleNamespace(facts=sizes))
+
+    screw, brain = TARGETS["mvtec_ad.screw"], TARGETS["brain_mri"]
+    assert data_note(screw, facts(1024, 1024)) == ""
+    assert data_note(screw, facts(512, 512)) == (
+        "not the publisher's files: pictures of 512 pixels, the publisher's have 1024"
+    )
+    assert "of 512 to 1024 pixels" in data_note(screw, facts(512, 1024))
+    assert data_note(brain, facts(150, 1900)) == ""  # nobody promises a size

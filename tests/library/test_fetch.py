@@ -1,9 +1,12 @@
 """Fetching datasets, against a real HTTP server on loopback that misbehaves in every way we could think of."""
 
+import base64
 import hashlib
+import io
 import sys
 import tarfile
 import threading
+import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -310,30 +313,80 @@ def test_a_download_ends_as_a_dataset_in_place(server: Server, tmp_path: Path) -
 CT = TARGETS["head_ct"]
 
 
-def pretend_kaggle(monkeypatch: pytest.MonkeyPatch, result: Path | Exception) -> None:
-    module = ModuleType("kagglehub")
+def zipped_ct() -> bytes:
+    """Head CT as Kaggle hands it out; the pictures are not looked at while unpacking."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for i in range(200):
+            archive.writestr(f"head_ct/head_ct/{i:03d}.png", "not looked at while unpacking")
+        rows = "".join(f"{i},{int(i < 100)}\n" for i in range(200))
+        archive.writestr("labels.csv", "id, hemorrhage\n" + rows)
+    return buffer.getvalue()
 
+
+@pytest.fixture
+def kaggle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
+    """The package itself, talking to a local server that answers as Kaggle's does; the paths that it asked for."""
+    from kagglesdk import kaggle_env
+
+    asked: list[str] = []
+
+    class Kaggle(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["Content-Length"]))
+            asked.append(self.path)
+            if self.headers["Authorization"] != "Basic " + base64.b64encode(b"ann:right").decode():
+                self.send_error(401)
+                return
+            found = self.path.endswith("GetDataset")
+            body = b'{"currentVersionNumber": 7}' if found else zipped_ct()
+            self.send_response(200)
+            self.send_header("Content-Type", "application/json" if found else "application/zip")
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *args: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Kaggle)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    address = f"http://127.0.0.1:{server.server_port}"
+    monkeypatch.setitem(kaggle_env._env_to_endpoint, kaggle_env.KaggleEnv.PROD, address)
+    monkeypatch.setenv("KAGGLEHUB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("KAGGLE_USERNAME", "ann")
+    monkeypatch.setenv("KAGGLE_KEY", "right")
+    yield asked
+    server.shutdown()
+    server.server_close()
+
+
+def test_kaggle_s_copy_is_put_in_place(tmp_path: Path, kaggle: list[str]) -> None:
+    folder = find_or_fetch(dataset("head_ct"), CT, tmp_path / "data", Fetching(download=True))
+    assert [path.rpartition("/")[2] for path in kaggle] == ["GetDataset", "DownloadDataset"]
+    assert len(list_pictures(CT, folder).pictures) == 200
+    origin = read_origin(folder)
+    assert (origin["handle"], origin["version"]) == ("felipekitamura/head-ct-hemorrhage", "7")
+
+
+def test_kaggle_s_refusal_never_shows_credentials(
+    tmp_path: Path, kaggle: list[str], monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("KAGGLE_KEY", "0123456789abcdef")
+    with pytest.raises(DataError, match=r"KaggleApiHTTPError.*kaggle.json") as caught:
+        find_or_fetch(dataset("head_ct"), CT, tmp_path / "data", Fetching(download=True))
+    assert len(kaggle) == 1
+    assert "0123456789abcdef" not in str(caught.value) + "".join(capfd.readouterr())
+    assert visible(tmp_path / "data") == []
+
+
+def pretend_kaggle(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
     def dataset_download(handle: str) -> str:
-        assert handle == "felipekitamura/head-ct-hemorrhage"
-        if isinstance(result, Exception):
-            raise result
-        return str(result)
+        raise error
 
+    module = ModuleType("kagglehub")
     module.dataset_download = dataset_download  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "kagglehub", module)
-
-
-def test_kaggle_s_copy_is_put_in_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    cache = tmp_path / "cache/versions/1"
-    for i in range(200):
-        write(cache / f"head_ct/head_ct/{i:03d}.png")
-    rows = "".join(f"{i},{int(i < 100)}\n" for i in range(200))
-    (cache / "labels.csv").write_text("id, hemorrhage\n" + rows)
-    pretend_kaggle(monkeypatch, cache)
-    folder = find_or_fetch(dataset("head_ct"), CT, tmp_path / "data", Fetching(download=True))
-    assert len(list_pictures(CT, folder).pictures) == 200
-    assert read_origin(folder)["handle"] == "felipekitamura/head-ct-hemorrhage"
-    assert (cache / "labels.csv").exists()
 
 
 def test_kaggle_s_errors_never_show_credentials(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -60,3 +60,8 @@ def test_all_looks_together_spend_the_error_once() -> None:
     spent = sum(gate.level(number, 3) * 3 for number in range(1, 10_000))
     assert spent == pytest.approx(gate.ERROR, rel=1e-3)
     assert spent < gate.ERROR
+
+
+def test_a_training_decides_by_its_system_s_own_score() -> None:
+    assert gate.deciding_rule("rkd-es@resnet18-s0") == "map_max"
+    assert gate.deciding_rule("mkd@resnet18-s0") == "loss"

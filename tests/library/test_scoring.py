@@ -1,3 +1,4 @@
+import time
 from collections.abc import Callable
 
 import numpy as np
@@ -10,7 +11,9 @@ from rkd_pipeline.losses import l_kd, l_val
 from rkd_pipeline.models.reverse_distillation import ReverseDistillation
 from rkd_pipeline.models.teacher import Teacher
 from rkd_pipeline.recipes import RECIPES
-from rkd_pipeline.scoring import anomaly_map
+from rkd_pipeline.scoring import Scores, anomaly_map
+from rkd_pipeline.stages.evaluation import median_seconds
+from rkd_pipeline.systems import Detector
 from rkd_pipeline.systems.reverse_kd import score
 
 
@@ -39,3 +42,20 @@ def test_scores_are_the_losses_of_eval_mode(random_teacher: Callable[[str], Teac
     assert scores.maps.shape == (12, 64, 64)
     assert scores.maps.dtype == np.float32
     np.testing.assert_array_equal(scores.images["map_max"], scores.maps.max((1, 2)).astype(np.float64))
+
+
+def test_latency_is_of_one_picture_at_a_time_and_soon_done() -> None:
+    seen: list[tuple[int, ...]] = []
+
+    class Slow(Detector):
+        def score(self, pictures: np.ndarray, *, batch_size: int = 32) -> Scores:
+            seen.append(pictures.shape)
+            time.sleep(0.02)
+            return Scores(np.zeros((1, 4, 4), np.float32), {"map_max": np.zeros(1)})
+
+    pictures = np.zeros((20, 4, 4, 3), np.uint8)
+    assert 0.02 <= median_seconds(Slow(), pictures) < 1
+    assert seen == [(1, 4, 4, 3)] * 11
+    seen.clear()
+    median_seconds(Slow(), pictures, budget=0.03)
+    assert len(seen) == 2

@@ -58,7 +58,8 @@ def test_golden_losses(run: Callable[..., TrainedStudent], name: str, golden: li
     """A change here means that trainings differ: bump the version of ``trained_model`` in ``flow.py``."""
     recipe = replace(RECIPES[name], teacher="resnet18", batch_size=5)
     losses = [e.train_loss for e in run(recipe).history]
-    assert losses == pytest.approx(golden, rel=2e-3)
+    # Nine steps of float32 carry the rounding of another number of threads, or another CPU, to 0.4%.
+    assert losses == pytest.approx(golden, rel=5e-3)
 
 
 @pytest.mark.parametrize("name", ["rkd", "rkd-mkd-es"])

@@ -24,7 +24,7 @@ def draw(rng: Rng, defect: str | None) -> Scene:
     """The plate on its table, with a defect where one is named."""
     spoil = rng.spawn(1)[0]
     x, y = positions()
-    angle, centre = rng.uniform(-0.25, 0.25), SIDE / 2 + rng.uniform(-8, 8, 2)
+    angle, centre = rng.uniform(-0.18, 0.18), SIDE / 2 + rng.uniform(-8, 8, 2)
     u, v = turned(x - centre[0], y - centre[1], angle)
     marked = np.zeros((SIDE, SIDE), bool)
     whole = _plate(u, v)
@@ -68,7 +68,7 @@ def _plate(u: Array, v: Array) -> Array:
 
 def _mat(rng: Rng) -> Array:
     """Colour of a mat of pressed rubber granules."""
-    granules = np.clip(1 + 0.48 * noise(rng, 1.1), 0.2, 2)
+    granules = np.clip(1 + 0.40 * noise(rng, 1.1), 0.2, 2)
     return (0.26 * rng.uniform(0.9, 1.1) * granules)[..., None] * np.array([0.96, 1.0, 1.04])
 
 
@@ -117,8 +117,8 @@ def _plug(rng: Rng, scene: Scene, u: Array, v: Array) -> None:
     hx, hy, r = HOLES[rng.integers(len(HOLES))]
     off = np.hypot(u - hx, v - hy) + 1.5 * noise(rng, 3) - r * rng.uniform(1.0, 1.5)
     cover = inside(off, 1.0)
-    filler = np.array([0.46, 0.46, 0.45]) * (1 + 0.10 * noise(rng, 1.2))[..., None]
-    scene.height[:] = scene.height * (1 - cover) + cover * (4 + np.sqrt(np.clip(-off, 0, None)) + 1.0 * noise(rng, 1.5))
+    filler = np.array([0.56, 0.55, 0.51]) * (1 + 0.04 * noise(rng, 1.2))[..., None]
+    scene.height[:] = scene.height * (1 - cover) + cover * (4 + np.sqrt(np.clip(-off, 0, None)) + 0.6 * noise(rng, 3))
     scene.colour[:] = scene.colour * (1 - cover[..., None]) + filler * cover[..., None]
     scene.gloss *= 1 - cover
     scene.defect |= cover > 0.5
