@@ -41,8 +41,9 @@ def mlflow_run(context: dg.AssetExecutionContext, store: StoreResource, tracking
             context.log.warning(f"MLflow did not take {target_name} {training}: {error}. Materialise mlflow_run later.")
             return
     sent = _sent(opened, tracking, run_id)
+    link = {"mlflow": sent.get("mlflow", run_id)}
     for asset in (trained_model, metrics):  # their own pages lead there too
-        context.log_event(dg.AssetObservation(asset.key, partition=context.partition_key, metadata=_link(sent)))
+        context.log_event(dg.AssetObservation(asset.key, partition=context.partition_key, metadata=link))
     yield dg.MaterializeResult(metadata=sent)
 
 
@@ -76,8 +77,3 @@ def _sent(store: Store, tracking: MlflowTracking, run_id: str) -> dict[str, Any]
     page = tracking.page(f"runs/{run_id}")
     link = {"mlflow": dg.MetadataValue.url(page)} if page else {}
     return link | {"mlflow_run_id": run_id, "tracking_uri": shown(tracking.tracking_uri(store))}
-
-
-def _link(sent: dict[str, Any]) -> dict[str, Any]:
-    """Only where to find the run."""
-    return {name: sent[name] for name in ("mlflow", "mlflow_run_id") if name in sent}

@@ -50,7 +50,7 @@ TURNED_PICTURES = Stage("turned_pictures", 1)
 ABLATION = Stage("ablation", 1)
 CLAIMS = Stage("claims", 1)
 HISTORY = Stage("history", 2)
-REPORT = Stage("report", 3)
+REPORT = Stage("report", 4)
 SCORED_PICTURES = Stage("scored_pictures", 2)
 
 STAGES = {
