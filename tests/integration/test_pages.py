@@ -16,6 +16,7 @@ from selenium.webdriver.remote.webdriver import WebDriver
 from selenium.webdriver.support.ui import WebDriverWait
 
 from resources.instance import open_instance
+from resources.tracking import MlflowTracking
 from rkd_pipeline.flow import METRICS
 from rkd_pipeline.own_targets import OwnTarget
 from rkd_pipeline.stages.tables import mlflow_run_id
@@ -223,7 +224,9 @@ def test_mlflow_shows_the_model(browser: WebDriver, pages: Pages, demo: Rkd) -> 
 
 def test_mlflow_shows_the_run_with_its_model(browser: WebDriver, pages: Pages, demo: Rkd) -> None:
     run_id = mlflow_run_id(demo.store, "demo.weave", TRAINING)
-    browser.get(f"{pages.mlflow}/#/experiments/1/runs/{run_id}")
+    link = MlflowTracking(pages=pages.mlflow).page(f"runs/{run_id}")  # as it stands on the training's page
+    assert link is not None
+    browser.get(link)
     # Long lists are drawn as far as one sees them, in any order: their lengths tell that they are there.
     text = wait_for(browser, r"demo\.weave " + re.escape(TRAINING) + r"[\s\S]*Metrics \(\d+\)[\s\S]*Parameters \(\d+\)")
     for shown in ("rkd.recipe", "rkd-official", "Finished"):
