@@ -221,7 +221,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of its own, which can be made too small."""
     folder = tmp_path / "store"
     folder.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=500m", "rkd", str(folder)]
+    mount = ["mount", "-t", "tmpfs", "-o", "size=1200m", "rkd", str(folder)]
     mounted = os.geteuid() == 0 and subprocess.run(mount).returncode == 0
     need(mounted, "a file system of its own can only be mounted by root")
     yield folder
