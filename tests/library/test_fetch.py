@@ -385,7 +385,7 @@ def pretend_kaggle(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
         raise error
 
     module = ModuleType("kagglehub")
-    module.dataset_download = dataset_download  # type: ignore[attr-defined]
+    vars(module)["dataset_download"] = dataset_download
     monkeypatch.setitem(sys.modules, "kagglehub", module)
 
 

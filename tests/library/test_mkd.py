@@ -20,7 +20,7 @@ from rkd_pipeline.training import Epoch, TrainedStudent, train
 def recipe(name: str, **more: object) -> MultiresolutionKD:
     found = RECIPES[name]
     assert isinstance(found, MultiresolutionKD)
-    return replace(found, batch_size=5, **more)  # type: ignore[arg-type]
+    return replace(found, batch_size=5, **more)
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +34,7 @@ def run(weights: TeacherWeights, pictures: np.ndarray, cpu: Compute, tmp_path: P
         source = system_of(chosen).teacher(weights, chosen)
         validation = pictures[9:] if chosen.held_out else None
         given = {"seed": 0, "compute": cpu, "checkpoint": tmp_path / "c", "identity": "test"} | more
-        return train(chosen, source, pictures[:9], validation, epochs=epochs, **given)  # type: ignore[arg-type]
+        return train(chosen, source, pictures[:9], validation, epochs=epochs, **given)
 
     return call
 

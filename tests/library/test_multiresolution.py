@@ -69,7 +69,7 @@ def _state(teacher: Teacher) -> dict[str, torch.Tensor]:
     ],
 )
 def test_cloners_have_the_official_sizes(channels: tuple[int, ...], size: str, millions: float) -> None:
-    cloner = Cloner(channels, size)  # type: ignore[arg-type]
+    cloner = Cloner(channels, size)
     assert sum(p.numel() for p in cloner.parameters()) / 1e6 == pytest.approx(millions, abs=1e-9)
     assert not any(c.bias is not None for c in cloner.modules() if isinstance(c, nn.Conv2d))
     features = cloner(torch.rand(2, 3, 64, 64))

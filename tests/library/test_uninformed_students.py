@@ -44,7 +44,7 @@ def small(pictures: np.ndarray) -> np.ndarray:
 def run(teacher: Teacher, small: np.ndarray, cpu: Compute, tmp_path: Path) -> Callable[..., TrainedStudent]:
     def call(epochs: int = 2, recipe: UninformedStudents = SMALL, **more: object) -> TrainedStudent:
         given = {"seed": 0, "compute": cpu, "checkpoint": tmp_path / "c", "identity": "test"} | more
-        return train(recipe, teacher, small[:9], small[9:], epochs=epochs, cache=tmp_path / "shared", **given)  # type: ignore[arg-type]
+        return train(recipe, teacher, small[:9], small[9:], epochs=epochs, cache=tmp_path / "shared", **given)
 
     return call
 
