@@ -20,7 +20,7 @@ from rkd_pipeline.models.architectures import ARCHITECTURES, NETWORKS
 LossName = Literal["kd", "kd_flat", "mkd"]
 Reduction = Literal["sum", "mean"]
 Fusion = Literal["sum", "product"]
-Localisation = Literal["guided", "gradient", "smoothgrad"]
+Localisation = Literal["guided", "gradient", "smoothgrad", "discrepancy"]
 _PROSE = ("summary", "paper", "code", "deviation")
 _SCORING = {"scoring": True}
 
@@ -139,8 +139,9 @@ class MultiresolutionKD(Recipe):
         weighted: the term that lambda multiplies: ``value`` in the code, ``direction`` in the papers' equation.
         lambda_: that weight.
         normalise: ImageNet's mean and deviation taken out of pictures; the code does not.
-        localisation: map by guided backpropagation through the cloner, by the plain gradient, or by SmoothGrad.
-        own_range: each map is brought to [0, 1] by itself, as in the code: no map is comparable with another's.
+        localisation: map by guided backpropagation through the cloner, by the plain gradient, by SmoothGrad, or, which
+            is not the authors', by the discrepancy of source and cloner at each position, as Reverse KD makes it.
+        own_range: each map by gradients is brought to [0, 1] by itself, as in the code: none compares with another.
     """
 
     system: ClassVar[str] = "mkd"
@@ -173,6 +174,8 @@ class UninformedStudents(Recipe):
         width: channels of the first layers; the middle ones have twice as many.
         descriptor: length of a patch's descriptor.
         patches: drawn per picture, scale and epoch; 1 estimates the dense loss without bias.
+        window: side of the random window of each picture in which students train on every pixel, a multiple of 8 that
+            divides ``side``; 0 trains on patches.
         descriptor_pictures, descriptor_steps, descriptor_batch: the pictures by formula on which the descriptor
             networks are distilled from the teacher, and for how long.
     """
@@ -182,6 +185,7 @@ class UninformedStudents(Recipe):
     score_rules: ClassVar[tuple[str, ...]] = ("map_max",)
     needs_validation: ClassVar[bool] = True
     weight_decay: ClassVar[float] = 1e-5
+    later: ClassVar[tuple[str, ...]] = ("window",)
 
     teacher: str = "resnet18"
     side: int = 256
@@ -195,6 +199,7 @@ class UninformedStudents(Recipe):
     width: int = 128
     descriptor: int = 128
     patches: int = 64
+    window: int = 0
     descriptor_pictures: int = 2048
     descriptor_steps: int = 50_000
     descriptor_batch: int = 64
@@ -330,6 +335,11 @@ RECIPES: dict[str, Recipe] = {
                           localisation="smoothgrad"),
         MultiresolutionKD("mkd-comparable", "mkd, its maps not stretched each by itself", _SALEHI, _MKD_CODE,
                           f"{_MKD_DEVIATION}; maps keep the gradient's own scale", own_range=False),
+        MultiresolutionKD("mkd-brief", "mkd in small batches: enough steps in a schedule of minutes", _SALEHI,
+                          _MKD_CODE, f"{_MKD_DEVIATION}; batches of 8, not 64", batch_size=8),
+        MultiresolutionKD("mkd-brief-discrepancy", "mkd-brief, its maps by discrepancy, not by gradients", _SALEHI,
+                          _MKD_CODE, f"{_MKD_DEVIATION}; batches of 8, not 64; maps are Reverse KD's: 1 - cosine "
+                          "at each position of the scored taps, added", batch_size=8, localisation="discrepancy"),
         UninformedStudents("us", "three students at each of three scales", _BERGMANN, "none published",
                            _US_DEVIATION),
         UninformedStudents(
@@ -337,9 +347,12 @@ RECIPES: dict[str, Recipe] = {
             "as us, on small pictures with narrow networks: for a machine without a GPU",
             _BERGMANN,
             "none published",
-            f"{_US_DEVIATION}; an eighth of the width, pictures of 128 pixels, learning rate .001",
+            f"{_US_DEVIATION}; an eighth of the width, pictures of 128 pixels, learning rate .001, batches of 2, "
+            "windows of 32 pixels in place of patches",
             side=128,
             learning_rate=0.001,
+            batch_size=2,
+            window=32,
             width=16,
             descriptor=32,
             patches=4,

@@ -1,7 +1,8 @@
 """Multiresolution KD (Salehi et al. 2021): a cloner learns a source's features of normal pictures at several depths.
 
-The picture's score is its loss; its map is a gradient of that loss with respect to the pixels. Both leave out the
-first tap where the source has four, as the official code does (``test_functions.py``).
+The picture's score is its loss; its map is a gradient of that loss with respect to the pixels, or the discrepancy of
+both networks at each position. All leave out the first tap where the source has four, as the official code does
+(``test_functions.py``).
 """
 
 from pathlib import Path
@@ -13,11 +14,11 @@ from torch import Tensor, nn
 from rkd_pipeline.compute import Compute, place
 from rkd_pipeline.datasets.rows import Pictures
 from rkd_pipeline.features import EVALUATION_BATCH, FeatureSource
-from rkd_pipeline.losses import Features, l_kd_flat, l_val
+from rkd_pipeline.losses import Features, discrepancy, l_kd_flat, l_val
 from rkd_pipeline.models.multiresolution import Cloner, Source, guided
 from rkd_pipeline.models.weights import TeacherWeights
 from rkd_pipeline.recipes import MultiresolutionKD, Recipe
-from rkd_pipeline.scoring import Scores, smoothed
+from rkd_pipeline.scoring import Scores, anomaly_map, smoothed
 from rkd_pipeline.systems import Course, Detector, System
 
 SCORED_TAPS = 3
@@ -100,7 +101,7 @@ class MultiresolutionKDDetector(Detector):
             x = self.source.prepared(batch)
             with torch.no_grad():
                 losses.append(self.loss(x).cpu())
-            maps.append(smoothed(self._map(x, start), self.recipe.sigma).cpu())
+            maps.append(self._smooth_map(x, start).cpu())
         stacked = torch.cat(maps).numpy()
         of_pictures = {
             "loss": torch.cat(losses).double().numpy(),
@@ -119,6 +120,18 @@ class MultiresolutionKDDetector(Detector):
         # Pictures of a batch do not meet in eval mode: the gradient of the sum holds each one's own.
         (gradient,) = torch.autograd.grad(self.loss(x).sum(), x)
         return gradient
+
+    def discrepancy(self, x: Tensor) -> Tensor:
+        """Of the scored taps at each position, as Reverse KD's maps are made, smoothed: ``(N, S, S)``."""
+        source, cloned = self.source.taps(x), self.cloner(x)
+        taps = zip(source[-SCORED_TAPS:], cloned[-SCORED_TAPS:], strict=True)
+        return anomaly_map([discrepancy(a, b) for a, b in taps], x.shape[-1], sigma=self.recipe.sigma)
+
+    def _smooth_map(self, x: Tensor, first: int) -> Tensor:
+        if self.recipe.localisation == "discrepancy":
+            with torch.no_grad():
+                return self.discrepancy(x)
+        return smoothed(self._map(x, first), self.recipe.sigma)
 
     def _map(self, x: Tensor, first: int) -> Tensor:
         """``(N, S, S)``, not smoothed yet; ``first`` numbers the pictures, so that noise does not depend on batches."""

@@ -4,13 +4,15 @@ Per receptive field (17, 33, 65 pixels) a descriptor network, distilled once fro
 students. A pixel's score is the error of the students' mean plus their variance, each normalised on held-out normal
 pictures, averaged over the receptive fields.
 
-Dense training costs four networks at every pixel, so students train on patches around random pixels, drawn alike over
-the whole picture: in the mean over draws that is the dense loss. Test pictures are evaluated densely.
+Dense training costs four networks at every pixel, so students train on part of each picture: on patches around random
+pixels, or at every pixel of a random window, which costs far less per pixel since neighbours share their convolutions.
+Either is drawn alike over the whole picture: in the mean over draws it is the dense loss. Test pictures are evaluated
+densely.
 """
 
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import cast
 
@@ -75,12 +77,17 @@ class Scale(nn.Module):
 
     def dense_losses(self, pictures: Tensor) -> Tensor:
         """The same at every pixel, ``(N, 3, S, S)`` to ``(N, S, S)``: what random patches estimate."""
-        target, predictions = self._dense(pictures)
+        target, predictions = self._dense(padded(pictures, self.receptive_field))
         return (predictions - target).square().sum(2).mean(0)
+
+    def window_losses(self, windows: Tensor) -> Tensor:
+        """Their mean over each window, which comes with its margin: ``(N, 3, W + p - 1, W + p - 1)`` to ``(N,)``."""
+        target, predictions = self._dense(windows)
+        return (predictions - target).square().sum(2).mean((0, 2, 3))
 
     def error_and_variance(self, pictures: Tensor) -> tuple[Tensor, Tensor]:
         """Per pixel, ``(N, S, S)`` each: squared distance of the students' mean, and their variance around it."""
-        target, predictions = self._dense(pictures)
+        target, predictions = self._dense(padded(pictures, self.receptive_field))
         mean = predictions.mean(0)
         return (mean - target).square().sum(1), (predictions - mean).square().sum(2).mean(0)
 
@@ -90,9 +97,8 @@ class Scale(nn.Module):
         shape = (2, 1, 1, 1)
         return ((found - self.normal_mean.view(shape)) / self.normal_deviation.view(shape)).sum(0)
 
-    def _dense(self, pictures: Tensor) -> tuple[Tensor, Tensor]:
-        """Targets ``(N, D, S, S)`` and predictions ``(students, N, D, S, S)``."""
-        x = padded(pictures, self.receptive_field)
+    def _dense(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Of padded pictures: targets ``(N, D, S, S)`` and predictions ``(students, N, D, S, S)``."""
         target = (self.descriptor.dense(x) - self.mean.view(1, -1, 1, 1)) / self.deviation.view(1, -1, 1, 1)
         return target, torch.stack([student.dense(x) for student in self._students()])
 
@@ -125,8 +131,26 @@ def random_patches(pictures: Tensor, each: int, receptive_field: int, generator:
     return patches_at(padded(pictures, receptive_field), which, places[0], places[1], receptive_field)
 
 
+def random_windows(
+    pictures: Tensor, window: int, receptive_fields: Sequence[int], generator: torch.Generator
+) -> list[Tensor]:
+    """One window of every picture, the same for each receptive field: ``(N, 3, window + p - 1, window + p - 1)``.
+
+    Windows tile the picture and one tile is drawn, so that each pixel is as likely as any other.
+    """
+    n, side = len(pictures), pictures.shape[-1]
+    corners = (torch.randint(side // window, (n, 2), generator=generator) * window).tolist()
+    return [
+        torch.stack([
+            picture[:, r : r + window + p - 1, c : c + window + p - 1]
+            for picture, (r, c) in zip(padded(pictures, p), corners, strict=True)
+        ])
+        for p in receptive_fields
+    ]  # fmt: skip
+
+
 class UninformedStudentsCourse(Course):
-    """Students of all scales, trained together on fresh random patches in every step."""
+    """Students of all scales, trained together on fresh random patches or windows in every step."""
 
     def __init__(
         self,
@@ -192,6 +216,8 @@ class UninformedStudentsCourse(Course):
             scale.normal_deviation.copy_(variance.clamp_min(0).sqrt().clamp_min(1e-12))
 
     def _losses(self, pictures: Tensor, generator: torch.Generator) -> Tensor:
+        if self._recipe.window:
+            return self._window_losses(pictures, generator)
         each = self._recipe.patches
         total = torch.zeros(len(pictures), device=pictures.device)
         for scale in self._ensemble:
@@ -200,6 +226,12 @@ class UninformedStudentsCourse(Course):
                 losses = scale.losses(patches)
             total = total + losses.view(len(pictures), each).mean(1)
         return total
+
+    def _window_losses(self, pictures: Tensor, generator: torch.Generator) -> Tensor:
+        windows = random_windows(pictures, self._recipe.window, self._recipe.receptive_fields, generator)
+        with self._compute.autocast():
+            losses = [s.window_losses(x) for s, x in zip(self._ensemble, windows, strict=True)]
+        return torch.stack(losses).sum(0)
 
     def _batches(self, pictures: Pictures, size: int = 32) -> Iterator[Tensor]:
         for start in range(0, len(pictures), size):

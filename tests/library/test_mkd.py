@@ -159,3 +159,20 @@ def test_comparable_maps_keep_their_scale(
     assert (plain.maps <= 1).all()
     np.testing.assert_array_equal(plain.images["loss"], comparable.images["loss"])
     assert not np.allclose(plain.maps, comparable.maps)
+
+
+def test_maps_by_discrepancy_are_reverse_kd_s(
+    detector: Callable[..., MultiresolutionKDDetector], pictures: np.ndarray
+) -> None:
+    """By torch's own cosine and interpolation, and scipy's filter: the official code of RD4AD."""
+    made = detector("mkd-brief-discrepancy")
+    with torch.no_grad():
+        x = made.source.prepared(torch.from_numpy(pictures[:3]))
+        maps = [
+            F.interpolate((1 - F.cosine_similarity(a, b))[:, None], x.shape[-1], mode="bilinear", align_corners=True)
+            for a, b in zip(made.source.taps(x), made.cloner(x), strict=True)
+        ]
+    expected = [gaussian_filter(m, sigma=4) for m in torch.stack(maps).sum(0)[:, 0].numpy()]
+    scores = made.score(pictures[:3], batch_size=2)
+    np.testing.assert_allclose(scores.maps, np.stack(expected), rtol=1e-3, atol=1e-4)
+    np.testing.assert_array_equal(scores.images["loss"], detector("mkd-brief").score(pictures[:3]).images["loss"])

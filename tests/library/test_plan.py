@@ -34,6 +34,20 @@ def test_the_demo_plan_needs_no_download_and_covers_every_demo_target() -> None:
     assert [keys[c.training].recipe.name for c in cells if c.training != official] == ["rkd-mkd-es-brief"]
 
 
+def test_the_plan_of_systems_has_each_on_every_demo_target_and_needs_no_download() -> None:
+    cells = named("systems")
+    keys = {cell: TrainingKey.parse(cell.training) for cell in cells}
+    assert {str(key.teacher) for key in keys.values()} == {"embedded"}
+    demo = {t.name for t in targets_of("demo")}
+    for system in ("reverse_kd", "mkd", "uninformed_students"):
+        assert {cell.target for cell, key in keys.items() if key.recipe.system == system} == demo
+    trained = {(cell.target, str(key.training)) for cell, key in keys.items()}
+    assert len(trained) == 3 * len(demo)  # maps of MKD share its training
+    assert {c.training for c in cells if "official" in c.training} == {
+        c.training for c in named("demo") if "official" in c.training
+    }  # which the demo has trained already
+
+
 def test_the_paper_s_plan_fills_its_tables() -> None:
     assert [len(named(f"table_{n}")) for n in (1, 2, 3, 4)] == [5 * 2, 10 * 2, 3 * 3 * 3, 5 * 2]
     assert len(set(named("paper"))) == len(named("paper")) == 67

@@ -1,5 +1,6 @@
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ from rkd_pipeline.systems.uninformed_students import (
     pooled_features,
     prepared,
     random_patches,
+    random_windows,
 )
 from rkd_pipeline.training import Epoch, TrainedStudent, train
 
@@ -69,6 +71,29 @@ def test_random_patches_estimate_the_dense_loss_without_bias(small: np.ndarray) 
     assert (error < 0.05 * dense.double().mean((1, 2))).all()  # the test can tell a bias of a fifth
 
 
+def test_windows_tile_the_picture_and_give_the_dense_loss(small: np.ndarray) -> None:
+    """Every window is one tile of the dense losses, each tile is drawn, and no other place is."""
+    torch.manual_seed(0)
+    scales = [Scale(SMALL, p) for p in (17, 33)]
+    x = prepared(small[:1], torch.device("cpu"))
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        tiles = [s.dense_losses(x)[0].view(2, 16, 2, 16).mean((1, 3)).flatten() for s in scales]
+        drawn = []
+        for _ in range(40):
+            windows = random_windows(x, 16, (17, 33), generator)
+            assert [tuple(w.shape) for w in windows] == [(1, 3, 32, 32), (1, 3, 48, 48)]
+            losses = [s.window_losses(w) for s, w in zip(scales, windows, strict=True)]
+            nearest = [int((t - found).abs().argmin()) for t, found in zip(tiles, losses, strict=True)]
+            assert nearest[0] == nearest[1]  # all receptive fields look at the same pixels
+            for tile, found in zip(tiles, losses, strict=True):
+                torch.testing.assert_close(found[0], tile[nearest[0]], rtol=1e-4, atol=1e-6)
+            drawn.append(nearest[0])
+    counts = np.bincount(drawn, minlength=4)
+    assert counts.sum() == 40
+    assert (counts >= 3).all()  # of 10 expected
+
+
 def test_error_and_variance_by_hand() -> None:
     """Two students at 1 and 3 where the descriptor is 0: error of the mean 4, variance 1, mean loss 5."""
     scale = Scale(replace(SMALL, students=2, descriptor=1), 17)
@@ -105,9 +130,11 @@ def test_normalised_scores_of_held_out_pixels_have_mean_zero_and_parts_deviation
     assert abs(maps.mean()) < 1e-2
 
 
+@pytest.mark.parametrize("window", [0, 16])
 def test_training_learns_resumes_and_leaves_the_descriptors_alone(
-    run: Callable[..., TrainedStudent], tmp_path: Path, teacher: Teacher, cpu: Compute
+    run: Callable[..., TrainedStudent], tmp_path: Path, teacher: Teacher, cpu: Compute, window: int
 ) -> None:
+    run = partial(run, recipe=replace(SMALL, window=window))
     whole = run(4, checkpoint=tmp_path / "whole")
     assert whole.history[-1].train_loss < whole.history[0].train_loss
     assert all(e.validation_loss is not None for e in whole.history)
