@@ -56,7 +56,7 @@ def demo() -> list[Cell]:
 
 # Of the plan of systems: short enough for a machine without a GPU; Reverse KD's are the demo's own trainings. Recipes
 # in brief: a demo target has two batches of MKD's own size, and a schedule of minutes would be no training.
-SYSTEMS_EPOCHS = {"mkd-brief": 30, "mkd-brief-discrepancy": 30, "us-small": 20, "rkd-official-brief": DEMO_EPOCHS}
+SYSTEMS_EPOCHS = {"mkd-brief": 30, "mkd-brief-discrepancy": 30, "us-small": 15, "rkd-official-brief": DEMO_EPOCHS}
 
 
 def systems() -> list[Cell]:

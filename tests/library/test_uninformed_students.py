@@ -136,8 +136,9 @@ def test_training_learns_resumes_and_leaves_the_descriptors_alone(
 ) -> None:
     run = partial(run, recipe=replace(SMALL, window=window))
     whole = run(4, checkpoint=tmp_path / "whole")
-    assert whole.history[-1].train_loss < whole.history[0].train_loss
-    assert all(e.validation_loss is not None for e in whole.history)
+    held_out = [e.validation_loss for e in whole.history]  # on the same patches or windows each time, unlike training
+    assert None not in held_out
+    assert held_out[-1] < held_out[0]
     assert whole.best_epoch == 4
 
     def kill(epoch: Epoch) -> None:
