@@ -9,11 +9,13 @@ from typing import Any
 import dagster as dg
 import pandas as pd
 
+from resources import last_words
 from rkd_pipeline.errors import RkdError
 from rkd_pipeline.flow import Stage
 from rkd_pipeline.store import Result
 
 OWNER = "team:benchmark"
+MAKE_ROOM = "Make room on the disk (`rkd prune` lists what can go) and launch again: what is finished is kept"
 
 
 def asset_options(stage: Stage, group: str, *kinds: str) -> dict[str, Any]:
@@ -105,8 +107,17 @@ def _inline(name: str, png: bytes) -> str:
 
 @contextmanager
 def user_errors() -> Iterator[None]:
-    """Our own errors say what to do: show that, not a stack trace, and do not retry what cannot help."""
+    """Our own errors say what to do: show that, not a stack trace, and do not retry what cannot help.
+
+    So with a full disk, whose reason is kept where it needs no room: Dagster may have none to write it down.
+    """
     try:
         yield
-    except RkdError as error:
-        raise dg.Failure(description=str(error), allow_retries=False) from error
+    except Exception as error:
+        full = last_words.no_room(error)
+        if not full and not isinstance(error, RkdError):
+            raise
+        text = str(error) if isinstance(error, RkdError) else f"{full}. {MAKE_ROOM}"
+        if full:
+            last_words.speak(text)
+        raise dg.Failure(description=text, allow_retries=False) from error
