@@ -10,12 +10,11 @@ import dagster as dg
 import pandas as pd
 
 from resources import last_words
-from rkd_pipeline.errors import RkdError
+from rkd_pipeline.errors import RkdError, no_room
 from rkd_pipeline.flow import Stage
 from rkd_pipeline.store import Result
 
 OWNER = "team:benchmark"
-MAKE_ROOM = "Make room on the disk (`rkd prune` lists what can go) and launch again: what is finished is kept"
 
 
 def asset_options(stage: Stage, group: str, *kinds: str) -> dict[str, Any]:
@@ -109,15 +108,13 @@ def _inline(name: str, png: bytes) -> str:
 def user_errors() -> Iterator[None]:
     """Our own errors say what to do: show that, not a stack trace, and do not retry what cannot help.
 
-    So with a full disk, whose reason is kept where it needs no room: Dagster may have none to write it down.
+    So with a full disk. The reason of any error is also kept where it needs no room: Dagster may have none.
     """
     try:
         yield
     except Exception as error:
-        full = last_words.no_room(error)
-        if not full and not isinstance(error, RkdError):
+        ours = str(error) if isinstance(error, RkdError) else no_room(error)
+        last_words.speak(ours or str(error))
+        if not ours:
             raise
-        text = str(error) if isinstance(error, RkdError) else f"{full}. {MAKE_ROOM}"
-        if full:
-            last_words.speak(text)
-        raise dg.Failure(description=text, allow_retries=False) from error
+        raise dg.Failure(description=ours, allow_retries=False) from error

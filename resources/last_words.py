@@ -4,13 +4,12 @@ Such a run's process ends without a word, and its page could only say that the p
 sentences is set aside when a run starts, and overwritten in place.
 """
 
-import re
+from contextlib import suppress
 from pathlib import Path
 
 import dagster as dg
 
 SIZE = 4096  # bytes; the block of most file systems
-_FULL = re.compile("No space left on device|disk is full|Disk quota exceeded")  # the kernel, SQLite, the kernel
 _mine: list[Path] = []  # of the run that this process works on
 
 
@@ -25,7 +24,7 @@ def set_aside(home: Path, run_id: str) -> None:
 def speak(text: str) -> None:
     """Leave the last words of this process's run, where it has one."""
     for file in _mine:
-        with file.open("r+b") as stream:
+        with suppress(OSError), file.open("r+b") as stream:  # the error that is told of must not be lost to another
             stream.write(text.encode()[:SIZE].ljust(SIZE))
 
 
@@ -41,18 +40,6 @@ def forget_ended(instance: dg.DagsterInstance, home: Path) -> None:
         run = instance.get_run_by_id(file.name)
         if run is None or run.is_finished:
             file.unlink(missing_ok=True)
-
-
-def no_room(error: BaseException | None) -> str:
-    """What of an error, or of one behind it, says that the disk is full; empty where none does.
-
-    Kernel and SQLite say so in their own words, and libraries wrap both.
-    """
-    while error is not None:
-        if _FULL.search(str(error)):
-            return str(error)
-        error = error.__cause__ or error.__context__
-    return ""
 
 
 def _folder(home: Path) -> Path:
