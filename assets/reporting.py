@@ -9,7 +9,8 @@ from typing import Any
 import dagster as dg
 import pandas as pd
 
-from rkd_pipeline.errors import RkdError
+from resources import last_words
+from rkd_pipeline.errors import RkdError, no_room
 from rkd_pipeline.flow import Stage
 from rkd_pipeline.store import Result
 
@@ -105,8 +106,15 @@ def _inline(name: str, png: bytes) -> str:
 
 @contextmanager
 def user_errors() -> Iterator[None]:
-    """Our own errors say what to do: show that, not a stack trace, and do not retry what cannot help."""
+    """Our own errors say what to do: show that, not a stack trace, and do not retry what cannot help.
+
+    So with a full disk. The reason of any error is also kept where it needs no room: Dagster may have none.
+    """
     try:
         yield
-    except RkdError as error:
-        raise dg.Failure(description=str(error), allow_retries=False) from error
+    except Exception as error:
+        ours = str(error) if isinstance(error, RkdError) else no_room(error)
+        last_words.speak(ours or str(error))
+        if not ours:
+            raise
+        raise dg.Failure(description=ours, allow_retries=False) from error

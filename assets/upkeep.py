@@ -113,13 +113,18 @@ def new_pictures(store: StoreResource, watch: Watch) -> dg.RunRequest | dg.SkipR
     minimum_interval_seconds=15, default_status=dg.DefaultSensorStatus.RUNNING, monitor_all_code_locations=False
 )
 def failures_told(context: dg.RunFailureSensorContext, hook: Hook) -> None:
-    """Tells the hook of every run that failed for good."""
+    """Tells the hook of every run that failed for good; whoever ended one by Ctrl-C or SIGTERM knows."""
     run = context.dagster_run
-    if run.tags.get("dagster/will_retry") == "true":
+    if run.tags.get("dagster/will_retry") == "true" or any(map(_interrupted, context.get_step_failure_events())):
         return
     what = run.tags.get("dagster/partition", "").replace("|", " ")
     text = f"{run.job_name} {what} failed: {context.failure_event.message}".replace("  ", " ")
     hook.tell("failure", text, {"job": run.job_name, "partition": what, "run_id": run.run_id})
+
+
+def _interrupted(event: dg.DagsterEvent) -> bool:
+    error = event.step_failure_data.error
+    return error is not None and error.cls_name == "DagsterExecutionInterruptedError"
 
 
 @dg.sensor(minimum_interval_seconds=30, default_status=dg.DefaultSensorStatus.RUNNING)

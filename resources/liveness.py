@@ -7,9 +7,12 @@ themselves; this puts the event log right.
 import os
 import socket
 from collections.abc import Mapping
+from pathlib import Path
 
 import dagster as dg
 import psutil
+
+from resources import last_words
 
 HOST_TAG, PID_TAG, STARTED_TAG = "rkd/host", "rkd/pid", "rkd/process_started"
 RUN_TAG = "rkd/process_of_run"  # a retry inherits the tags of the run before it, and is not that process
@@ -23,13 +26,20 @@ def process_tags(run_id: str) -> dict[str, str]:
 
 
 def fail_dead_runs(instance: dg.DagsterInstance) -> list[str]:
-    """Report as failed every unfinished run of this host whose process is gone; returns their run ids."""
+    """Report as failed every unfinished run of this host whose process is gone; returns their run ids.
+
+    What such a run could leave as its last words is the reason given.
+    """
     mine = dg.RunsFilter(statuses=_UNFINISHED, tags={HOST_TAG: socket.gethostname()})
     known = [run for run in instance.get_runs(mine) if run.tags.get(RUN_TAG) == run.run_id]
     dead = [run for run in known if not _alive(run.tags)]
+    home = Path(instance.root_directory)
     for run in dead:
-        instance.report_run_failed(run, message=f"process {run.tags[PID_TAG]} on this host is gone")
+        words = last_words.heard(home, run.run_id)
+        gone = f"process {run.tags[PID_TAG]} on this host is gone"
+        instance.report_run_failed(run, message=f"{gone}; it said: {words}" if words else gone)
         instance.event_log_storage.free_concurrency_slots_for_run(run.run_id)
+    last_words.forget_ended(instance, home)
     return [run.run_id for run in dead]
 
 

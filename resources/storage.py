@@ -5,6 +5,7 @@ from pathlib import Path
 
 import dagster as dg
 
+from resources import last_words
 from resources.liveness import process_tags
 from rkd_pipeline.datasets.fetch import Fetching, addresses
 from rkd_pipeline.settings import Settings
@@ -17,9 +18,13 @@ class StoreResource(dg.ConfigurableResource):
     root: str
 
     def setup_for_execution(self, context: dg.InitResourceContext) -> None:
-        """Tag the run with the process that works on it, so that a dead one can be told from a busy one."""
+        """Tag the run with the process that works on it, so that a dead one can be told from a busy one.
+
+        Room for its last words is set aside at the same time.
+        """
         if context.run is not None and context.instance is not None and not context.instance.is_ephemeral:
             context.instance.add_run_tags(context.run.run_id, process_tags(context.run.run_id))
+            last_words.set_aside(Path(context.instance.root_directory), context.run.run_id)
 
     def open(self) -> Store:
         """The store at ``root``."""

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 from rkd_pipeline import data_commands, model_commands, progress
 from rkd_pipeline.ablation.design import INTERACTIONS
-from rkd_pipeline.errors import BadKey, RkdError
+from rkd_pipeline.errors import BadKey, RkdError, no_room
 from rkd_pipeline.flow import (
     HISTORY,
     METRICS,
@@ -69,6 +69,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return command(options)
     except RkdError as error:
         print(f"rkd: {error}", file=sys.stderr)
+        return 1
+    except Exception as error:
+        if not (full := no_room(error)):
+            raise
+        print(f"rkd: {full}", file=sys.stderr)
         return 1
     except Interrupted as ended:
         print(f"\nrkd: ended by {ended}; the same command goes on from here", file=sys.stderr)

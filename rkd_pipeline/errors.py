@@ -1,5 +1,6 @@
 """Errors that a user can act on. Each message names what is wrong, where, and the fix."""
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -68,3 +69,19 @@ class StoreError(RkdError):
 
 class CheckpointError(StoreError):
     """A checkpoint that cannot be resumed: damaged, or of another training."""
+
+
+# The kernel's words, and SQLite's: it speaks of an I/O error where its shared memory cannot grow.
+_NO_ROOM = re.compile("No space left on device|Disk quota exceeded|disk is full|disk I/O error")
+
+
+def no_room(error: BaseException | None) -> str:
+    """What to say of an error behind which is a full disk; empty where none is. Libraries wrap what the kernel says."""
+    while error is not None:
+        if _NO_ROOM.search(str(error)):
+            said = str(error).splitlines()[0]
+            return (
+                f"{said}. Make room on the disk (`rkd prune` lists what can go) and start again: what is done is kept"
+            )
+        error = error.__cause__ or error.__context__
+    return ""

@@ -151,7 +151,7 @@ def _read(picture: Picture, folder: Path, side: int) -> _Row:
         "mean": float(grey.mean()) / 255,
         "contrast": float(grey.std()) / 255,
         "phash": perceptual_hash(grey.round().astype(np.uint8)),
-        "mask_area": None if mask is None else float(mask.mean()),
+        "mask_area": None if mask is None else np.count_nonzero(mask) / mask.size,
     }
     return _Row(values, small, None if mask is None else resized_mask(mask, side))
 

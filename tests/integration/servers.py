@@ -83,6 +83,14 @@ class Pages:
         found = self.graphql(query)["results"]
         return [run | {"tags": {tag["key"]: tag["value"] for tag in run["tags"]}} for run in found]
 
+    def failure(self, run_id: str) -> str:
+        """What a failed run's page says was wrong: the messages of its failures, and of the errors behind them."""
+        query = """query($id: ID!) { logsForRun(runId: $id) { ... on EventConnection { events {
+            ... on RunFailureEvent { message error { message causes { message } } }
+            ... on ExecutionStepFailureEvent { message error { message causes { message } } } } } } }"""
+        errors = [e for e in self.graphql(query, id=run_id)["events"] if e]
+        return json.dumps(errors)
+
     def wait_for_run(self, run_id: str, seconds: float = 240) -> str:
         """How a run ended."""
         return wait_until(lambda: (s := self.status(run_id)) in ENDED and s, f"run {run_id} to end", seconds)

@@ -1,12 +1,15 @@
 """The command line over the demo: what it prints, what it returns, what it does again and what it does not."""
 
+import errno
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
+from rkd_pipeline import cli
 from rkd_pipeline.benchmark_columns import COLUMNS
 from rkd_pipeline.cli import main
 from rkd_pipeline.flow import BENCHMARK, METRICS, TRAINED_MODEL
@@ -126,3 +129,16 @@ def test_a_lost_event_log_or_a_damaged_result_is_put_right(demo: Rkd) -> None:
 def test_a_second_store_is_a_second_world(rkd_in: Callable[..., Rkd], demo: Rkd, tmp_path: Path) -> None:
     assert "no trainings yet" in rkd_in(tmp_path)("status").stdout
     assert "done" in demo("status").stdout
+
+
+def test_a_full_disk_is_an_error_with_its_fix(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(options: object) -> int:
+        raise RuntimeError("could not save") from OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    for name in ("RKD_STORE", "RKD_DATA", "DAGSTER_HOME"):
+        monkeypatch.setenv(name, "")
+    monkeypatch.setattr(cli, "_status", full)
+    assert main(["status"]) == 1
+    assert "No space left on device. Make room" in capsys.readouterr().err

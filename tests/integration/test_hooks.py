@@ -2,13 +2,16 @@
 
 import json
 import logging
+import signal
 import threading
 import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+import dagster as dg
 import pytest
 
+from assets.upkeep import failures_told
 from resources.hooks import Hook
 
 SECRET = "s3cret-token"
@@ -108,3 +111,31 @@ def test_a_wrong_address_is_refused_without_being_shown(monkeypatch: pytest.Monk
     with pytest.raises(RkdError, match=r"RKD_HOOK_URL=\(not shown\)") as raised:
         Settings.from_environment()
     assert SECRET not in str(raised.value)
+
+
+@dg.op
+def fails() -> None:
+    raise ValueError("broken")
+
+
+@dg.op
+def is_interrupted() -> None:
+    """As by Ctrl-C at a terminal, in the middle of the work."""
+    signal.raise_signal(signal.SIGINT)
+    time.sleep(30)
+
+
+@pytest.mark.parametrize(("op", "told"), [(fails, 1), (is_interrupted, 0)])
+def test_a_failure_is_told_and_a_person_s_own_ctrl_c_is_not(server: Server, op: dg.OpDefinition, told: int) -> None:
+    with dg.DagsterInstance.ephemeral() as instance:
+        job = dg.JobDefinition(name="work", graph_def=dg.GraphDefinition("work", node_defs=[op]))
+        done = job.execute_in_process(instance=instance, raise_on_error=False)
+        run = instance.get_run_by_id(done.run_id)
+        assert run is not None
+        assert run.status == dg.DagsterRunStatus.FAILURE
+        [failure] = instance.get_records_for_run(run.run_id, of_type=dg.DagsterEventType.RUN_FAILURE).records
+        event = failure.event_log_entry.dagster_event
+        assert event is not None
+        context = dg.build_run_status_sensor_context("failures_told", event, instance, run).for_run_failure()
+        failures_told(context, hook=Hook(attempts=1))
+    assert len(server.received) == told
