@@ -19,7 +19,9 @@ def test_every_recipe_says_paper_code_and_deviation_and_has_a_system() -> None:
 
 def test_recipes_that_differ_only_in_scoring_share_a_training() -> None:
     shared = {n: trained_as(r).name for n, r in RECIPES.items() if trained_as(r) is not r}
-    assert shared == {"mkd-gradient": "mkd", "mkd-smoothgrad": "mkd", "mkd-comparable": "mkd"}
+    assert shared == {
+        "mkd-gradient": "mkd", "mkd-smoothgrad": "mkd", "mkd-comparable": "mkd", "mkd-brief-discrepancy": "mkd-brief",
+    }  # fmt: skip
     key = TrainingKey.parse("mkd-gradient@resnet18~5e-s2r1")
     assert str(key.training) == "mkd@resnet18~5e-s2r1"
     assert TrainingKey.parse("mkd-s0").training == TrainingKey.parse("mkd-s0")
@@ -31,6 +33,8 @@ def test_settings_of_earlier_trainings_are_as_they_were() -> None:
         "oce_width", "loss", "val_reduction",
     }  # fmt: skip
     assert RECIPES["rkd-anomalib-2022"].settings()["fusion"] == "product"
+    assert "window" not in RECIPES["us"].settings()
+    assert RECIPES["us-small"].settings()["window"] == 32
 
 
 def test_another_source_is_said_in_every_row() -> None:
