@@ -119,7 +119,7 @@ def test_an_ablation_by_command_and_its_job_finds_it_done(rkd_in: Callable[..., 
     assert f"{planned} trainings: 0 were done before, 0 failed" in done.stdout
     trained = {key: finished(rkd.store, key) for key in rkd.store.keys(TRAINED_MODEL)}
     settings = Settings(store=rkd.store.root, data=tmp_path / "data", device="cpu")
-    config = {"targets": [TARGET], "teacher": "resnet18.random", "epochs": 1, "interactions": []}
+    config = {"targets": [TARGET], "centres": ["rkd"], "teacher": "resnet18.random", "epochs": 1, "interactions": []}
     with dg.DagsterInstance.ephemeral() as instance:
         offer_targets(instance, Store(rkd.store.root).targets)
         job = build_defs(settings).resolve_job_def("run_ablation")
