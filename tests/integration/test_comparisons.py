@@ -130,8 +130,8 @@ def test_an_ablation_by_command_and_its_job_finds_it_done(rkd_in: Callable[..., 
         runs = instance.get_runs()
         assert sum(r.job_name == "train_and_evaluate" for r in runs) == planned
         events = instance.get_event_records(dg.EventRecordsFilter(dg.DagsterEventType.ASSET_CHECK_EVALUATION))
-        passed = {e.asset_check_evaluation.check_name: e.asset_check_evaluation.passed for e in events
-                  if e.asset_check_evaluation.asset_key == dg.AssetKey("ablation")}  # fmt: skip
+        evaluations = [record.event_log_entry.dagster_event.asset_check_evaluation_data for record in events]
+        passed = {e.check_name: e.passed for e in evaluations if e.asset_key == dg.AssetKey("ablation")}
         assert passed == {"complete": False}
         keys = instance.get_materialized_partitions(dg.AssetKey("product_maps"))
         assert len(keys) == planned
