@@ -169,7 +169,7 @@ CELL_COLUMNS = {
     "seeds": "number of seeds",
     "seed_sd": "standard deviation over seeds; empty for one, and for averages",
     "over": "averages: the categories that are measured, separated by commas; empty for a category itself",
-    "best": "its interval lies above all other measured values of row, metric and configuration",
+    "best": "its interval lies above all other measured values of row and metric",
     "note": "what to know before comparing",
 }
 _TYPES = {"epochs": "Int64", "seeds": "Int64", "over": "string", "short_schedule": "boolean", "best": "boolean"}
@@ -306,11 +306,29 @@ def _average_cells(
                 }
 
 
+def _schedules(cells: pd.DataFrame) -> dict[str, int]:
+    """Per system the length of its trainings, where that is one for each system and not the same for all; else empty.
+
+    Such a table has a row per teacher, and schedules in its headings: a row per schedule would be nearly empty.
+    """
+    measured = cells[cells["measured"].notna()]
+    lengths = {system: set(found["epochs"]) for system, found in measured.groupby("system", sort=False)}
+    if cells["published"].notna().any() or any(len(found) > 1 for found in lengths.values()):
+        return {}
+    one_each = {system: int(found.pop()) for system, found in lengths.items()}
+    return one_each if len(set(one_each.values())) > 1 else {}
+
+
+def _row_keys(cells: pd.DataFrame) -> list[str]:
+    """What tells the measured rows of a category apart."""
+    return ["teacher"] if _schedules(cells) else ["teacher", "epochs"]
+
+
 def _best(cells: pd.DataFrame) -> pd.Series:
-    """Per row, metric and configuration: the highest value, where its interval excludes all others."""
+    """Per row and metric: the highest value, where its interval excludes all others."""
     best = pd.Series(False, index=cells.index)
     measured = cells[cells["measured"].notna()]
-    for _, group in measured.groupby(["block", "title", "metric", "score_rule", "teacher", "epochs"], dropna=False):
+    for _, group in measured.groupby(["block", "title", "metric", *_row_keys(cells)], dropna=False):
         if len(group) < 2 or group["over"].nunique(dropna=False) > 1:
             continue  # nothing to compare, or averages over different categories
         first = group["measured"].astype(float).idxmax()
@@ -321,14 +339,15 @@ def _best(cells: pd.DataFrame) -> pd.Series:
 
 def category_sheet(table: CategoryTable, cells: pd.DataFrame) -> Sheet:
     """A table for reading: percent; published above measured above their difference; averages below each block."""
-    sheet = Sheet(table.title, ["Category", "Row", *_headings(table)])
+    sheet = Sheet(table.title, ["Category", "Row", *_headings(table, _schedules(cells))])
+    keys = _row_keys(cells)
     for block in table.blocks:
         of_block = cells[cells["block"] == block.title]
         for row in block.rows:
-            _add_rows(sheet, table, of_block[of_block["target"] == row.target], row.title)
+            _add_rows(sheet, table, of_block[of_block["target"] == row.target], row.title, keys)
         averages = of_block[of_block["target"].isna()]
         if len(averages):
-            _add_rows(sheet, table, averages, f"Average of {block.title.lower()}")
+            _add_rows(sheet, table, averages, f"Average of {block.title.lower()}", keys)
             _add_common(sheet, table, block, of_block[of_block["target"].notna()], averages)
     sheet.below += table.notes
     sheet.below.append(
@@ -342,18 +361,20 @@ def category_sheet(table: CategoryTable, cells: pd.DataFrame) -> Sheet:
     return sheet
 
 
-def _headings(table: CategoryTable) -> Iterator[str]:
+def _headings(table: CategoryTable, schedules: Mapping[str, int]) -> Iterator[str]:
     for system in table.systems:
-        yield f"{system.heading}: {table.pair_heading}"
+        length = schedules.get(system.heading)
+        heading = system.heading if length is None else f"{system.heading}, {in_epochs(length)}"
+        yield f"{heading}: {table.pair_heading}"
         if system.beside:
-            yield f"{system.heading}: {table.beside_heading}"
+            yield f"{heading}: {table.beside_heading}"
 
 
 Numbers = Mapping[tuple[str, str], Mapping[str, object]]
 
 
-def _add_rows(sheet: Sheet, table: CategoryTable, cells: pd.DataFrame, title: str) -> None:
-    """The rows of one category, or of an average."""
+def _add_rows(sheet: Sheet, table: CategoryTable, cells: pd.DataFrame, title: str, keys: list[str]) -> None:
+    """The rows of one category, or of an average; measured ones for each value of ``keys``."""
     first = {(c["system"], c["metric"]): c for c in cells.to_dict("records")}
     heading = f"**{title}**"
     if cells["published"].notna().any():
@@ -363,9 +384,11 @@ def _add_rows(sheet: Sheet, table: CategoryTable, cells: pd.DataFrame, title: st
     if measured.empty:
         columns = len(sheet.headings) - 2
         sheet.rows.append([heading, "measured", *[NOT_MEASURED] * columns])
-    for (teacher, epochs), group in measured.groupby(["teacher", "epochs"], sort=False):
-        numbers: Numbers = {(c["system"], c["metric"]): c for c in group.to_dict("records")}
-        sheet.rows.append([heading, f"{teacher}, {in_epochs(epochs)}", *_measured_line(sheet, table, numbers)])
+    for (teacher, *epochs), group in measured.groupby(keys, sort=False):
+        known_last = group.sort_values("measured", na_position="first", kind="stable")  # of schedules in one row
+        numbers: Numbers = {(c["system"], c["metric"]): c for c in known_last.to_dict("records")}
+        label = ", ".join([teacher, *map(in_epochs, epochs)])
+        sheet.rows.append([heading, label, *_measured_line(sheet, table, numbers)])
         heading = ""
         if group["difference"].notna().any():
             sheet.rows.append(["", "difference", *_line(table, numbers, _difference)])

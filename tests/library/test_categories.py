@@ -163,3 +163,25 @@ def test_any_dataset_with_masks_has_such_a_table() -> None:
     assert shown["rkd: image / pixel AUROC"] == "80.0 [70.0, 90.0] / 90.0 [80.0, 100.0] (1)"
     assert shown["rkd: AUPRO"] == "not measured"
     assert dataset_table("demo", "Demo", benchmark()).blocks == ()
+
+
+def test_where_each_recipe_has_a_length_of_its_own_the_headings_say_it() -> None:
+    """One row per teacher then, and the best of it in bold; a second length of a recipe asks for rows again."""
+    rows = [
+        measured("demo.weave", recipe, 0, value, kind="texture", metric=metric, score_rule=rule, **schedule)
+        for recipe, values, schedule in (
+            ("rkd", (0.8, 0.9), {"epochs": 8, "training": "rkd~8e-s0"}),
+            ("rkd-official", (0.8, 0.6), {"epochs": 16, "training": "rkd-official~16e-s0"}),
+        )
+        for (metric, rule), value in zip((("image_auroc", "map_max"), ("pixel_auroc", "map")), values, strict=True)
+    ]
+    everything = benchmark(*rows)
+    table = dataset_table("demo", "Demo", everything)
+    shown = line(table, category_cells(table, everything, {}), "weave", "wide_resnet50_2")
+    assert shown["rkd, 8 epochs: image / pixel AUROC"] == "80.0 [70.0, 90.0] / **90.0 [80.0, 100.0]** (1)"
+    assert shown["rkd-official, 16 epochs: image / pixel AUROC"] == "80.0 [70.0, 90.0] / 60.0 [50.0, 70.0] (1)"
+
+    more = benchmark(*rows, rows[0] | {"epochs": 200, "training": "rkd-s0"})
+    sheet = category_sheet(table, category_cells(table, more, {}))
+    assert "rkd: image / pixel AUROC" in sheet.headings
+    assert {row[1] for row in sheet.rows} == {f"wide_resnet50_2, {n} epochs" for n in (200, 16, 8)}
