@@ -216,12 +216,16 @@ def test_everything_is_killed_in_a_backfill_and_the_checkpoint_is_damaged(world:
     )
 
 
+ROOM = 800 << 20  # bytes for a training, its checkpoint and the next one beside it
+
+
 @pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of its own, which can be made too small."""
+def small_disk(demo: Rkd, undisturbed: str, tmp_path: Path) -> Iterator[Path]:
+    """A file system of its own with room for the demo's store and a training, which can be made too small."""
     folder = tmp_path / "store"
     folder.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=1200m", "rkd", str(folder)]
+    held = sum(file.stat().st_size for file in demo.store.root.rglob("*") if file.is_file())  # a copy parts hard links
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={held + ROOM}", "rkd", str(folder)]
     mounted = os.geteuid() == 0 and subprocess.run(mount).returncode == 0
     need(mounted, "a file system of its own can only be mounted by root")
     yield folder
