@@ -136,9 +136,12 @@ def random_windows(
 ) -> list[Tensor]:
     """One window of every picture, the same for each receptive field: ``(N, 3, window + p - 1, window + p - 1)``.
 
-    Windows tile the picture and one tile is drawn, so that each pixel is as likely as any other.
+    Windows tile the picture and one tile is drawn, so that each pixel is as likely as any other. Raises ``ValueError``
+    where they cannot tile it.
     """
     n, side = len(pictures), pictures.shape[-1]
+    if side % window:
+        raise ValueError(f"windows of {window} pixels do not tile a picture of {side}")
     corners = (torch.randint(side // window, (n, 2), generator=generator) * window).tolist()
     return [
         torch.stack([

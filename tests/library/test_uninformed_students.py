@@ -94,6 +94,12 @@ def test_windows_tile_the_picture_and_give_the_dense_loss(small: np.ndarray) -> 
     assert (counts >= 3).all()  # of 10 expected
 
 
+def test_windows_that_would_leave_pixels_out_are_refused(small: np.ndarray) -> None:
+    x = prepared(small[:1], torch.device("cpu"))
+    with pytest.raises(ValueError, match="windows of 24 pixels do not tile a picture of 32"):
+        random_windows(x, 24, (17,), torch.Generator())
+
+
 def test_error_and_variance_by_hand() -> None:
     """Two students at 1 and 3 where the descriptor is 0: error of the mean 4, variance 1, mean loss 5."""
     scale = Scale(replace(SMALL, students=2, descriptor=1), 17)
