@@ -31,7 +31,7 @@ METRIC_COLUMNS = (
 )
 SCORE_COLUMNS = {
     "image_id": "path relative to the dataset's folder",
-    "part": "validation or test",
+    "part": "calibration or test",
     "anomalous": "label",
     "defect": "kind of defect, or good",
     **SCORE_RULES,

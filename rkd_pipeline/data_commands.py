@@ -9,7 +9,7 @@ import pandas as pd
 
 from rkd_pipeline.catalog import DATASETS, TARGETS, dataset, targets_of
 from rkd_pipeline.datasets.fetch import Fetching, addresses, find_or_fetch, terms
-from rkd_pipeline.datasets.split import part_of
+from rkd_pipeline.datasets.split import TRAINING_PARTS, part_of
 from rkd_pipeline.errors import BadFiles, DataError, RkdError
 from rkd_pipeline.own_targets import LAYOUTS, make_entry
 from rkd_pipeline.settings import Settings
@@ -95,7 +95,7 @@ def _verified(store: Store, settings: Settings, name: str) -> dict[str, Any]:
         "target": name,
         "normal": facts["normal"],
         "anomalous": facts["anomalous"],
-        "train": len(part_of(rows, target, 0, "train", "validation")),
+        "train": len(part_of(rows, target, 0, *TRAINING_PARTS)),
         "test": len(part_of(rows, target, 0, "test")),
         "masks": facts["with_mask"],
         "state": "complete" if target.counts else "readable",

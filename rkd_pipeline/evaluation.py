@@ -5,47 +5,68 @@ from collections.abc import Iterator
 import numpy as np
 import pandas as pd
 
-from rkd_pipeline.measurement import LAST_EPOCH, NO_VALIDATION, ORACLE, TOO_FEW, VALIDATION, Measurement
+from rkd_pipeline.measurement import (
+    CALIBRATION,
+    LAST_EPOCH,
+    NO_ANOMALOUS,
+    NO_NORMAL,
+    ORACLE,
+    VALIDATION,
+    Measurement,
+    why_no_threshold,
+)
 from rkd_pipeline.metrics.image_ap import image_ap
 from rkd_pipeline.metrics.image_auroc import image_auroc, image_auroc_interval
 from rkd_pipeline.metrics.image_f1_max import image_f1_max
 from rkd_pipeline.metrics.intervals import wilson
-from rkd_pipeline.metrics.threshold import validation_threshold
+from rkd_pipeline.metrics.threshold import calibrated_threshold
 from rkd_pipeline.pixel_evaluation import measure_pixels
+from rkd_pipeline.recipes import Recipe
 from rkd_pipeline.score_rules import SCORE_RULES
 
 
-def measure(scores: pd.DataFrame, maps: np.ndarray, masks: np.ndarray | None, *, early_stopping: bool) -> pd.DataFrame:
+def measure(scores: pd.DataFrame, maps: np.ndarray, masks: np.ndarray | None, recipe: Recipe) -> pd.DataFrame:
     """All metrics of a trained model.
 
     Args:
-        scores: columns ``part`` (``validation`` or ``test``), ``anomalous`` and one per score rule of the system; N
+        scores: columns ``part`` (``calibration`` or ``test``), ``anomalous`` and one per score rule of the system; N
             rows.
         maps: anomaly maps ``(N, S, S)``, in the same order.
         masks: ground truth ``(N, S, S)`` of bool, or None for a target without.
-        early_stopping: the last epoch was chosen on validation normals.
+        recipe: what was trained: by it the last epoch was chosen, or not, and normals were held out.
 
     Returns:
-        Columns metric, score_rule, protocol, value, ci_low, ci_high, interval_method, n_normal, n_anomalous.
+        Columns metric, score_rule, protocol, value, ci_low, ci_high, interval_method, n_normal, n_anomalous. Where a
+        metric is undefined its protocol says why.
     """
     in_test = (scores["part"] == "test").to_numpy()
-    test, validation = scores[in_test], scores[~in_test]
-    trained = VALIDATION if early_stopping else LAST_EPOCH
+    calibrates = (scores["part"] == "calibration").to_numpy()
+    test, calibration = scores[in_test], scores[calibrates]
+    trained = VALIDATION if recipe.early_stopping is not None else LAST_EPOCH
+    no_threshold = why_no_threshold(recipe, len(calibration))
     found: list[Measurement] = []
     for rule in (rule for rule in SCORE_RULES if rule in scores):
-        anomalous, values = test["anomalous"].to_numpy(), test[rule].to_numpy()
-        interval = image_auroc_interval(anomalous, values)
-        found += [
-            Measurement("image_auroc", rule, trained, image_auroc(anomalous, values), interval),
-            Measurement("image_ap", rule, trained, image_ap(anomalous, values)),
-            Measurement("image_f1_max", rule, ORACLE, image_f1_max(anomalous, values)),
-            *_at_threshold(rule, validation[rule].to_numpy(), anomalous, values),
-        ]
+        anomalous, values = test["anomalous"].to_numpy(bool), test[rule].to_numpy()
+        found += _of_both_classes(rule, trained, anomalous, values)
+        found += _at_threshold(rule, calibration[rule].to_numpy(), anomalous, values, no_threshold)
     if masks is not None:
-        of_test, of_validation = _where(in_test), _where(~in_test)
-        found += measure_pixels(maps[of_test], masks[of_test], maps[of_validation], trained)
+        of_test, of_calibration = _where(in_test), _where(calibrates)
+        found += measure_pixels(maps[of_test], masks[of_test], maps[of_calibration], trained, no_threshold)
     rows = pd.DataFrame([_row(m) for m in found])
     return rows.assign(n_normal=int((~test["anomalous"]).sum()), n_anomalous=int(test["anomalous"].sum()))
+
+
+def _of_both_classes(rule: str, trained: str, anomalous: np.ndarray, values: np.ndarray) -> Iterator[Measurement]:
+    """What compares anomalous test images with normal ones."""
+    if anomalous.all() or not anomalous.any():
+        reason = NO_NORMAL if anomalous.any() else NO_ANOMALOUS
+        yield from (Measurement(metric, rule, reason, None) for metric in ("image_auroc", "image_ap", "image_f1_max"))
+        return
+    yield Measurement(
+        "image_auroc", rule, trained, image_auroc(anomalous, values), image_auroc_interval(anomalous, values)
+    )
+    yield Measurement("image_ap", rule, trained, image_ap(anomalous, values))
+    yield Measurement("image_f1_max", rule, ORACLE, image_f1_max(anomalous, values))
 
 
 def _where(flags: np.ndarray) -> slice | np.ndarray:
@@ -56,20 +77,25 @@ def _where(flags: np.ndarray) -> slice | np.ndarray:
 
 
 def _at_threshold(
-    rule: str, validation: np.ndarray, anomalous: np.ndarray, scores: np.ndarray
+    rule: str, calibration: np.ndarray, anomalous: np.ndarray, scores: np.ndarray, no_threshold: str
 ) -> Iterator[Measurement]:
-    """The honest threshold of a score, and the rates that it gives on the test pictures."""
-    threshold = validation_threshold(validation)
+    """The threshold of a score from calibration normals, and the rates that it gives on the test images."""
+    threshold = calibrated_threshold(calibration)
     if threshold is None:
-        reason = TOO_FEW if len(validation) else NO_VALIDATION
         for metric in ("threshold", "fpr_at_threshold", "tpr_at_threshold"):
-            yield Measurement(metric, rule, reason, None)
+            yield Measurement(metric, rule, no_threshold, None)
         return
     called = scores > threshold
-    yield Measurement("threshold", rule, VALIDATION, threshold)
-    for metric, group in (("fpr_at_threshold", called[~anomalous]), ("tpr_at_threshold", called[anomalous])):
+    yield Measurement("threshold", rule, CALIBRATION, threshold)
+    for metric, group, absent in (
+        ("fpr_at_threshold", called[~anomalous], NO_NORMAL),
+        ("tpr_at_threshold", called[anomalous], NO_ANOMALOUS),
+    ):
+        if len(group) == 0:
+            yield Measurement(metric, rule, absent, None)
+            continue
         interval = wilson(int(group.sum()), len(group))
-        yield Measurement(metric, rule, VALIDATION, float(group.mean()), interval)
+        yield Measurement(metric, rule, CALIBRATION, float(group.mean()), interval)
 
 
 def _row(m: Measurement) -> dict[str, object]:

@@ -3,13 +3,31 @@
 from dataclasses import dataclass
 
 from rkd_pipeline.metrics.intervals import Interval
-from rkd_pipeline.metrics.threshold import FALSE_POSITIVE_RATE
+from rkd_pipeline.metrics.threshold import FALSE_POSITIVE_RATE, fewest_for
+from rkd_pipeline.recipes import Recipe
 
 LAST_EPOCH = "last epoch"
 VALIDATION = "validation normals"
+CALIBRATION = "calibration normals"
 ORACLE = "oracle"
-NO_VALIDATION = "none: the recipe trains on all normals, so no held-out ones can set a threshold"
-TOO_FEW = f"none: too few validation normals to promise a false-positive rate of {FALSE_POSITIVE_RATE:.0%}"
+TRAINS_ON_ALL = "none: the recipe trains on all normals, so no held-out ones can set a threshold"
+HELD_OUT_FOR_TRAINING = (
+    "none: the recipe's held-out normals stop or normalise its training; a threshold needs others (a recipe that "
+    "calibrates holds some out)"
+)
+TOO_FEW = (
+    f"none: too few calibration normals to promise a false-positive rate of {FALSE_POSITIVE_RATE:.0%}: "
+    "{found}, where {needed} are needed"
+)
+NO_ANOMALOUS = "none: no anomalous images"
+NO_NORMAL = "none: no normal test images"
+
+
+def why_no_threshold(recipe: Recipe, calibration_images: int) -> str:
+    """Why a training has no threshold, for its protocol; ``calibration_images`` is how many could have set it."""
+    if recipe.calibrates:
+        return TOO_FEW.format(found=calibration_images, needed=fewest_for(FALSE_POSITIVE_RATE))
+    return HELD_OUT_FOR_TRAINING if recipe.held_out else TRAINS_ON_ALL
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from dataclasses import asdict
 
 import numpy as np
 
-from rkd_pipeline.measurement import NO_VALIDATION, ORACLE, TOO_FEW, VALIDATION, Measurement
+from rkd_pipeline.measurement import CALIBRATION, ORACLE, Measurement
 from rkd_pipeline.metrics.aupimo import aupimo_per_image
 from rkd_pipeline.metrics.pixel_curve import pixel_curve
 from rkd_pipeline.metrics.pixel_intervals import draws, pixel_intervals, ratio_interval
@@ -21,14 +21,17 @@ AT_THRESHOLD = ("pixel_threshold", "pixel_fpr_at_threshold", "pixel_tpr_at_thres
 ORACLES = ("pixel_f1_max", "pro_youden")
 
 
-def measure_pixels(maps: np.ndarray, masks: np.ndarray, validation_maps: np.ndarray, trained: str) -> list[Measurement]:
+def measure_pixels(
+    maps: np.ndarray, masks: np.ndarray, calibration_maps: np.ndarray, trained: str, no_threshold: str
+) -> list[Measurement]:
     """All pixel metrics.
 
     Args:
         maps: anomaly maps ``(N, S, S)`` of the test pictures.
         masks: their ground truth ``(N, S, S)`` of bool.
-        validation_maps: ``(M, S, S)`` of held-out normal pictures; M may be 0.
+        calibration_maps: ``(M, S, S)`` of normal images held out for thresholds alone; M may be 0.
         trained: the protocol of metrics without a threshold: on what the last epoch was chosen.
+        no_threshold: the protocol where there is no threshold: why.
 
     Returns:
         One measurement each; where a metric is undefined its protocol says why.
@@ -53,7 +56,7 @@ def measure_pixels(maps: np.ndarray, masks: np.ndarray, validation_maps: np.ndar
         for name, value in values.items()
     ]
     absent = [Measurement(name, RULE, f"none: {reason}", None) for name, reason in reasons.items()]
-    return [*measured, *absent, *_at_threshold(maps, masks, validation_maps, weights)]
+    return [*measured, *absent, *_at_threshold(maps, masks, calibration_maps, weights, no_threshold)]
 
 
 def _per_image(
@@ -70,15 +73,14 @@ def _per_image(
 
 
 def _at_threshold(
-    maps: np.ndarray, masks: np.ndarray, validation_maps: np.ndarray, weights: np.ndarray
+    maps: np.ndarray, masks: np.ndarray, calibration_maps: np.ndarray, weights: np.ndarray, no_threshold: str
 ) -> Iterator[Measurement]:
     """The honest threshold of a pixel, and the rates that it gives over the test set's pixels."""
-    threshold = pixel_threshold(validation_maps)
+    threshold = pixel_threshold(calibration_maps)
     if threshold is None:
-        reason = TOO_FEW if len(validation_maps) else NO_VALIDATION
-        yield from (Measurement(metric, RULE, reason, None) for metric in AT_THRESHOLD)
+        yield from (Measurement(metric, RULE, no_threshold, None) for metric in AT_THRESHOLD)
         return
-    yield Measurement("pixel_threshold", RULE, VALIDATION, threshold)
+    yield Measurement("pixel_threshold", RULE, CALIBRATION, threshold)
     called = np.array([((m > threshold).sum(), (m > threshold)[k].sum()) for m, k in zip(maps, masks, strict=True)])
     anomalous = masks.sum(axis=(1, 2))
     for metric, part, whole in (
@@ -86,4 +88,4 @@ def _at_threshold(
         ("pixel_tpr_at_threshold", called[:, 1], anomalous),
     ):
         interval = ratio_interval(part, whole, weights)
-        yield Measurement(metric, RULE, VALIDATION, float(part.sum() / whole.sum()), interval)
+        yield Measurement(metric, RULE, CALIBRATION, float(part.sum() / whole.sum()), interval)

@@ -51,6 +51,8 @@ class Recipe:
         batch_size: pictures per step; the last, smaller batch of an epoch is kept.
         epochs: full schedule; a key may shorten it, and tables mark that.
         early_stopping: None keeps the last epoch.
+        calibrates: the split's ``calibration`` part is held out and sets thresholds, where the target has enough
+            normal images for one; without, there is no threshold.
         sigma: of the Gaussian that smooths the map, in pixels; 0 leaves it as it is.
     """
 
@@ -62,7 +64,7 @@ class Recipe:
     needs_validation: ClassVar[bool] = False  # held-out normals, whether or not training stops early
     weight_decay: ClassVar[float] = 0.0
     # Fields that came later: left out of settings at their first value, so that earlier trainings stay valid.
-    later: ClassVar[tuple[str, ...]] = ()
+    later: ClassVar[tuple[str, ...]] = ("calibrates",)
 
     name: str
     summary: str
@@ -77,11 +79,23 @@ class Recipe:
     epochs: int = 200
     early_stopping: EarlyStopping | None = None
     sigma: float = field(default=4.0, metadata=_SCORING)
+    calibrates: bool = field(default=False, kw_only=True)
 
     @property
     def held_out(self) -> bool:
-        """Training sets the split's validation part aside."""
+        """Training sets the split's validation part aside, to stop by it or to normalise scores."""
         return self.needs_validation or self.early_stopping is not None
+
+    @property
+    def training_parts(self) -> tuple[str, ...]:
+        """The parts of the split that the student learns from: all normal ones that are not held out."""
+        spare = {"validation": not self.held_out, "calibration": not self.calibrates}
+        return ("train", *(part for part, free in spare.items() if free))
+
+    @property
+    def scored_parts(self) -> tuple[str, ...]:
+        """The parts that a trained model scores: what sets thresholds, and what tests. Never what stopped it."""
+        return ("calibration", "test") if self.calibrates else ("test",)
 
     def settings(self) -> dict[str, Any]:
         """Everything that shapes the trained model or its scores, as plain values; part of provenance."""
@@ -121,7 +135,7 @@ class ReverseKD(Recipe):
     system: ClassVar[str] = "reverse_kd"
     title: ClassVar[str] = "Reverse KD"
     score_rules: ClassVar[tuple[str, ...]] = ("map_max", "l_kd", "l_val", "l_mkd")
-    later: ClassVar[tuple[str, ...]] = ("fusion", "lambda_")
+    later: ClassVar[tuple[str, ...]] = (*Recipe.later, "fusion", "lambda_")
 
     oce_width: Literal["wide", "narrow"] = "narrow"
     loss: LossName = "kd"
@@ -185,7 +199,7 @@ class UninformedStudents(Recipe):
     score_rules: ClassVar[tuple[str, ...]] = ("map_max",)
     needs_validation: ClassVar[bool] = True
     weight_decay: ClassVar[float] = 1e-5
-    later: ClassVar[tuple[str, ...]] = ("window",)
+    later: ClassVar[tuple[str, ...]] = (*Recipe.later, "window")
 
     teacher: str = "resnet18"
     side: int = 256
@@ -212,6 +226,7 @@ _BERGMANN = "Bergmann et al. 2020"
 _ANOMALIB_2022 = "anomalib of June 2022"
 _MKD_CODE = "official code of Multiresolution KD"
 _GAPS = "batch size and width of the OCE, which the paper leaves open, are anomalib's"
+_CALIBRATES = "a quarter of the normal images is held out to calibrate thresholds, and nothing else"
 _MKD_DEVIATION = (
     "metrics without the code's morphological opening, and over normal pictures too; held at the last epoch, where the "
     "code picks a checkpoint by hand"
@@ -219,7 +234,8 @@ _MKD_DEVIATION = (
 _US_DEVIATION = (
     "descriptors distilled on pictures by formula, not ImageNet, from the teacher's block 3, not its last layer; "
     "kernel sizes are ours, chosen so that receptive fields are exactly 17, 33 and 65; students train on random "
-    "patches, not densely; errors and variances normalised on the split's validation part"
+    "patches, not densely; errors and variances normalised on the split's validation part, thresholds set by its "
+    "calibration part"
 )
 
 RECIPES: dict[str, Recipe] = {
@@ -235,6 +251,12 @@ RECIPES: dict[str, Recipe] = {
             _GAPS,
             early_stopping=EarlyStopping(),
         ),
+        ReverseKD("rkd-cal", "as the paper trained it, with thresholds calibrated on normals of their own",
+                  f"{_MASCIULLI}, 4.1", _ANOMALIB_2022, f"{_CALIBRATES}; {_GAPS}", calibrates=True),
+        ReverseKD("rkd-es-cal", "with early stopping, and thresholds calibrated on normals of their own",
+                  f"{_MASCIULLI}, 4.3", _ANOMALIB_2022,
+                  f"a further quarter of the normal images is held out to calibrate thresholds; {_GAPS}",
+                  early_stopping=EarlyStopping(), calibrates=True),
         ReverseKD("rkd-mkd", "trained on L_MKD", f"{_MASCIULLI}, 4.3 and eq. 3, 4", _ANOMALIB_2022,
                   f"{_GAPS}; lambda balances the terms before the first step: the paper gives none", loss="mkd"),
         ReverseKD(
@@ -267,6 +289,10 @@ RECIPES: dict[str, Recipe] = {
             betas=(0.5, 0.999),
             batch_size=16,
         ),
+        ReverseKD("rkd-official-cal", "RD4AD's configuration, with thresholds calibrated on normals of their own",
+                  _DENG, "RD4AD", f"{_CALIBRATES}; the OCBE's 1x1 convolution that the official forward pass never "
+                  "uses is left out", oce_width="wide", side=256, loss="kd_flat", betas=(0.5, 0.999), batch_size=16,
+                  calibrates=True),
         ReverseKD(
             "rkd-official-brief",
             "RD4AD's configuration on smaller pictures and batches: enough steps in a schedule of minutes",
@@ -300,6 +326,18 @@ RECIPES: dict[str, Recipe] = {
             early_stopping=EarlyStopping(),
             side=192,
             batch_size=4,
+        ),
+        ReverseKD(
+            "rkd-mkd-cal-brief",
+            "trained on L_MKD, on smaller pictures and batches, with thresholds calibrated on normals of their own",
+            f"{_MASCIULLI}, 4.3",
+            _ANOMALIB_2022,
+            f"192 pixels, not 224; batches of 4, not 32; {_CALIBRATES}; {_GAPS}; lambda balances the terms before the "
+            "first step: the paper gives none",
+            loss="mkd",
+            side=192,
+            batch_size=4,
+            calibrates=True,
         ),
         ReverseKD(
             "rkd-anomalib-2022",
@@ -341,7 +379,7 @@ RECIPES: dict[str, Recipe] = {
                           _MKD_CODE, f"{_MKD_DEVIATION}; batches of 8, not 64; maps are Reverse KD's: 1 - cosine "
                           "at each position of the scored taps, added", batch_size=8, localisation="discrepancy"),
         UninformedStudents("us", "three students at each of three scales", _BERGMANN, "none published",
-                           _US_DEVIATION),
+                           _US_DEVIATION, calibrates=True),
         UninformedStudents(
             "us-small",
             "as us, on small pictures with narrow networks: for a machine without a GPU",
@@ -360,6 +398,7 @@ RECIPES: dict[str, Recipe] = {
             descriptor_pictures=256,
             descriptor_steps=150,
             descriptor_batch=32,
+            calibrates=True,
         ),
     )
 }  # fmt: skip

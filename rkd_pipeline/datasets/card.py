@@ -8,6 +8,7 @@ import pandas as pd
 
 from rkd_pipeline.catalog import Dataset, Target
 from rkd_pipeline.datasets.perceptual import near_pairs
+from rkd_pipeline.datasets.split import TRAINING_PARTS
 from rkd_pipeline.metrics.image_auroc import image_auroc, image_auroc_interval
 
 TRIVIAL = {
@@ -16,6 +17,7 @@ TRIVIAL = {
     "file size": "bytes",
     "picture size": "pixels",
 }
+TRIVIAL_COLUMNS = ("statistic", "auroc", "ci_low", "ci_high", "normal", "anomalous", "flagged")
 TRIVIAL_RANGE = (0.3, 0.7)
 _SHOWN = 20
 
@@ -83,9 +85,12 @@ def trivial_aurocs(test: pd.DataFrame) -> pd.DataFrame:
         test: test pictures; columns anomalous, mean, contrast, bytes, pixels.
 
     Returns:
-        Columns statistic, auroc, ci_low, ci_high, normal, anomalous (medians of the statistic), flagged.
+        Columns statistic, auroc, ci_low, ci_high, normal, anomalous (medians of the statistic), flagged; no row where
+        a class is missing.
     """
-    anomalous = test["anomalous"].to_numpy()
+    anomalous = test["anomalous"].to_numpy(bool)
+    if anomalous.all() or not anomalous.any():
+        return pd.DataFrame(columns=TRIVIAL_COLUMNS)
     found = []
     for name, column in TRIVIAL.items():
         values = test[column].to_numpy(np.float64)
@@ -113,9 +118,9 @@ def _shifts(trivial: pd.DataFrame) -> list[str]:
 
 
 def between_training_and_test(pairs: pd.DataFrame) -> "pd.Series[bool]":
-    """Which pairs have one picture that trains or validates and one that tests."""
+    """Which pairs have one image of a training part and one that tests."""
     parts = pairs[["first_part", "second_part"]]
-    return parts.isin(["train", "validation"]).any(axis=1) & (parts == "test").any(axis=1)
+    return parts.isin(TRAINING_PARTS).any(axis=1) & (parts == "test").any(axis=1)
 
 
 def _leaks(pairs: pd.DataFrame) -> list[str]:
@@ -146,9 +151,11 @@ def _markdown(
     lines += [f"- **{name}**: {text}" for name, text in about.items() if text]
     lines += ["", "## Counts", "", card.counts.to_markdown(), ""]
     lines += ["## What trivial statistics reach on the test pictures", ""]
-    lines += [card.trivial.to_markdown(index=False, floatfmt=".3g"), ""]
+    lines += [card.trivial.to_markdown(index=False, floatfmt=".3g"), ""] if len(card.trivial) else []
     lines += [
-        f"On the test pictures of all repeats together. Outside {TRIVIAL_RANGE[0]} to {TRIVIAL_RANGE[1]} one is "
+        "Nothing: both classes would have to be among the test images."
+        if card.trivial.empty
+        else f"On the test pictures of all repeats together. Outside {TRIVIAL_RANGE[0]} to {TRIVIAL_RANGE[1]} one is "
         "flagged: the image AUROC of a model may then owe to it, or suffer from it, rather than to defects."
     ]
     lines += _section("Flagged", card.shifts, "Nothing is flagged.")

@@ -7,6 +7,7 @@ from matplotlib.figure import Figure
 from scipy.ndimage import binary_dilation
 
 from rkd_pipeline.datasets.card import Card, between_training_and_test
+from rkd_pipeline.datasets.split import TRAINING_PARTS
 from rkd_pipeline.figures import BLUE, GREY, ORANGE, png
 
 _COLUMNS, _ROWS = 8, 14
@@ -27,7 +28,7 @@ def montage(
     """
     part = index["image_id"].map(split)
     normal = ~index["anomalous"]
-    rows = {"train, good": normal & part.isin(["train", "validation"]), "test, good": normal & (part == "test")}
+    rows = {"train, good": normal & part.isin(TRAINING_PARTS), "test, good": normal & (part == "test")}
     for defect in sorted(index.loc[~normal, "defect"].unique()):
         rows[f"test, {defect}"] = ~normal & (index["defect"] == defect)
     shown = [(name, np.flatnonzero(which)) for name, which in rows.items() if which.any()]
@@ -61,7 +62,7 @@ def histograms(index: pd.DataFrame, split: "pd.Series[str]", pictures: np.ndarra
     """
     part = index["image_id"].map(split)
     groups = [
-        ("train, good", ~index["anomalous"] & part.isin(["train", "validation"]), GREY, "-"),
+        ("train, good", ~index["anomalous"] & part.isin(TRAINING_PARTS), GREY, "-"),
         ("test, good", ~index["anomalous"] & (part == "test"), BLUE, "-"),
         ("test, anomalous", index["anomalous"], ORANGE, "--"),
     ]
@@ -72,7 +73,7 @@ def histograms(index: pd.DataFrame, split: "pd.Series[str]", pictures: np.ndarra
         axes[0].plot(np.arange(0, 256, 4) + 2, counts / max(counts.sum(), 1), style, color=colour, label=name)
     axes[0].set(xlabel="grey value of pixels", ylabel="share", title="intensity", yticks=[])
     axes[0].legend(frameon=False, fontsize=7)
-    auroc = card.trivial.set_index("statistic")["auroc"]
+    auroc = {row.statistic: f"\nimage AUROC {row.auroc:.2f}" for row in card.trivial.itertuples()}
     statistics = {
         "mean intensity": (255 * index["mean"], "mean grey"),
         "contrast": (255 * index["contrast"], "standard deviation of grey"),
@@ -81,7 +82,7 @@ def histograms(index: pd.DataFrame, split: "pd.Series[str]", pictures: np.ndarra
     }
     for axis, (name, (values, unit)) in zip(axes[1:], statistics.items(), strict=True):
         _distributions(axis, values.to_numpy(np.float64), groups)
-        axis.set(xlabel=unit, title=f"{name}\nimage AUROC {auroc[name]:.2f}", yticks=[])
+        axis.set(xlabel=unit, title=f"{name}{auroc.get(name, '')}", yticks=[])
     for axis in axes:
         axis.spines[["top", "right"]].set_visible(False)
         axis.title.set_fontsize(9)

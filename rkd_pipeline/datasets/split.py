@@ -2,8 +2,11 @@
 
 The paper's rule for data without an official split: 10 normal pictures and all anomalous ones test, the rest trains.
 Repeats are disjoint tens of a seeded permutation of the distinct normal pictures; when those are used up, further
-repeats are tens of another permutation. 25% of the normal training pictures are named ``validation``; a recipe without
-early stopping trains on them too.
+repeats are tens of another permutation.
+
+Of the other normal images two parts can be held out, each for one purpose: ``validation`` (25%) stops a training or
+normalises its scores, ``calibration`` sets thresholds. Images that chose the epoch look more normal to the model than
+new ones do, so a threshold from them promises too few false alarms. A recipe trains on the parts that it does not use.
 
 The user's own pictures, where nobody has split them: the distinct normal pictures stand in the order of a seeded hash
 of their pixels, and each of five repeats tests another fifth of them; five more follow in another order. Names and
@@ -20,17 +23,38 @@ from rkd_pipeline.catalog import Target
 from rkd_pipeline.errors import DataError
 
 TEST_NORMALS = 10
-VALIDATION_SHARE = 0.25
+VALIDATION_SHARE = CALIBRATION_SHARE = 0.25
+FEWEST_TO_CALIBRATE = 19  # with fewer no threshold can promise a false-positive rate of 5% (metrics/threshold.py)
+LARGEST_HELD_OUT_SHARE = 2 / 3  # of both parts together: at least a third of the normals is left to train on
 OFFICIAL_REPEATS = 10
 REPEATS = 25  # where a rule draws them: enough for an interval over repeats
 OWN_FOLDS = 5
 FEWEST_TRAINING_NORMALS = 4
-PARTS = ("train", "validation", "test", "set_aside")
+TRAINING_PARTS = ("train", "validation", "calibration")  # a recipe trains on those that it does not hold out
+PARTS = (*TRAINING_PARTS, "test", "set_aside")
 COLUMNS = {
     "repeat": "number of the repeat, from 0",
     "image_id": "path relative to the dataset's folder",
-    "part": "train, validation (normal, held out where a recipe asks), test, or set_aside (copy of a test picture)",
+    "part": "train, validation and calibration (normal, held out where a recipe asks), test, or set_aside (copy of a "
+    "test picture)",
 }
+
+
+def calibration_size(normals: int) -> int:
+    """Images of the calibration part, of that many distinct normal images to train on; 0 where they are too few.
+
+    A quarter, or as many as a threshold needs, where a third is left to train on beside both held-out parts.
+
+    >>> calibration_size(88), calibration_size(47), calibration_size(46)
+    (22, 19, 0)
+    """
+    wanted = max(FEWEST_TO_CALIBRATE, round(CALIBRATION_SHARE * normals))
+    return wanted if wanted + round(VALIDATION_SHARE * normals) <= LARGEST_HELD_OUT_SHARE * normals else 0
+
+
+def fewest_for_calibration() -> int:
+    """The least number of normal images, beside those that test, of which a calibration part can be drawn."""
+    return next(n for n in range(FEWEST_TO_CALIBRATE, 1000) if calibration_size(n))
 
 
 def split(target: Target, index: pd.DataFrame) -> pd.DataFrame:
@@ -39,12 +63,12 @@ def split(target: Target, index: pd.DataFrame) -> pd.DataFrame:
     Pictures with the same pixels never stand on both sides: of a drawn group of normals one picture tests and its
     copies are set aside; the others of a group train, or validate, together. Anomalous pictures all test, copies
     included, as in the paper. Where the publisher splits, test is his in every repeat and only the validation part
-    is drawn; training pictures with the pixels of a test picture are set aside. Raises ``DataError`` where there are
-    too few pictures to split.
+    is drawn; training pictures with the pixels of a test picture are set aside. The user's own images without any
+    anomalous one all train, but for those that a given split tests. Raises ``DataError`` where there are too few
+    pictures to split.
     """
-    if target.own and not index["anomalous"].any():
-        raise DataError(f"{target.name} has no anomalous picture, so nothing can be tested; add some")
-    if target.official_split or (target.own and index["part"].ne("").all()):
+    only_normal = target.own and not index["anomalous"].any()
+    if target.official_split or only_normal or (target.own and index["part"].ne("").all()):
         repeats = _official(target, index)
     else:
         repeats = _folds(target, index) if target.own else _paper_rule(target, index)
@@ -118,11 +142,21 @@ def _official(target: Target, index: pd.DataFrame) -> list[pd.DataFrame]:
 
 
 def _train_and_validation(groups: list[list[str]], repeat: int) -> dict[str, str]:
-    """Whole groups go to validation, in seeded order, until it holds its share of the pictures."""
+    """Whole groups go to validation, in seeded order, until it holds its share of the images; then to calibration.
+
+    Copies set no threshold: a group counts once for the calibration part, which promises a rate over distinct images.
+    """
     wanted = round(VALIDATION_SHARE * sum(map(len, groups)))
+    to_calibrate = calibration_size(len(groups))
     part: dict[str, str] = {}
     for number in np.random.default_rng([1, repeat]).permutation(len(groups)):
-        part |= dict.fromkeys(groups[number], "validation" if len(part) < wanted else "train")
+        if len(part) < wanted:
+            where = "validation"
+        elif to_calibrate:
+            where, to_calibrate = "calibration", to_calibrate - 1
+        else:
+            where = "train"
+        part |= dict.fromkeys(groups[number], where)
     return part
 
 
@@ -134,7 +168,7 @@ def verify(target: Target, index: pd.DataFrame, rows: pd.DataFrame) -> dict[str,
     """Check a split against its index; returns what was checked, with numbers. Raises ``DataError`` on any defect.
 
     Checked in every repeat: each picture in exactly one part, no equal pixels on two sides, anomalous pictures only
-    in test, both classes in test, and a training and a validation part of the right share.
+    in test, both classes in test (where there are anomalous pictures), and held-out parts of the right sizes.
     """
     defects = []
     info = index.set_index("image_id")
@@ -154,10 +188,18 @@ def verify(target: Target, index: pd.DataFrame, rows: pd.DataFrame) -> dict[str,
         if not joined.loc[joined["anomalous"], "part"].eq("test").all():
             defects.append(f"{where}: an anomalous picture outside the test part")
         test = joined[joined["part"] == "test"]
-        if test["anomalous"].nunique() != 2:
+        if index["anomalous"].any() and test["anomalous"].nunique() != 2:
             defects.append(f"{where}: the test part has one class only")
         sizes = joined["part"].value_counts()
-        normal = sizes.get("train", 0) + sizes.get("validation", 0)
+        normal = sum(sizes.get(part, 0) for part in TRAINING_PARTS)
+        trainable = joined[joined["part"].isin(TRAINING_PARTS)]
+        distinct = trainable["pixel_sha256"].nunique()
+        calibrating = trainable.loc[trainable["part"] == "calibration", "pixel_sha256"].nunique()
+        if calibrating != calibration_size(distinct):
+            defects.append(
+                f"{where}: calibration has {calibrating} of {distinct} distinct normal training images, not "
+                f"{calibration_size(distinct)}"
+            )
         largest_group = int(joined["pixel_sha256"].value_counts().max())
         if not math.isclose(sizes.get("validation", 0), VALIDATION_SHARE * normal, abs_tol=largest_group):
             defects.append(f"{where}: validation has {sizes.get('validation', 0)} of {normal} normal training pictures")

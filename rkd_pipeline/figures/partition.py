@@ -46,18 +46,23 @@ def draw_losses(axes: Axes, history: pd.DataFrame, best_epoch: int | None) -> No
 
 
 def score_distribution(scores: pd.DataFrame, rule: str, threshold: float | None, title: str) -> bytes:
-    """Histogram of a test score by class, and the threshold from validation normals where there is one."""
+    """Histogram of a test score by class, and the threshold from calibration normals where there is one.
+
+    Where nothing tests, the calibration normals' scores are drawn.
+    """
     figure = Figure(figsize=(6, 3.2), layout="constrained")
     axes = figure.subplots()
     test = scores[scores["part"] == "test"]
+    part = "calibration" if test.empty else "test"
+    test = scores[scores["part"] == part]
     edges = np.histogram_bin_edges(test[rule], bins=24).tolist()
     for anomalous, colour, label in ((False, BLUE, "normal"), (True, ORANGE, "anomalous")):
         values = test.loc[test["anomalous"] == anomalous, rule]
         hatch = "//" if anomalous else None
         axes.hist(values, edges, color=colour, alpha=0.6, hatch=hatch, label=f"{label} ({len(values)})")
     if threshold is not None:
-        axes.axvline(threshold, color=GREY, ls="--", label="threshold from validation normals")
-    axes.set(xlabel=f"score ({rule})", ylabel="test pictures", title=title)
+        axes.axvline(threshold, color=GREY, ls="--", label="threshold from calibration normals")
+    axes.set(xlabel=f"score ({rule})", ylabel=f"{part} images", title=title)
     axes.legend(frameon=False)
     tidy(axes)
     return png(figure)
@@ -96,6 +101,8 @@ def map_strip(
 def detection_curves(anomalous: np.ndarray, scores: np.ndarray, pixels: PixelCurve | None, title: str) -> bytes:
     """ROC over pictures and, with masks, ROC over pixels and the PRO curve up to a false-positive rate of 0.3.
 
+    Without both classes the figure says that there is no curve.
+
     Args:
         anomalous: labels ``(N,)`` of the test pictures.
         scores: ``(N,)``.
@@ -105,8 +112,12 @@ def detection_curves(anomalous: np.ndarray, scores: np.ndarray, pixels: PixelCur
     count = 1 if pixels is None else 3
     figure = Figure(figsize=(3.1 * count + 0.4, 3.4), layout="constrained")
     panels = figure.subplots(1, count, squeeze=False)[0]
-    fpr, tpr, _ = roc_curve(anomalous, scores)
-    panels[0].step(fpr, tpr, where="post", color=BLUE)
+    if anomalous.any() and not anomalous.all():
+        fpr, tpr, _ = roc_curve(anomalous, scores)
+        panels[0].step(fpr, tpr, where="post", color=BLUE)
+    else:
+        which = "normal" if anomalous.any() else "anomalous"
+        panels[0].text(0.5, 0.6, f"no curve:\nno {which} test images", ha="center", va="center")
     panels[0].set(title="ROC, pictures", xlabel="false-positive rate", ylabel="true-positive rate")
     if pixels is not None:
         _draw_pixel_curves(panels[1], panels[2], pixels)

@@ -1,9 +1,9 @@
 """A threshold that has seen neither a test picture nor an anomaly, and the error rates that it really gives.
 
 >>> import numpy as np
->>> validation_threshold(np.arange(100.0))
+>>> calibrated_threshold(np.arange(100.0))
 95.0
->>> validation_threshold(np.arange(10.0)) is None
+>>> calibrated_threshold(np.arange(10.0)) is None
 True
 """
 
@@ -14,11 +14,22 @@ import numpy as np
 FALSE_POSITIVE_RATE = 0.05
 
 
-def validation_threshold(normal_scores: np.ndarray, false_positive_rate: float = FALSE_POSITIVE_RATE) -> float | None:
-    """The score above which a picture is called anomalous, from held-out normal pictures ``(N,)``.
+def fewest_for(false_positive_rate: float) -> int:
+    """The least number of calibration images that can promise a false-positive rate in (0, 1).
+
+    >>> fewest_for(0.05), fewest_for(0.01)
+    (19, 99)
+    """
+    return math.ceil(round(1 / false_positive_rate, 9)) - 1
+
+
+def calibrated_threshold(normal_scores: np.ndarray, false_positive_rate: float = FALSE_POSITIVE_RATE) -> float | None:
+    """The score above which a picture is called anomalous, from held-out normal images ``(N,)``.
+
+    They may have had no part in the training: normals that stopped it look more normal than new ones do.
 
     The conformal quantile: the k-th smallest score, ``k = ceil((N + 1) (1 - rate))``. A new normal picture of the
-    same kind exceeds it with a probability of at most ``rate``, averaged over validation sets.
+    same kind exceeds it with a probability of at most ``rate``, averaged over calibration sets.
 
     Returns:
         None where N is too small to promise that rate (N < 19 for 5%).
@@ -32,7 +43,7 @@ def pixel_threshold(normal_maps: np.ndarray, false_positive_rate: float = FALSE_
 
     Pixels of a picture depend on each other, so the promise is about pictures (conformal risk control, Angelopoulos et
     al. 2024): the share of pixels above the threshold, in a new normal picture of the same kind, is at most ``rate``
-    on average over pictures and validation sets. It is the lowest score with a mean share over the N pictures of at
+    on average over pictures and calibration sets. It is the lowest score with a mean share over the N pictures of at
     most ``(rate (N + 1) - 1) / N``.
 
     Returns:

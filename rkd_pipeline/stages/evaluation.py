@@ -23,7 +23,10 @@ FIGURES = ("maps.png", "scores.png", "curves.png", "losses.png")
 
 
 def score_images(store: Store, target_name: str, training: str, compute: "Compute") -> Result:
-    """``anomaly_scores``: maps and image scores of the test pictures, and of the validation normals where held out."""
+    """``anomaly_scores``: maps and image scores of the test images, and of the calibration normals where held out.
+
+    Of calibration images with the same pixels one is scored: copies would count as evidence twice.
+    """
     from rkd_pipeline.cost import Meter
 
     wanted, key = store.targets.target(target_name), TrainingKey.parse(training)
@@ -34,8 +37,10 @@ def score_images(store: Store, target_name: str, training: str, compute: "Comput
     def write(folder: Path) -> dict[str, Any]:
         rows = read_verified_split(split_result)
         index = read_index(store.require(IMAGES, target_name)).set_index("image_id")
-        parts = ["validation", "test"] if key.recipe.held_out else ["test"]
+        parts = key.recipe.scored_parts
         ids = {part: part_of(rows, wanted, key.repeat, part) for part in parts}
+        if "calibration" in ids:
+            ids["calibration"] = index.loc[ids["calibration"]].drop_duplicates("pixel_sha256").index.tolist()
         scored_ids = [name for part in parts for name in ids[part]]
         with store.lock(f"device {compute.device}"):
             detector = open_detector(store, model, compute.device)
@@ -103,7 +108,7 @@ def evaluate(store: Store, target_name: str, training: str) -> Result:
     def write(folder: Path) -> dict[str, Any]:
         scores, maps = read_scores(scores_result)
         masks = images.masks(list(scores["image_id"])) if images.has_masks else None
-        metrics = measure(scores, maps, masks, early_stopping=key.recipe.early_stopping is not None)
+        metrics = measure(scores, maps, masks, key.recipe)
         metrics.to_parquet(folder / "metrics.parquet", index=False)
 
         title = f"{target_name}, {training}"
@@ -115,7 +120,8 @@ def evaluate(store: Store, target_name: str, training: str) -> Result:
         threshold = value_of(metrics, "threshold", own)
         (folder / "scores.png").write_bytes(score_distribution(scores, own, threshold, title))
         test = (scores["part"] == "test").to_numpy()
-        curve = None if masks is None else pixel_curve(np.asarray(maps[test]), masks[test])
+        both = scores.loc[test, "anomalous"].nunique() == 2
+        curve = pixel_curve(np.asarray(maps[test]), masks[test]) if masks is not None and both else None
         of_test = scores[test]
         curves = detection_curves(of_test["anomalous"].to_numpy(), of_test[own].to_numpy(), curve, title)
         (folder / "curves.png").write_bytes(curves)
@@ -139,12 +145,17 @@ def value_of(metrics: pd.DataFrame, metric: str, rule: str) -> float | None:
 
 
 def example_rows(scores: pd.DataFrame, rule: str) -> tuple[list[int], list[str]]:
-    """Which rows to show, with captions: per class the highest, the median and the lowest score in the test."""
+    """Which rows to show, with captions: per class the highest, the median and the lowest score.
+
+    Of the test images; of the calibration normals where nothing tests.
+    """
     rows, captions = [], []
+    shown = scores[scores["part"] == "test"]
+    shown = scores if shown.empty else shown
     for anomalous, name in ((False, "normal"), (True, "anomalous")):
-        which = (scores["part"] == "test") & (scores["anomalous"] == anomalous)
-        order = scores.loc[which, rule].sort_values(ascending=False, kind="stable")
+        order = shown.loc[shown["anomalous"] == anomalous, rule].sort_values(ascending=False, kind="stable")
         for place, at in (("highest", 0), ("median", len(order) // 2), ("lowest", len(order) - 1)):
-            rows.append(int(order.index[at]))
-            captions.append(f"{name}, {place}\n{order.iloc[at]:.3f}")
+            if not order.empty:
+                rows.append(int(order.index[at]))
+                captions.append(f"{name}, {place}\n{order.iloc[at]:.3f}")
     return rows, captions

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from rkd_pipeline.datasets.split import part_of
-from rkd_pipeline.errors import CheckpointError, StoreError
+from rkd_pipeline.catalog import Target
+from rkd_pipeline.datasets.split import fewest_for_calibration, part_of
+from rkd_pipeline.errors import CheckpointError, DataError, StoreError
 from rkd_pipeline.files import canonical_json, link_or_copy, remove_leftovers, text_sha256, write_atomically
 from rkd_pipeline.flow import SPLIT, TEACHERS, TRAINED_MODEL
 from rkd_pipeline.stages.data import open_prepared, read_verified_split
@@ -109,7 +110,8 @@ def train_model(
     prepared, images = open_prepared(store, wanted, recipe.side)
 
     held_out = recipe.held_out
-    train_ids = part_of(rows, wanted, key.repeat, "train", *([] if held_out else ["validation"]))
+    require_something_to_score(rows, wanted, key)
+    train_ids = part_of(rows, wanted, key.repeat, *recipe.training_parts)
     validation_ids = part_of(rows, wanted, key.repeat, "validation") if held_out else []
     parameters = training_parameters(key) | {"teacher_sha256": weights.sha256}
     inputs = [split_result, prepared]
@@ -184,6 +186,16 @@ def train_model(
     result = store.produce(TRAINED_MODEL, [target_name, training], write, parameters=parameters, inputs=inputs)
     checkpoint.unlink(missing_ok=True)  # only now: until the result stands, the checkpoint is the work
     return result
+
+
+def require_something_to_score(rows: pd.DataFrame, wanted: Target, key: TrainingKey) -> None:
+    """Raises ``DataError`` for a training that nothing could ever be said of: no test image, none to calibrate on."""
+    if not part_of(rows, wanted, key.repeat, *key.recipe.scored_parts):
+        raise DataError(
+            f"{wanted.name} has no test image, and {key} would hold none out for calibration: nothing could be scored. "
+            f"Add anomalous images, or train a recipe that calibrates, such as rkd-cal; a calibration part needs "
+            f"{fewest_for_calibration()} distinct normal images"
+        )
 
 
 def _share(store: Store, shared: Result, target_name: str, key: TrainingKey) -> Result:

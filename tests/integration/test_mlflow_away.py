@@ -20,7 +20,7 @@ from tests.integration.conftest import DEMO, Rkd
 from tests.integration.tracking_server import TrackingServer, free_port, silent_server, wait_until
 from tests.library.arena import TARGET, Finish
 
-ES = "rkd-es@resnet18.random~1e"
+ES = "rkd-es-cal@resnet18.random~1e"
 TRAINING = "rkd-official@resnet18.random~1e-s{}"
 
 

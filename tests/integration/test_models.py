@@ -32,7 +32,7 @@ from rkd_pipeline.store import Store
 from tests.integration.tracking_server import answers, free_port, wait_until
 from tests.library.arena import TARGET, Finish
 
-ES, MKD = "rkd-es@resnet18.random~1e", "rkd-mkd-es@resnet18.random~1e"
+ES, MKD = "rkd-es-cal@resnet18.random~1e", "rkd-cal@resnet18.random~1e"
 
 
 @dataclass(frozen=True)

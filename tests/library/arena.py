@@ -27,7 +27,7 @@ from rkd_pipeline.store import Result, Store
 from rkd_pipeline.training_key import TrainingKey
 
 TARGET = "arena"
-NORMAL, ANOMALOUS = 100, 40  # five folds: 20 normals test, 20 of the rest validate, just enough for a threshold
+NORMAL, ANOMALOUS = 100, 40  # five folds: 20 normals test, 20 of the rest calibrate, just enough for a threshold
 
 Finish = Callable[..., Result]
 
@@ -92,7 +92,7 @@ def enter(store: Store) -> Finish:
         model = store.produce(TRAINED_MODEL, [TARGET, training], train, parameters=parameters, inputs=inputs)
 
         def score(into: Path) -> None:
-            parts = ["validation", "test"] if key.recipe.early_stopping else ["test"]
+            parts = key.recipe.scored_parts
             ids = {part: part_of(rows, described, key.repeat, part) for part in parts}
             names = [name for part in parts for name in ids[part]]
             anomalous = index.loc[names, "anomalous"].to_numpy(bool)
@@ -114,7 +114,7 @@ def enter(store: Store) -> Finish:
 
         def evaluate(into: Path) -> dict[str, Any]:
             table = pd.read_parquet(scored.folder / "scores.parquet")
-            rates = measure(table, np.load(scored.folder / "maps.npy"), None, early_stopping=True)
+            rates = measure(table, np.load(scored.folder / "maps.npy"), None, key.recipe)
             rates.to_parquet(into / "metrics.parquet", index=False)
             for name in FIGURES:
                 (into / name).write_bytes(message(f"{name}: nothing was trained"))

@@ -12,7 +12,7 @@ from rkd_pipeline.stages.tables import build_benchmark, read_benchmark
 from rkd_pipeline.store import Ref, Store
 from tests.library.arena import TARGET, Finish
 
-ES, MKD, LAST = "rkd-es@resnet18.random~1e", "rkd-mkd-es@resnet18.random~1e", "rkd@resnet18.random~1e"
+ES, MKD, LAST = "rkd-es-cal@resnet18.random~1e", "rkd-cal@resnet18.random~1e", "rkd@resnet18.random~1e"
 
 
 def train(finish: Finish, name: str, strength: float, seeds: int = 3) -> None:

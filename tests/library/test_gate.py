@@ -8,7 +8,7 @@ from rkd_pipeline.stages.evaluation import read_scores
 from rkd_pipeline.store import Ref, Store
 from tests.library.arena import TARGET, Finish
 
-ES, MKD, LAST = "rkd-es@resnet18.random~1e", "rkd-mkd-es@resnet18.random~1e", "rkd@resnet18.random~1e"
+ES, MKD, LAST = "rkd-es-cal@resnet18.random~1e", "rkd-cal@resnet18.random~1e", "rkd@resnet18.random~1e"
 
 
 def test_configurations_are_keys_without_seed_and_repeat() -> None:

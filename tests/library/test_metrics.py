@@ -1,4 +1,5 @@
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
@@ -6,14 +7,17 @@ from hypothesis.extra.numpy import arrays
 from scipy.stats import norm
 from sklearn.metrics import f1_score, roc_auc_score
 
+from rkd_pipeline.catalog import Target
+from rkd_pipeline.datasets.split import part_of, split
 from rkd_pipeline.evaluation import measure
-from rkd_pipeline.measurement import NO_VALIDATION, ORACLE, TOO_FEW
+from rkd_pipeline.measurement import CALIBRATION, ORACLE, VALIDATION
 from rkd_pipeline.metrics.image_ap import image_ap
 from rkd_pipeline.metrics.image_auroc import image_auroc, image_auroc_interval
 from rkd_pipeline.metrics.image_f1_max import image_f1_max
 from rkd_pipeline.metrics.intervals import nadeau_bengio, newcombe, wilson
 from rkd_pipeline.metrics.pixel_auroc import pixel_auroc
-from rkd_pipeline.metrics.threshold import validation_threshold
+from rkd_pipeline.metrics.threshold import calibrated_threshold
+from rkd_pipeline.recipes import recipe
 from rkd_pipeline.score_rules import SCORE_RULES
 
 # Few distinct values: ties are the hard part.
@@ -128,7 +132,7 @@ def test_nadeau_bengio_by_hand() -> None:
 @given(st.integers(0, 60), st.sampled_from([0.01, 0.05, 0.1, 0.5]))
 def test_the_threshold_is_the_conformal_quantile(n: int, rate: float) -> None:
     scores = np.random.default_rng(n).permutation(n).astype(float)
-    threshold = validation_threshold(scores, rate)
+    threshold = calibrated_threshold(scores, rate)
     if threshold is None:
         assert n < round(1 / rate) - 1
     else:
@@ -144,36 +148,89 @@ def test_pixel_auroc_is_over_all_pixels_together() -> None:
     assert pixel_auroc(maps, masks) < 1
 
 
-def scores_table(validation: int) -> "pd.DataFrame":  # noqa: F821
-    import pandas as pd
-
+def scores_table(calibration: int) -> pd.DataFrame:
     rng = np.random.default_rng(0)
-    n = validation + 30
+    n = calibration + 30
     table = pd.DataFrame({rule: rng.random(n) for rule in SCORE_RULES})
-    table["part"] = ["validation"] * validation + ["test"] * 30
-    table["anomalous"] = [False] * (validation + 10) + [True] * 20
+    table["part"] = ["calibration"] * calibration + ["test"] * 30
+    table["anomalous"] = [False] * (calibration + 10) + [True] * 20
     return table
 
 
-def test_a_recipe_without_validation_has_no_honest_threshold_and_says_why() -> None:
-    for validation, reason in ((0, NO_VALIDATION), (5, TOO_FEW)):
-        table = scores_table(validation)
-        rows = measure(table, np.zeros((len(table), 2, 2)), None, early_stopping=bool(validation))
-        at = rows[rows["metric"].isin(["threshold", "fpr_at_threshold", "tpr_at_threshold"])]
-        assert len(at) == 3 * len(SCORE_RULES)
-        assert at["value"].isna().all()
-        assert (at["protocol"] == reason).all()
+@pytest.mark.parametrize(
+    ("name", "calibration", "reason"),
+    [
+        ("rkd", 0, "the recipe trains on all normals"),
+        ("rkd-es", 0, "held-out normals stop or normalise its training"),
+        ("rkd-cal", 5, "5, where 19 are needed"),
+        ("rkd-es-cal", 18, "18, where 19 are needed"),
+    ],
+)
+def test_without_calibration_normals_there_is_no_threshold_and_the_table_says_why(
+    name: str, calibration: int, reason: str
+) -> None:
+    table = scores_table(calibration)
+    rows = measure(table, np.zeros((len(table), 2, 2)), None, recipe(name))
+    at = rows[rows["metric"].isin(["threshold", "fpr_at_threshold", "tpr_at_threshold"])]
+    assert len(at) == 3 * len(SCORE_RULES)
+    assert at["value"].isna().all()
+    assert at["protocol"].str.startswith("none: ").all()
+    assert at["protocol"].str.contains(reason).all()
+
+
+def test_one_class_alone_leaves_the_metrics_that_need_both_undefined_and_keeps_the_rates() -> None:
+    table = scores_table(40)
+    for keep, reason, rate, absent in (
+        (False, "none: no anomalous images", "fpr_at_threshold", "tpr_at_threshold"),
+        (True, "none: no normal test images", "tpr_at_threshold", "fpr_at_threshold"),
+    ):
+        one = table[(table["part"] == "calibration") | (table["anomalous"] == keep)]
+        rows = measure(one, np.zeros((len(one), 2, 2)), None, recipe("rkd-cal")).set_index("metric")
+        assert (rows.loc[["image_auroc", "image_ap", "image_f1_max", absent], "protocol"] == reason).all()
+        assert rows.loc[["image_auroc", "image_ap", "image_f1_max", absent], "value"].isna().all()
+        assert rows.loc[rate, "value"].notna().all()
+
+
+def test_only_calibration_images_keep_the_promised_rate_when_others_stopped_the_training() -> None:
+    """300 trainings that stop where their validation images score lowest; the true rate is counted on new images."""
+    rng = np.random.default_rng(3)
+    normals, epochs, fresh = 88, 40, 4000
+    index = pd.DataFrame({"image_id": [f"n{i:02d}" for i in range(normals + 10)], "anomalous": False})
+    index["pixel_sha256"] = index["image_id"]
+    own = Target("mine", "mine", "mine", "object", None, official_split=False, has_masks=None, own=True)
+    index["part"] = ["train"] * normals + ["test"] * 10
+    rows = split(own, index)
+    stopped = recipe("rkd-es-cal")
+    rates: dict[str, list[float]] = {"validation": [], "calibration": []}
+    for run in range(300):
+        # An epoch moves every image's score by a common amount and by one of its own.
+        ids = {part: part_of(rows, own, run % 10, part) for part in rates}
+        scores = {name: rng.normal(size=epochs) for part in rates for name in ids[part]}
+        kept = np.argmin(np.mean([scores[name] for name in ids["validation"]], axis=0))
+        of_new = rng.normal(size=fresh)  # whatever the epoch, new images have the same distribution
+        for part in rates:
+            at = calibrated_threshold(np.array([scores[name][kept] for name in ids[part]]))
+            assert at is not None
+            rates[part].append(float((of_new > at).mean()))
+    assert "calibration" in stopped.scored_parts
+    assert "validation" not in stopped.scored_parts
+    assert not set(ids["calibration"]) & set(part_of(rows, own, 299 % 10, *stopped.training_parts))
+    # 22 calibration images: the promised rate is at most 1/23, and it holds within three standard errors (.042 / 17).
+    assert np.mean(rates["calibration"]) <= 1 / 23 + 0.0075
+    assert np.mean(rates["validation"]) > 0.06  # what is lost where the images that chose the epoch set the threshold
 
 
 def test_rates_are_those_of_the_test_pictures_and_oracles_are_marked() -> None:
     table = scores_table(40)
-    rows = measure(table, np.zeros((70, 2, 2)), None, early_stopping=True).set_index(["metric", "score_rule"])
+    rows = measure(table, np.zeros((70, 2, 2)), None, recipe("rkd-es-cal")).set_index(["metric", "score_rule"])
     threshold = rows.loc[("threshold", "l_kd"), "value"]
     test = table[table["part"] == "test"]
     called = test["l_kd"] > threshold
     assert rows.loc[("fpr_at_threshold", "l_kd"), "value"] == called[~test["anomalous"]].mean()
     assert rows.loc[("tpr_at_threshold", "l_kd"), "value"] == called[test["anomalous"]].mean()
     assert rows.loc["image_f1_max", "protocol"].unique().tolist() == [ORACLE]
+    assert rows.loc["image_auroc", "protocol"].unique().tolist() == [VALIDATION]
+    assert rows.loc["threshold", "protocol"].unique().tolist() == [CALIBRATION]
     assert rows["n_normal"].unique().tolist() == [10]
     assert rows["n_anomalous"].unique().tolist() == [20]
     assert rows.loc["image_auroc", "ci_low"].lt(rows.loc["image_auroc", "value"]).all()

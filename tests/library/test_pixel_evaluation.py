@@ -8,7 +8,7 @@ import pytest
 from scipy.ndimage import gaussian_filter
 
 from rkd_pipeline.evaluation import measure
-from rkd_pipeline.measurement import LAST_EPOCH, NO_VALIDATION, ORACLE, TOO_FEW, VALIDATION
+from rkd_pipeline.measurement import CALIBRATION, LAST_EPOCH, ORACLE, TRAINS_ON_ALL, VALIDATION
 from rkd_pipeline.metrics import pixel_metrics
 from rkd_pipeline.metrics.aupimo import aupimo
 from rkd_pipeline.metrics.pixel_intervals import draws, image_counts, pixel_intervals, resampled
@@ -16,6 +16,7 @@ from rkd_pipeline.metrics.pro_rd4ad import pro_rd4ad
 from rkd_pipeline.metrics.regions import anomalous_pixels
 from rkd_pipeline.metrics.threshold import pixel_threshold
 from rkd_pipeline.pixel_evaluation import AT_THRESHOLD, PER_IMAGE, RANKED
+from rkd_pipeline.recipes import recipe
 from rkd_pipeline.score_rules import SCORE_RULES
 
 
@@ -105,12 +106,12 @@ def test_the_pixel_threshold_is_the_lowest_that_controls_the_risk(n: int, rate: 
     assert pixel_threshold(maps[: round(1 / rate) - 2], rate) is None
 
 
-def table(n_validation: int, anomalous: np.ndarray) -> pd.DataFrame:
-    n = n_validation + len(anomalous)
+def table(n_calibration: int, anomalous: np.ndarray) -> pd.DataFrame:
+    n = n_calibration + len(anomalous)
     rows = pd.DataFrame({rule: np.random.default_rng(0).random(n) for rule in SCORE_RULES})
     return rows.assign(
-        part=["validation"] * n_validation + ["test"] * len(anomalous),
-        anomalous=[False] * n_validation + anomalous.tolist(),
+        part=["calibration"] * n_calibration + ["test"] * len(anomalous),
+        anomalous=[False] * n_calibration + anomalous.tolist(),
     )
 
 
@@ -120,7 +121,7 @@ def of_pixels(rows: pd.DataFrame) -> pd.DataFrame:
 
 def test_a_trained_model_s_table_has_every_pixel_metric() -> None:
     maps, masks = smooth_maps(50, 35)
-    rows = of_pixels(measure(table(25, masks[25:].any(axis=(1, 2))), maps, masks, early_stopping=True))
+    rows = of_pixels(measure(table(25, masks[25:].any(axis=(1, 2))), maps, masks, recipe("rkd-es-cal")))
     assert set(rows.index) == {*RANKED, *PER_IMAGE, *AT_THRESHOLD}
     test_maps, test_masks = maps[25:], masks[25:]
     for name, value in {**exact(test_maps, test_masks), "pro_rd4ad": pro_rd4ad(test_maps, test_masks)}.items():
@@ -129,7 +130,8 @@ def test_a_trained_model_s_table_has_every_pixel_metric() -> None:
             assert rows.loc[name, "ci_low"] < rows.loc[name, "ci_high"], name
     oracles = {"pixel_f1_max", "pro_youden"}
     assert (rows["protocol"] == ORACLE).loc[list(oracles)].all()
-    assert (rows["protocol"].drop(list(oracles)) == VALIDATION).all()
+    assert (rows["protocol"].drop([*oracles, *AT_THRESHOLD]) == VALIDATION).all()
+    assert (rows.loc[list(AT_THRESHOLD), "protocol"] == CALIBRATION).all()
     called = test_maps > pixel_threshold(maps[:25])
     assert rows.loc["pixel_fpr_at_threshold", "value"] == called[~test_masks].mean()
     assert rows.loc["pixel_tpr_at_threshold", "value"] == called[test_masks].mean()
@@ -138,18 +140,18 @@ def test_a_trained_model_s_table_has_every_pixel_metric() -> None:
 def test_what_a_table_cannot_say_it_gives_a_reason_for() -> None:
     maps, masks = smooth_maps(12, 5)
     labels = masks.any(axis=(1, 2))
-    rows = of_pixels(measure(table(0, labels), maps, masks, early_stopping=False))
+    rows = of_pixels(measure(table(0, labels), maps, masks, recipe("rkd")))
     assert rows.loc["aupro_30", "protocol"] == LAST_EPOCH
-    assert (rows.loc[list(AT_THRESHOLD), "protocol"] == NO_VALIDATION).all()
-    rows = of_pixels(measure(table(3, labels[3:]), maps, masks, early_stopping=True))
-    assert (rows.loc[list(AT_THRESHOLD), "protocol"] == TOO_FEW).all()
+    assert (rows.loc[list(AT_THRESHOLD), "protocol"] == TRAINS_ON_ALL).all()
+    rows = of_pixels(measure(table(3, labels[3:]), maps, masks, recipe("rkd-es-cal")))
+    assert (rows.loc[list(AT_THRESHOLD), "protocol"].str.contains("3, where 19 are needed")).all()
 
-    rows = of_pixels(measure(table(0, labels), maps, np.zeros_like(masks), early_stopping=False))
+    rows = of_pixels(measure(table(0, labels), maps, np.zeros_like(masks), recipe("rkd")))
     assert set(rows.index) == {*RANKED, *PER_IMAGE, *AT_THRESHOLD}
     assert (rows["protocol"] == "none: no anomalous pixel in 12 maps").all()
     assert rows["value"].isna().all()
 
     maps[-1] = 1
-    rows = of_pixels(measure(table(0, labels), maps, masks, early_stopping=False))
+    rows = of_pixels(measure(table(0, labels), maps, masks, recipe("rkd")))
     assert rows.loc["pro_rd4ad", "protocol"] == "none: RD4AD's PRO: map 11 is constant"
     assert rows["value"].drop(["pro_rd4ad", *AT_THRESHOLD]).notna().all()

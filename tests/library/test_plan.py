@@ -31,7 +31,7 @@ def test_the_demo_plan_needs_no_download_and_covers_every_demo_target() -> None:
     assert {str(key.teacher) for key in keys.values()} == {"embedded"}
     official = f"rkd-official-brief@embedded~{DEMO_EPOCHS}e-s0"
     assert [c.target for c in cells if c.training == official] == [t.name for t in targets_of("demo")]
-    assert [keys[c.training].recipe.name for c in cells if c.training != official] == ["rkd-mkd-es-brief"]
+    assert [keys[c.training].recipe.name for c in cells if c.training != official] == ["rkd-mkd-cal-brief"]
 
 
 def test_the_plan_of_systems_has_each_on_every_demo_target_and_needs_no_download() -> None:

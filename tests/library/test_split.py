@@ -7,6 +7,7 @@ from rkd_pipeline.catalog import TARGETS, Target
 from rkd_pipeline.datasets.index import check_counts
 from rkd_pipeline.datasets.split import OFFICIAL_REPEATS, REPEATS, part_of, split, verify
 from rkd_pipeline.errors import DataError
+from rkd_pipeline.recipes import recipe
 
 MRI = TARGETS["brain_mri"]
 WEAVE = TARGETS["demo.weave"]
@@ -68,6 +69,52 @@ def test_an_official_split_is_kept_and_only_validation_is_drawn() -> None:
     assert all(part_of(rows, WEAVE, r, "test") == official for r in range(OFFICIAL_REPEATS))
 
 
+@pytest.mark.parametrize(
+    ("normals", "calibrating"),
+    [
+        (88, 22),  # Brain MRI: a quarter
+        (76, 19),
+        (60, 19),  # toothbrush: more than a quarter, since 18 could not promise 5%
+        (47, 19),  # 12 validate, 19 calibrate, 16 are left: a third
+        (46, 0),
+        (4, 0),
+    ],
+)
+def test_a_calibration_part_is_as_large_as_a_threshold_needs_and_leaves_a_third_to_train_on(
+    normals: int, calibrating: int
+) -> None:
+    table = pd.concat([index([1] * normals, 0, "train"), index([1] * 6, 4, "test").replace({"^n": "t"}, regex=True)])
+    table["pixel_sha256"] = table["image_id"]
+    rows = split(WEAVE, table)
+    verify(WEAVE, table, rows)
+    for repeat in range(OFFICIAL_REPEATS):
+        held_out = set(part_of(rows, WEAVE, repeat, "calibration"))
+        assert len(held_out) == calibrating
+        assert held_out.isdisjoint(part_of(rows, WEAVE, repeat, "train", "validation", "test"))
+
+
+def test_held_out_parts_are_what_a_recipe_does_not_train_on() -> None:
+    for name, parts in {
+        "rkd": {"train", "validation", "calibration"},
+        "rkd-es": {"train", "calibration"},  # the paper's: a quarter for stopping, nothing else held out
+        "rkd-cal": {"train", "validation"},
+        "rkd-es-cal": {"train"},
+        "us": {"train"},  # normalises by one part, calibrates by the other
+    }.items():
+        assert set(recipe(name).training_parts) == parts
+
+
+def test_own_images_without_an_anomalous_one_all_train_and_a_given_test_part_stays() -> None:
+    table = index([1] * 60, 0)
+    rows = split(OWN, table)
+    assert verify(OWN, table, rows)["test"] == 0
+    assert len(part_of(rows, OWN, 0, "train", "validation", "calibration")) == 60
+    given = table.assign(part=["train"] * 50 + ["test"] * 10)
+    rows = split(OWN, given)
+    assert verify(OWN, given, rows)["test"] == 10
+    assert part_of(rows, OWN, 3, "test") == given["image_id"].tolist()[50:]
+
+
 def test_too_few_normals_and_unknown_repeats_are_errors() -> None:
     with pytest.raises(DataError, match="9 distinct normal pictures"):
         split(MRI, index([2] * 9))
@@ -89,6 +136,12 @@ def test_verification_finds_every_defect() -> None:
     normal_test = [n for n in first["test"] if n.startswith("n")]
     all_train = rows.copy()
     all_train.loc[all_train["part"] == "validation", "part"] = "train"
+    table_of_60 = index([1] * 60)
+    rows_of_60 = split(MRI, table_of_60)
+    stolen = rows_of_60.copy()
+    stolen.loc[stolen["part"] == "calibration", "part"] = "train"
+    with pytest.raises(DataError, match="calibration has 0 of 50 distinct normal training images, not 19"):
+        verify(MRI, table_of_60, stolen)
     one_class = rows.copy()
     one_class.loc[one_class["image_id"].isin(normal_test) & (one_class["repeat"] == 0), "part"] = "set_aside"
     defects = {

@@ -9,8 +9,10 @@ from rkd_pipeline.variants import FACTORS, changed, is_variant, levels_of, varia
 
 levels = st.fixed_dictionaries({}, optional={name: st.sampled_from(f.levels) for name, f in FACTORS.items()})
 
-# Recipes that factors lead from one to another; the fusion of maps is scoring, and no factor of training.
-FAMILY = sorted(r.name for r in RECIPES.values() if isinstance(r, ReverseKD) and r.fusion == "sum")
+# Recipes that factors lead from one to another; the fusion of maps is scoring, a calibration part is no factor.
+FAMILY = sorted(
+    r.name for r in RECIPES.values() if isinstance(r, ReverseKD) and r.fusion == "sum" and not r.calibrates
+)
 
 
 @given(base=st.sampled_from(FAMILY), wanted=levels)
@@ -100,3 +102,10 @@ def test_a_factor_says_where_it_does_not_exist() -> None:
     assert all(f.absent_on("resnet18") is None for name, f in FACTORS.items() if name != "oce")
     with pytest.raises(UnknownName):
         FACTORS["oce"].absent_on("vgg16")
+
+
+def test_a_variant_of_a_calibrating_recipe_calibrates() -> None:
+    made = recipe("rkd-cal+beta2=0.999")
+    assert made.calibrates
+    assert made.name == "rkd-cal+beta2=0.999"
+    assert recipe("rkd-cal+stop=15").name == "rkd-es-cal"
