@@ -42,7 +42,10 @@ def image_auroc(anomalous: np.ndarray, scores: np.ndarray) -> float:
 
 
 def image_auroc_interval(
-    anomalous: np.ndarray, scores: np.ndarray, level: float = 0.95, clusters: Sequence[Hashable] | None = None
+    anomalous: np.ndarray,
+    scores: np.ndarray,
+    level: float = 0.95,
+    clusters: Sequence[Hashable] | np.ndarray | None = None,
 ) -> Interval:
     """Score interval of the AUROC within [0, 1]; how often it holds the truth: docs/metrics.md.
 
@@ -59,7 +62,7 @@ def image_auroc_interval(
     names = np.arange(len(anomalous)) if clusters is None else np.asarray(clusters)
     of_anomalous, of_normal = placements(anomalous, scores)
     auroc = float(np.mean(of_anomalous))
-    sizes = effective_number(names[anomalous]), effective_number(names[~anomalous])
+    sizes = effective_number(names[anomalous].tolist()), effective_number(names[~anomalous].tolist())
     of_scores, freedom = 0.0, np.inf
     if auroc not in (0.0, 1.0) and min(len(np.unique(names[k])) for k in (anomalous, ~anomalous)) > 1:
         noise = image_noise([Deviations(names.tolist(), anomalous, of_anomalous - auroc, of_normal - auroc)])

@@ -103,7 +103,10 @@ def evaluate(store: Store, target_name: str, training: str) -> Result:
     def write(folder: Path) -> dict[str, Any]:
         scores, maps = read_scores(scores_result)
         masks = images.masks(list(scores["image_id"])) if images.has_masks else None
-        metrics = measure(scores, maps, masks, early_stopping=key.recipe.early_stopping is not None)
+        pixels = read_index(store.require(IMAGES, target_name)).set_index("image_id")["pixel_sha256"]
+        copies = pixels.loc[scores["image_id"]].tolist()
+        stops = key.recipe.early_stopping is not None
+        metrics = measure(scores, maps, masks, early_stopping=stops, clusters=copies)
         metrics.to_parquet(folder / "metrics.parquet", index=False)
 
         title = f"{target_name}, {training}"
