@@ -1,10 +1,10 @@
 """Intervals of pixel metrics: a bootstrap over pictures, without sorting pixels again.
 
 Pixels of a picture depend on each other, so pictures are what is drawn anew: the normal and the anomalous ones each
-among themselves, with replacement (percentiles of 1000 replicates; how many are drawn: ``draws``). Each picture is reduced once
-to how many of its normal and anomalous pixels lie in each of about 2000 bins of the score; a replicate is then a
-weighted sum of the pictures' counts. The bins end at quantiles of the anomalous and the normal scores, close to each
-other where scores are high.
+among themselves, with replacement (percentiles of 1000 replicates; how many are drawn: ``draws``). Each picture is
+reduced once to how many of its normal and anomalous pixels lie in each of about 2000 bins of the score; a replicate is
+then a weighted sum of the pictures' counts. The bins end at quantiles of the anomalous and the normal scores, close to
+each other where scores are high.
 
 What is approximated: the order of pixels within a bin, taken as random. For the pictures as they are the metric so
 computed differs from the exact one by less than 0.001, and the interval is moved by that difference. In replicates it

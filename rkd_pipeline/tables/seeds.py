@@ -11,10 +11,10 @@ from rkd_pipeline.recipes import recipe as recipe_of
 
 TrainPictures = Mapping[tuple[str, str], int]
 INTERVAL_METHODS = (
-    "nadeau_bengio_and_pictures over seeds where each has its own repeat of the split: Nadeau and Bengio's, at least as "
-    "wide as test pictures alone make it (nadeau_bengio, which is too narrow for a few repeats near 1, where the numbers "
-    "have no interval over pictures); pictures_and_seeds where all test on the publisher's pictures; seeds_only where the numbers have no interval over pictures; for one seed the interval over "
-    "its test pictures"
+    "nadeau_bengio_and_pictures over seeds where each has its own repeat of the split: Nadeau and Bengio's, at least "
+    "as wide as test pictures alone make it; nadeau_bengio, too narrow for a few repeats that agree, where the numbers "
+    "have no interval over pictures; pictures_and_seeds where all test on the publisher's pictures; seeds_only where "
+    "the numbers have no interval over pictures; for one seed the interval over its test pictures"
 )
 
 

@@ -48,7 +48,8 @@ def test_with_many_images_the_interval_is_delongs() -> None:
 
 @pytest.mark.parametrize(
     ("m", "n", "auroc", "ratio"),
-    [(155, 10, 0.93, 1), (155, 10, 0.97, 0.5), (100, 10, 0.95, 1), (10, 155, 0.85, 2), (10, 10, 0.99, 1), (5, 5, 0.9, 2)],
+    [(155, 10, 0.93, 1), (155, 10, 0.97, 0.5), (100, 10, 0.95, 1),
+     (10, 155, 0.85, 2), (10, 10, 0.99, 1), (5, 5, 0.9, 2)],
 )  # fmt: skip
 def test_the_interval_holds_the_truth_as_often_as_it_says(m: int, n: int, auroc: float, ratio: float) -> None:
     """Normal scores, anomalous ones ``ratio`` times as wide: their AUROC is known. 150 samples at 95%.

@@ -9,7 +9,6 @@ from rkd_pipeline.tables.sheet import NOT_MEASURED
 from rkd_pipeline.tables.table_3 import table_3, table_3_sheet
 from tests.library.rows import benchmark, measured
 
-
 METHOD = "nadeau_bengio_and_pictures"
 
 
