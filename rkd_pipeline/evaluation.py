@@ -1,6 +1,6 @@
 """Every metric of one trained model, from its stored scores and maps: no metric needs a training."""
 
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator, Sequence
 
 import numpy as np
 import pandas as pd
@@ -18,6 +18,7 @@ from rkd_pipeline.measurement import (
 from rkd_pipeline.metrics.image_ap import image_ap
 from rkd_pipeline.metrics.image_auroc import image_auroc, image_auroc_interval
 from rkd_pipeline.metrics.image_f1_max import image_f1_max
+from rkd_pipeline.metrics.image_noise import effective_number
 from rkd_pipeline.metrics.intervals import wilson
 from rkd_pipeline.metrics.threshold import calibrated_threshold
 from rkd_pipeline.pixel_evaluation import measure_pixels
@@ -25,7 +26,14 @@ from rkd_pipeline.recipes import Recipe
 from rkd_pipeline.score_rules import SCORE_RULES
 
 
-def measure(scores: pd.DataFrame, maps: np.ndarray, masks: np.ndarray | None, recipe: Recipe) -> pd.DataFrame:
+def measure(
+    scores: pd.DataFrame,
+    maps: np.ndarray,
+    masks: np.ndarray | None,
+    recipe: Recipe,
+    *,
+    clusters: Sequence[Hashable] | None = None,
+) -> pd.DataFrame:
     """All metrics of a trained model.
 
     Args:
@@ -34,6 +42,8 @@ def measure(scores: pd.DataFrame, maps: np.ndarray, masks: np.ndarray | None, re
         maps: anomaly maps ``(N, S, S)``, in the same order.
         masks: ground truth ``(N, S, S)`` of bool, or None for a target without.
         recipe: what was trained: by it the last epoch was chosen, or not, and normals were held out.
+        clusters: N names, in the same order; images of one name are copies, and count once in the intervals of image
+            metrics. None: all differ.
 
     Returns:
         Columns metric, score_rule, protocol, value, ci_low, ci_high, interval_method, n_normal, n_anomalous. Where a
@@ -44,11 +54,12 @@ def measure(scores: pd.DataFrame, maps: np.ndarray, masks: np.ndarray | None, re
     test, calibration = scores[in_test], scores[calibrates]
     trained = VALIDATION if recipe.early_stopping is not None else LAST_EPOCH
     no_threshold = why_no_threshold(recipe, len(calibration))
+    copies = np.arange(len(test)) if clusters is None else np.asarray(clusters)[in_test]
     found: list[Measurement] = []
     for rule in (rule for rule in SCORE_RULES if rule in scores):
         anomalous, values = test["anomalous"].to_numpy(bool), test[rule].to_numpy()
-        found += _of_both_classes(rule, trained, anomalous, values)
-        found += _at_threshold(rule, calibration[rule].to_numpy(), anomalous, values, no_threshold)
+        found += _of_both_classes(rule, trained, anomalous, values, copies)
+        found += _at_threshold(rule, calibration[rule].to_numpy(), anomalous, values, copies, no_threshold)
     if masks is not None:
         of_test, of_calibration = _where(in_test), _where(calibrates)
         found += measure_pixels(maps[of_test], masks[of_test], maps[of_calibration], trained, no_threshold)
@@ -56,15 +67,16 @@ def measure(scores: pd.DataFrame, maps: np.ndarray, masks: np.ndarray | None, re
     return rows.assign(n_normal=int((~test["anomalous"]).sum()), n_anomalous=int(test["anomalous"].sum()))
 
 
-def _of_both_classes(rule: str, trained: str, anomalous: np.ndarray, values: np.ndarray) -> Iterator[Measurement]:
+def _of_both_classes(
+    rule: str, trained: str, anomalous: np.ndarray, values: np.ndarray, copies: np.ndarray
+) -> Iterator[Measurement]:
     """What compares anomalous test images with normal ones."""
     if anomalous.all() or not anomalous.any():
         reason = NO_NORMAL if anomalous.any() else NO_ANOMALOUS
         yield from (Measurement(metric, rule, reason, None) for metric in ("image_auroc", "image_ap", "image_f1_max"))
         return
-    yield Measurement(
-        "image_auroc", rule, trained, image_auroc(anomalous, values), image_auroc_interval(anomalous, values)
-    )
+    interval = image_auroc_interval(anomalous, values, clusters=copies)
+    yield Measurement("image_auroc", rule, trained, image_auroc(anomalous, values), interval)
     yield Measurement("image_ap", rule, trained, image_ap(anomalous, values))
     yield Measurement("image_f1_max", rule, ORACLE, image_f1_max(anomalous, values))
 
@@ -77,7 +89,12 @@ def _where(flags: np.ndarray) -> slice | np.ndarray:
 
 
 def _at_threshold(
-    rule: str, calibration: np.ndarray, anomalous: np.ndarray, scores: np.ndarray, no_threshold: str
+    rule: str,
+    calibration: np.ndarray,
+    anomalous: np.ndarray,
+    scores: np.ndarray,
+    copies: np.ndarray,
+    no_threshold: str,
 ) -> Iterator[Measurement]:
     """The threshold of a score from calibration normals, and the rates that it gives on the test images."""
     threshold = calibrated_threshold(calibration)
@@ -88,14 +105,14 @@ def _at_threshold(
     called = scores > threshold
     yield Measurement("threshold", rule, CALIBRATION, threshold)
     for metric, group, absent in (
-        ("fpr_at_threshold", called[~anomalous], NO_NORMAL),
-        ("tpr_at_threshold", called[anomalous], NO_ANOMALOUS),
+        ("fpr_at_threshold", ~anomalous, NO_NORMAL),
+        ("tpr_at_threshold", anomalous, NO_ANOMALOUS),
     ):
-        if len(group) == 0:
+        if not group.any():
             yield Measurement(metric, rule, absent, None)
             continue
-        interval = wilson(int(group.sum()), len(group))
-        yield Measurement(metric, rule, CALIBRATION, float(group.mean()), interval)
+        rate, images = float(called[group].mean()), effective_number(copies[group].tolist())
+        yield Measurement(metric, rule, CALIBRATION, rate, wilson(rate * images, images))
 
 
 def _row(m: Measurement) -> dict[str, object]:

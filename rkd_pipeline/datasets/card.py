@@ -82,7 +82,7 @@ def trivial_aurocs(test: pd.DataFrame) -> pd.DataFrame:
     """The image AUROC that each trivial statistic alone reaches.
 
     Args:
-        test: test pictures; columns anomalous, mean, contrast, bytes, pixels.
+        test: test pictures; columns anomalous, pixel_sha256, mean, contrast, bytes, pixels.
 
     Returns:
         Columns statistic, auroc, ci_low, ci_high, normal, anomalous (medians of the statistic), flagged; no row where
@@ -94,13 +94,14 @@ def trivial_aurocs(test: pd.DataFrame) -> pd.DataFrame:
     found = []
     for name, column in TRIVIAL.items():
         values = test[column].to_numpy(np.float64)
-        auroc, interval = image_auroc(anomalous, values), image_auroc_interval(anomalous, values)
+        auroc = image_auroc(anomalous, values)
+        interval = image_auroc_interval(anomalous, values, clusters=test["pixel_sha256"].to_numpy())
         found.append(
             {
                 "statistic": name,
                 "auroc": auroc,
-                "ci_low": interval.low if interval else None,
-                "ci_high": interval.high if interval else None,
+                "ci_low": interval.low,
+                "ci_high": interval.high,
                 "normal": float(np.median(values[~anomalous])),
                 "anomalous": float(np.median(values[anomalous])),
                 "flagged": not TRIVIAL_RANGE[0] <= auroc <= TRIVIAL_RANGE[1],

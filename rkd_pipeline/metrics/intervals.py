@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.optimize import brentq
 from scipy.stats import norm, t
 
 
@@ -17,33 +16,10 @@ class Interval:
     method: str
 
 
-def newcombe(auroc: float, n_anomalous: int, n_normal: int, level: float = 0.95) -> Interval:
-    """Newcombe's score-type interval for an AUROC (2006, method 5); not empty at 0 and 1, where DeLong's is.
+def wilson(successes: float, trials: float, level: float = 0.95) -> Interval:
+    """Wilson's score interval for a proportion; raises ``ValueError`` for less than one trial.
 
-    Solves ``|auroc - a| = z sqrt(V(a))`` with Hanley and McNeil's variance at equal group sizes ``(m + n) / 2``.
-
-    >>> newcombe(1.0, 20, 10)
-    Interval(low=0.848..., high=1.0, method='newcombe')
-    """
-    z = norm.ppf((1 + level) / 2)
-    n = (n_anomalous + n_normal) / 2
-
-    def variance(a: float) -> float:
-        return a * (1 - a) / (n_anomalous * n_normal) * (2 * n - 1 - (3 * n - 3) / ((2 - a) * (1 + a)))
-
-    def bound(towards: float) -> float:
-        if auroc == towards:
-            return towards
-        # At the far end the variance is 0 and the distance is not; beside the estimate it is the other way round.
-        # (At an estimate of 0 or 1 itself both are 0: a root, but not the one that is meant.)
-        beside = auroc + 1e-9 * (towards - auroc)
-        return float(brentq(lambda a: abs(auroc - a) - z * np.sqrt(variance(a)), beside, towards))
-
-    return Interval(bound(0.0), bound(1.0), "newcombe")
-
-
-def wilson(successes: int, trials: int, level: float = 0.95) -> Interval:
-    """Wilson's score interval for a proportion; raises ``ValueError`` without trials.
+    Where trials are copies of each other, both numbers are those that they are worth (``image_noise``).
 
     >>> wilson(0, 10)
     Interval(low=0.0, high=0.277..., method='wilson')

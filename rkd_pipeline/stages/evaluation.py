@@ -108,7 +108,9 @@ def evaluate(store: Store, target_name: str, training: str) -> Result:
     def write(folder: Path) -> dict[str, Any]:
         scores, maps = read_scores(scores_result)
         masks = images.masks(list(scores["image_id"])) if images.has_masks else None
-        metrics = measure(scores, maps, masks, key.recipe)
+        pixels = read_index(store.require(IMAGES, target_name)).set_index("image_id")["pixel_sha256"]
+        copies = pixels.loc[scores["image_id"]].tolist()
+        metrics = measure(scores, maps, masks, key.recipe, clusters=copies)
         metrics.to_parquet(folder / "metrics.parquet", index=False)
 
         title = f"{target_name}, {training}"

@@ -11,9 +11,10 @@ from rkd_pipeline.recipes import recipe as recipe_of
 
 TrainPictures = Mapping[tuple[str, str], int]
 INTERVAL_METHODS = (
-    "nadeau_bengio over seeds where each has its own repeat of the split; pictures_and_seeds where all test on the "
-    "publisher's pictures; seeds_only where the numbers have no interval over pictures; for one seed the interval over "
-    "its test pictures"
+    "nadeau_bengio_and_pictures over seeds where each has its own repeat of the split: Nadeau and Bengio's, at least "
+    "as wide as test pictures alone make it; nadeau_bengio, too narrow for a few repeats that agree, where the numbers "
+    "have no interval over pictures; pictures_and_seeds where all test on the publisher's pictures; seeds_only where "
+    "the numbers have no interval over pictures; for one seed the interval over its test pictures"
 )
 
 
@@ -46,11 +47,34 @@ def over_seeds(values: pd.DataFrame, train_pictures: TrainPictures, *, own_repea
     if own_repeats and len(per_repeat) > 1:
         # Only the normal test pictures are drawn anew in each repeat; the anomalous ones are the same in all.
         trained_on = float(np.mean([train_pictures[(r.target, r.training)] for r in values.itertuples()]))
-        interval = nadeau_bengio(per_repeat.tolist(), float(first["n_normal"]) / trained_on)
+        interval = _own_pictures(values, per_repeat, float(first["n_normal"]) / trained_on)
     else:
         interval = _same_pictures(values)
     assert interval is not None  # there are two seeds
     return result | {"ci_low": interval.low, "ci_high": interval.high, "interval_method": interval.method}
+
+
+def _own_pictures(values: pd.DataFrame, per_repeat: pd.Series, test_to_train: float) -> Interval:
+    """Repeats with test pictures of their own: Nadeau and Bengio's interval, not narrower than pictures make it.
+
+    Two to five repeats may agree by chance, and near 1 they do: then their spread says nothing (docs/metrics.md). A
+    repeat's interval over pictures says more, averaged out by the same factor.
+    """
+    spread = nadeau_bengio(per_repeat.tolist(), test_to_train)
+    assert spread is not None  # there are two repeats
+    mean, factor = float(per_repeat.mean()), float(np.sqrt(1 / len(per_repeat) + test_to_train))
+    low, high = (factor * half for half in _halves(values))
+    if np.isnan(low + high):
+        return spread
+    bounds = min(spread.low, max(0.0, mean - low)), max(spread.high, min(1.0, mean + high))
+    return Interval(*bounds, "nadeau_bengio_and_pictures")
+
+
+def _halves(values: pd.DataFrame) -> tuple[float, float]:
+    """How far the intervals over pictures reach below and above their values, on average; NaN where one has none."""
+    numbers = values["value"].astype(float)
+    low, high = (float((numbers - values[k].astype(float)).abs().mean(skipna=False)) for k in ("ci_low", "ci_high"))
+    return low, high
 
 
 def _same_pictures(values: pd.DataFrame, level: float = 0.95) -> Interval:
@@ -61,7 +85,7 @@ def _same_pictures(values: pd.DataFrame, level: float = 0.95) -> Interval:
     """
     numbers = values["value"].astype(float)
     mean, half = float(numbers.mean()), float(t.ppf((1 + level) / 2, len(numbers) - 1) * numbers.sem())
-    low, high = (float((numbers - values[k].astype(float)).abs().mean(skipna=False)) for k in ("ci_low", "ci_high"))
+    low, high = _halves(values)
     if np.isnan(low + high):
         return Interval(max(0.0, mean - half), min(1.0, mean + half), "seeds_only")
     return Interval(max(0.0, mean - np.hypot(low, half)), min(1.0, mean + np.hypot(high, half)), "pictures_and_seeds")

@@ -120,7 +120,7 @@ def test_the_model_its_maps_and_its_numbers(head_ct: Graph) -> None:
     metrics = read_metrics(head_ct.store.require(METRICS, "head_ct", TRAINING)).set_index(["metric", "score_rule"])
     auroc = metrics.loc[("image_auroc", "map_max")]
     assert 0 <= auroc["ci_low"] < auroc["value"] < auroc["ci_high"] <= 1
-    assert auroc["interval_method"] == "delong"
+    assert auroc["interval_method"] == "score interval over images"
     called = test["map_max"] > metrics.loc[("threshold", "map_max"), "value"]
     assert metrics.loc[("tpr_at_threshold", "map_max"), "value"] == pytest.approx(called[test["anomalous"]].mean())
     assert metrics.loc[("fpr_at_threshold", "map_max"), "value"] == pytest.approx(called[~test["anomalous"]].mean())

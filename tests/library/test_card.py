@@ -59,6 +59,7 @@ def test_trivial_statistics_are_flagged_on_both_sides() -> None:
     test = pd.DataFrame(
         {
             "anomalous": [False] * 4 + [True] * 4,
+            "pixel_sha256": list("abcdefgh"),
             "mean": [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8],
             "contrast": [5, 6, 7, 8, 1, 2, 3, 4],
             "bytes": [1, 2, 3, 4, 1, 2, 3, 4],

@@ -16,6 +16,8 @@ from rkd_pipeline.claims import (
     SUPPORTED,
     Configuration,
     Finding,
+    _overfitting,
+    certain_epochs,
     claims_sheet,
     equality,
     findings,
@@ -150,8 +152,37 @@ def test_late_change_is_the_last_quarter_against_the_one_before() -> None:
 def test_over_fitting_is_a_loss_that_rises_late(last: tuple[float, ...], verdict: str) -> None:
     """A loss that still falls at the end of a short schedule does not speak against the claim."""
     histories = {("t", i, 0): {"rkd-es": history(9, 9, 9, 9, 2, 2, value, value)} for i, value in enumerate(last)}
-    [row] = found_in(configuration({}, histories=histories), "overfitting")
+    [row] = found_in(configuration({}, histories=histories, epochs=8), "overfitting")
     assert row.verdict == verdict
+    assert "early stopping" not in row.reason  # it cannot act within eight epochs
+
+
+def stopped(rng: np.random.Generator, epochs: int = 60, patience: int = 15) -> pd.DataFrame:
+    """A flat noisy loss, cut by early stopping as ``training.py`` does it."""
+    losses = np.exp(rng.normal(scale=0.05, size=epochs))
+    for epoch in range(1, epochs + 1):
+        if epoch - (1 + int(np.argmin(losses[:epoch]))) >= patience:
+            return history(*losses[:epoch])
+    return history(*losses)
+
+
+def test_a_flat_loss_that_was_stopped_is_over_fitting_as_seldom_as_promised() -> None:
+    """The truth is no change. Stopped after the luckiest epoch, such losses seem to rise; 2.5% may be called so."""
+    rng, worlds = np.random.default_rng(4), 300
+    called, naive = 0, []
+    for _ in range(worlds):
+        histories = {("t", seed, 0): {"rkd-es": stopped(rng)} for seed in range(5)}
+        naive += [late_change(of["rkd-es"]) for of in histories.values()]
+        [row] = _overfitting(configuration({}, histories=histories, epochs=60))
+        called += row.verdict == SUPPORTED
+        assert "no later one is used" in row.reason
+    assert np.mean(naive) > 5 * np.std(naive) / np.sqrt(len(naive))  # what the whole histories would have said
+    assert called <= 0.025 * worlds + 2.5 * np.sqrt(0.025 * worlds)
+
+
+def test_epochs_that_every_training_has() -> None:
+    assert [certain_epochs("rkd-es", n) for n in (10, 16, 200)] == [10, 16, 16]
+    assert certain_epochs("rkd", 200) == 200
 
 
 def test_early_stopping_is_not_judged_where_it_cannot_act() -> None:

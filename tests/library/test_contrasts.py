@@ -96,6 +96,14 @@ def test_repeats_are_corrected_for_what_they_share() -> None:
     assert same_pictures.method == SEEDS
 
 
+def test_repeats_that_agree_by_chance_are_no_surer_than_their_pictures() -> None:
+    draws = 0.1 + np.linspace(-0.05, 0.05, 1001)  # 95% of them within 0.0475
+    found = on_one_target([Unit(0.1, draws, repeat) for repeat in range(2)], test_to_train=0.125)
+    assert found.high - found.value == pytest.approx(0.0475 * np.sqrt(1 / 2 + 1 / 8))
+    silent = on_one_target([Unit(0.0, np.zeros(1001), repeat) for repeat in range(2)], test_to_train=0.125)
+    assert not silent.known
+
+
 def test_targets_are_independent() -> None:
     found = over_targets([Estimate(0.1, 0.0, 0.2, SEEDS, seeds=2), Estimate(0.3, 0.1, 0.4, SEEDS, seeds=3)])
     assert (found.value, found.targets, found.seeds, found.method) == (pytest.approx(0.2), 2, 2, TARGETS)

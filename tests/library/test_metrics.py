@@ -1,7 +1,7 @@
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy.stats import norm
@@ -14,7 +14,7 @@ from rkd_pipeline.measurement import CALIBRATION, ORACLE, VALIDATION
 from rkd_pipeline.metrics.image_ap import image_ap
 from rkd_pipeline.metrics.image_auroc import image_auroc, image_auroc_interval
 from rkd_pipeline.metrics.image_f1_max import image_f1_max
-from rkd_pipeline.metrics.intervals import nadeau_bengio, newcombe, wilson
+from rkd_pipeline.metrics.intervals import nadeau_bengio, wilson
 from rkd_pipeline.metrics.pixel_auroc import pixel_auroc
 from rkd_pipeline.metrics.threshold import calibrated_threshold
 from rkd_pipeline.recipes import recipe
@@ -38,32 +38,71 @@ def test_auroc_is_the_share_of_pairs_in_order(rows: list[tuple[bool, int]]) -> N
     assert image_auroc(labels, scores) == pytest.approx(roc_auc_score(labels, scores), abs=1e-12)
 
 
-@given(tied)
-def test_delong_by_the_definition(rows: list[tuple[bool, int]]) -> None:
-    labels, scores = both_classes(rows)
-    order = np.array([[(a > n) + (a == n) / 2 for n in scores[~labels]] for a in scores[labels]])
+def test_with_many_images_the_interval_is_delongs() -> None:
+    """Against the definition by double loops; with 400 images of each class the two agree within a twentieth."""
+    rng = np.random.default_rng(3)
+    labels = np.repeat([True, False], 400)
+    scores = np.r_[rng.normal(1.5, 2, 400), rng.normal(0, 1, 400)]
+    order = scores[labels][:, None] > scores[~labels][None, :]
+    half = norm.ppf(0.975) * (order.mean(1).var(ddof=1) / 400 + order.mean(0).var(ddof=1) / 400) ** 0.5
     interval = image_auroc_interval(labels, scores)
-    if order.mean() in (0, 1):
-        assert interval.method == "newcombe"
-        assert interval.high - interval.low > 0
-        return
-    m, n = order.shape
-    variance = order.mean(1).var(ddof=1) / m + order.mean(0).var(ddof=1) / n
-    half = norm.ppf(0.975) * variance**0.5
-    assert interval.low == pytest.approx(max(0, order.mean() - half), abs=1e-9)
-    assert interval.high == pytest.approx(min(1, order.mean() + half), abs=1e-9)
+    assert interval.high - interval.low == pytest.approx(2 * half, rel=0.05)
+    assert interval.low < order.mean() < interval.high
 
 
-def test_delong_covers_what_it_promises() -> None:
-    """Normal scores whose true AUROC is known: 95% intervals hold it in about 95% of 3000 samples of 60 + 60."""
-    rng, shift = np.random.default_rng(0), 1.0
-    truth = norm.cdf(shift / 2**0.5)
-    labels = np.repeat([True, False], 60)
+@pytest.mark.parametrize(
+    ("m", "n", "auroc", "ratio"),
+    [(155, 10, 0.93, 1), (155, 10, 0.97, 0.5), (100, 10, 0.95, 1),
+     (10, 155, 0.85, 2), (10, 10, 0.99, 1), (5, 5, 0.9, 2)],
+)  # fmt: skip
+def test_the_interval_holds_the_truth_as_often_as_it_says(m: int, n: int, auroc: float, ratio: float) -> None:
+    """Normal scores, anomalous ones ``ratio`` times as wide: their AUROC is known. 150 samples at 95%.
+
+    DeLong's own interval holds it in 66 to 90% of them. benchmarks/coverage.py is the large version.
+    """
+    rng, labels = np.random.default_rng(m + n), np.arange(m + n) < m
+    shift = norm.ppf(auroc) * (1 + ratio**2) ** 0.5
     inside = 0
-    for _ in range(3000):
-        interval = image_auroc_interval(labels, np.r_[rng.normal(shift, 1, 60), rng.normal(0, 1, 60)])
-        inside += interval.low <= truth <= interval.high
-    assert 0.93 <= inside / 3000 <= 0.96
+    for _ in range(150):
+        scores = np.r_[rng.normal(shift, ratio, m), rng.normal(0, 1, n)]
+        interval = image_auroc_interval(labels, scores)
+        inside += interval.low <= auroc <= interval.high
+    assert inside >= 0.9 * 150  # fewer at 95% happens once in hundreds of times
+
+
+@given(tied)
+@settings(deadline=None, max_examples=50)
+def test_no_result_looks_surer_than_a_perfect_one(rows: list[tuple[bool, int]]) -> None:
+    labels, scores = both_classes(rows)
+    interval, perfect = image_auroc_interval(labels, scores), image_auroc_interval(labels, labels * 1.0)
+    assert interval.low <= image_auroc(labels, scores) <= interval.high
+    assert interval.high - interval.low >= perfect.high - perfect.low - 1e-9
+    assert perfect.high == 1
+
+
+def test_one_swapped_pair_changes_little_and_constant_scores_say_nothing() -> None:
+    labels = np.arange(165) < 155
+    scores = np.r_[np.arange(155) + 10.0, np.arange(10)]
+    perfect = image_auroc_interval(labels, scores)
+    scores[[0, 164]] = scores[[164, 0]]
+    swapped = image_auroc_interval(labels, scores)
+    assert image_auroc(labels, scores) == pytest.approx(1 - 1 / 1550)
+    assert perfect.low - 0.01 < swapped.low < perfect.low < 0.9
+    constant = image_auroc_interval(labels, np.zeros(165))
+    assert constant.low < 0.35
+    assert constant.high > 0.65
+
+
+def test_copies_count_once() -> None:
+    """Every image three times, and said so: the interval of the images themselves. Unsaid it is much too narrow."""
+    rng, labels = np.random.default_rng(5), np.arange(40) < 25
+    scores = rng.normal(size=40) + labels
+    once = image_auroc_interval(labels, scores)
+    three = np.tile(labels, 3), np.tile(scores, 3)
+    told = image_auroc_interval(*three, clusters=np.tile(np.arange(40), 3))
+    assert (told.low, told.high) == pytest.approx((once.low, once.high))
+    unsaid = image_auroc_interval(*three)
+    assert unsaid.high - unsaid.low < 0.7 * (once.high - once.low)
 
 
 @given(arrays(float, 30, elements=st.floats(-5, 5, width=16)), st.integers(1, 29))
@@ -106,19 +145,6 @@ def test_wilson_by_known_values() -> None:
     assert (wilson(0, 20).low, wilson(0, 20).high) == pytest.approx((0, 0.1611), abs=5e-5)
     with pytest.raises(ValueError, match="at least one"):
         wilson(0, 0)
-
-
-@given(st.floats(0, 1), st.integers(2, 200), st.integers(2, 200))
-def test_newcombe_holds_its_estimate_and_solves_its_equation(auroc: float, m: int, n: int) -> None:
-    interval = newcombe(auroc, m, n)
-    assert 0 <= interval.low <= auroc <= interval.high <= 1
-    assert interval.high > interval.low
-    mean = (m + n) / 2
-    for bound in (interval.low, interval.high):
-        if 1e-6 < bound < 1 - 1e-6:
-            q1, q2 = bound / (2 - bound), 2 * bound**2 / (1 + bound)  # Hanley and McNeil 1982
-            hanley = bound * (1 - bound) + (mean - 1) * (q1 - bound**2) + (mean - 1) * (q2 - bound**2)
-            assert abs(auroc - bound) == pytest.approx(norm.ppf(0.975) * (hanley / (m * n)) ** 0.5, abs=1e-6)
 
 
 def test_nadeau_bengio_by_hand() -> None:

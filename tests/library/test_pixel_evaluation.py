@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from scipy.ndimage import gaussian_filter
+from scipy.stats import sem, t
 
 from rkd_pipeline.evaluation import measure
 from rkd_pipeline.measurement import CALIBRATION, LAST_EPOCH, ORACLE, TRAINS_ON_ALL, VALIDATION
@@ -37,26 +38,53 @@ def exact(maps: np.ndarray, masks: np.ndarray) -> dict[str, float]:
     return asdict(pixel_metrics(maps, masks)) | {"aupimo": aupimo(maps, masks)}
 
 
+def whole_draws(anomalous: np.ndarray, replicates: int) -> np.ndarray:
+    """As many pictures as there are, so that a replicate can be made of pixels too."""
+    rng, weights = np.random.default_rng(1), np.zeros((replicates, len(anomalous)))
+    for group in (np.flatnonzero(anomalous), np.flatnonzero(~anomalous)):
+        weights[:, group] = rng.multinomial(len(group), np.full(len(group), 1 / len(group)), replicates)
+    return weights
+
+
 def test_a_replicate_from_counts_is_close_to_one_from_pixels() -> None:
     """What the docstring promises about the bins: 0.001 for the pictures as they are; here for drawn ones too."""
     maps, masks = smooth_maps(40, 15)
     counts = image_counts(maps, anomalous_pixels(maps, masks))
-    weights = np.r_[np.ones((1, 40)), draws(counts.regions > 0, 4, seed=1)]
+    weights = np.r_[np.ones((1, 40)), whole_draws(counts.regions > 0, 4)]
     found = resampled(counts, weights)
     for row, times in enumerate(weights):
         drawn = np.repeat(np.arange(40), times.astype(int))
         for name, value in exact(maps[drawn], masks[drawn]).items():
-            allowed = 0.003 if row and name == "pro_youden" else 0.001  # it jumps where two thresholds are as good
+            allowed = 0.004 if row and name == "pro_youden" else 0.001  # it jumps where two thresholds are as good
             assert found[name][row] == pytest.approx(value, abs=allowed), name
 
 
-def test_draws_keep_the_size_of_both_groups() -> None:
+def test_a_replicate_of_tied_maps_is_off_by_what_is_said() -> None:
+    """Maps of eight values: exact from the pixels; the docstring promises 0.05 for AP, and no longer 0.001."""
+    maps, masks = smooth_maps(24, 9)
+    maps = np.digitize(maps, np.quantile(maps, np.linspace(0, 1, 9)[1:-1])).astype(np.float32)
+    counts = image_counts(maps, anomalous_pixels(maps, masks))
+    weights = whole_draws(counts.regions > 0, 3)
+    found = resampled(counts, weights)["pixel_ap"]
+    truth = [pixel_metrics(*(x[np.repeat(np.arange(24), w.astype(int))] for x in (maps, masks))) for w in weights]
+    off = np.abs(found - [m.pixel_ap for m in truth])
+    assert 0.001 < off.max() < 0.05
+
+
+def test_draws_keep_the_weight_of_both_groups() -> None:
     labels = np.array([True] * 7 + [False] * 3)
     weights = draws(labels, 200)
-    assert set(weights[:, labels].sum(axis=1)) == {7}
-    assert set(weights[:, ~labels].sum(axis=1)) == {3}
-    assert weights.mean(axis=0) == pytest.approx(np.ones(10), abs=0.3)
+    assert weights[:, labels].sum(axis=1) == pytest.approx(np.full(200, 7))
+    assert weights[:, ~labels].sum(axis=1) == pytest.approx(np.full(200, 3))
     assert np.array_equal(weights, draws(labels, 200))
+
+
+def test_the_mean_of_ten_pictures_varies_over_draws_as_student_s_t_says() -> None:
+    """The interval of a mean is known: mean +- t s / sqrt(n). Drawing n of n gives four fifths of it."""
+    labels, values = np.arange(20) < 10, np.random.default_rng(3).normal(size=20)
+    weights = draws(labels, 20_000)
+    low, high = np.quantile(weights[:, :10] @ values[:10] / 10, [0.025, 0.975])
+    assert high - low == pytest.approx(2 * t.ppf(0.975, 9) * sem(values[:10]), rel=0.06)
 
 
 def test_intervals_are_as_wide_as_values_spread_over_sets_of_pictures() -> None:

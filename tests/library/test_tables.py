@@ -1,3 +1,4 @@
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -7,6 +8,8 @@ from rkd_pipeline.published import published_rows
 from rkd_pipeline.tables.sheet import NOT_MEASURED
 from rkd_pipeline.tables.table_3 import table_3, table_3_sheet
 from tests.library.rows import benchmark, measured
+
+METHOD = "nadeau_bengio_and_pictures"
 
 
 def cell(cells: pd.DataFrame, dataset: str, system: str) -> pd.Series:
@@ -30,11 +33,23 @@ def test_seeds_are_averaged_with_the_corrected_interval() -> None:
     rows = [measured("brain_mri", "rkd", s, v) for s, v in enumerate(values)]
     cells = table_3(benchmark(*rows), {("brain_mri", f"rkd-s{s}"): 80 for s in range(3)})
     ours = cell(cells, "brain_mri", "Ours")
-    expected = nadeau_bengio(values, 10 / 80)
+    expected = nadeau_bengio(values, 10 / 80)  # wider than the pictures' 0.1 times the same factor
     assert expected is not None
-    assert (ours["measured"], ours["seeds"], ours["interval_method"]) == (pytest.approx(0.85), 3, "nadeau_bengio")
+    assert (ours["measured"], ours["seeds"], ours["interval_method"]) == (pytest.approx(0.85), 3, METHOD)
     assert (ours["ci_low"], ours["ci_high"]) == pytest.approx((expected.low, expected.high))
     assert ours["seed_sd"] == pytest.approx(0.05)
+
+
+def test_repeats_that_agree_by_chance_are_no_surer_than_their_pictures() -> None:
+    """Three perfect splits: no spread, which as an interval would be [1, 1]. Each is known to 0.1 only."""
+    rows = [measured("brain_mri", "rkd", s, 1.0) for s in range(3)]
+    ours = cell(table_3(benchmark(*rows), {("brain_mri", f"rkd-s{s}"): 80 for s in range(3)}), "brain_mri", "Ours")
+    assert (ours["ci_low"], ours["ci_high"]) == (pytest.approx(1 - 0.1 * np.sqrt(1 / 3 + 10 / 80)), 1)
+
+
+def test_the_sheet_prints_the_interval() -> None:
+    rows = [measured("brain_mri", "rkd", s, v) for s, v in enumerate((0.80, 0.85, 0.90))]
+    cells = table_3(benchmark(*rows), {("brain_mri", f"rkd-s{s}"): 80 for s in range(3)})
     assert "85.0 [" in table_3_sheet(cells).markdown()
 
 

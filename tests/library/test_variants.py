@@ -10,9 +10,7 @@ from rkd_pipeline.variants import FACTORS, changed, is_variant, levels_of, varia
 levels = st.fixed_dictionaries({}, optional={name: st.sampled_from(f.levels) for name, f in FACTORS.items()})
 
 # Recipes that factors lead from one to another; the fusion of maps is scoring, a calibration part is no factor.
-FAMILY = sorted(
-    r.name for r in RECIPES.values() if isinstance(r, ReverseKD) and r.fusion == "sum" and not r.calibrates
-)
+FAMILY = sorted(r.name for r in RECIPES.values() if isinstance(r, ReverseKD) and r.fusion == "sum" and not r.calibrates)
 
 
 @given(base=st.sampled_from(FAMILY), wanted=levels)
