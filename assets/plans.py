@@ -62,9 +62,10 @@ def ablation_job(definitions: Callable[[Resources], dg.Definitions]) -> dg.JobDe
         context.instance.add_dynamic_partitions(TRAINING_DIMENSION, list(dict.fromkeys(c.training for c in cells)))
 
         def launch(job: str, partition: str | None = None) -> bool:
-            result = graph.resolve_job_def(job).execute_in_process(
-                instance=context.instance, partition_key=partition, raise_on_error=False, tags=_TAGS
-            )
+            with user_errors():  # what ends the run inside without its own words, such as a full disk, ends this one
+                result = graph.resolve_job_def(job).execute_in_process(
+                    instance=context.instance, partition_key=partition, raise_on_error=False, tags=_TAGS
+                )
             if not result.success:
                 context.log.error(f"{job} {partition or ''} failed: see run {result.run_id}")
             return result.success

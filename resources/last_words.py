@@ -10,20 +10,27 @@ from pathlib import Path
 import dagster as dg
 
 SIZE = 4096  # bytes; the block of most file systems
-_mine: list[Path] = []  # of the run that this process works on
+_mine: list[Path] = []  # of the runs that this process works on; a run inside a run comes after it
 
 
 def set_aside(home: Path, run_id: str) -> None:
-    """Room for the last words of a run of this process, in Dagster's home."""
+    """Room for the last words of a run of this process, in Dagster's home; ``released`` when the run ends."""
     file = _file(home, run_id)
     file.parent.mkdir(exist_ok=True)
     file.write_bytes(b" " * SIZE)
-    _mine[:] = [file]
+    released(home, run_id)
+    _mine.append(file)
+
+
+def released(home: Path, run_id: str) -> None:
+    """The run has no more to say: what is said from here on is of the run around it, where there is one."""
+    with suppress(ValueError):  # nothing was set aside
+        _mine.remove(_file(home, run_id))
 
 
 def speak(text: str) -> None:
-    """Leave the last words of this process's run, where it has one."""
-    for file in _mine:
+    """Leave the last words of the run that this process works on, the innermost one, where it has any."""
+    for file in _mine[-1:]:
         with suppress(OSError), file.open("r+b") as stream:  # the error that is told of must not be lost to another
             stream.write(text.encode()[:SIZE].ljust(SIZE))
 
