@@ -80,7 +80,7 @@ def materialised(
 def nothing_compared(check: str, why: str, **metadata: Any) -> dg.AssetCheckResult:
     """A check that found nothing to look at. It has not passed, and says so.
 
-    An asset's own check must have an outcome, and Dagster knows no third one: so it stands as a warning with the reason.
+    An asset's own check must have an outcome, and Dagster knows no third one: it stands as a warning with the reason.
     """
     return dg.AssetCheckResult(
         check_name=check,

@@ -343,8 +343,8 @@ def example_picture(store: Store, metrics: Result) -> bytes:
 class Quality:
     """A training beside the champion on the champion's own test pictures.
 
-    ``worse`` is None where there is no verdict, with ``text`` saying why: they cannot be compared, or the training is of
-    another configuration, which may be worse. Otherwise whether it is worse beyond the noise of the pictures.
+    ``worse`` is None where there is no verdict, with ``text`` saying why: they cannot be compared, or the training is
+    of another configuration, which may be worse. Otherwise whether it is worse beyond the noise of the images.
     """
 
     worse: bool | None
