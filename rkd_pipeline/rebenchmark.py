@@ -251,8 +251,9 @@ def history(found: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
     numbers = dict.fromkeys(("value", "ci_low", "ci_high"), float) | dict.fromkeys(("round", "repeat", "epochs"), int)
     table = pd.DataFrame(rows, columns=list(VALUE_COLUMNS)).astype(numbers)
     # Records of before know their split alone: they count as of the first images that are recorded with that split.
-    table["images"] = table["images"].fillna(table.groupby(["target", "data"])["images"].transform("first")).fillna("")
-    return table
+    images = table["images"].astype("string")
+    known = images.groupby([table["target"], table["data"]]).transform("first")
+    return table.assign(images=images.fillna(known).fillna("").astype(object))
 
 
 def references(store: Store) -> dict[int, str]:
