@@ -4,33 +4,37 @@ Such a run's process ends without a word, and its page could only say that the p
 sentences is set aside when a run starts, and overwritten in place.
 """
 
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import dagster as dg
 
 SIZE = 4096  # bytes; the block of most file systems
-_mine: list[Path] = []  # of the runs that this process works on; a run inside a run comes after it
+_mine: list[Path] = []  # of the run that this process works on
 
 
 def set_aside(home: Path, run_id: str) -> None:
-    """Room for the last words of a run of this process, in Dagster's home; ``released`` when the run ends."""
+    """Room for the last words of a run of this process, in Dagster's home."""
     file = _file(home, run_id)
     file.parent.mkdir(exist_ok=True)
     file.write_bytes(b" " * SIZE)
-    released(home, run_id)
-    _mine.append(file)
+    _mine[:] = [file]
 
 
-def released(home: Path, run_id: str) -> None:
-    """The run has no more to say: what is said from here on is of the run around it, where there is one."""
-    with suppress(ValueError):  # nothing was set aside
-        _mine.remove(_file(home, run_id))
+@contextmanager
+def kept_for_the_outer_run() -> Iterator[None]:
+    """Around a run that is started within another one: afterwards, words are of the outer run again."""
+    outer = list(_mine)
+    try:
+        yield
+    finally:
+        _mine[:] = outer
 
 
 def speak(text: str) -> None:
-    """Leave the last words of the run that this process works on, the innermost one, where it has any."""
-    for file in _mine[-1:]:
+    """Leave the last words of this process's run, where it has one."""
+    for file in _mine:
         with suppress(OSError), file.open("r+b") as stream:  # the error that is told of must not be lost to another
             stream.write(text.encode()[:SIZE].ljust(SIZE))
 

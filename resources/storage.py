@@ -26,11 +26,6 @@ class StoreResource(dg.ConfigurableResource):
             context.instance.add_run_tags(context.run.run_id, process_tags(context.run.run_id))
             last_words.set_aside(Path(context.instance.root_directory), context.run.run_id)
 
-    def teardown_after_execution(self, context: dg.InitResourceContext) -> None:
-        """The run is over: last words are those of a run around it again."""
-        if context.run is not None and context.instance is not None and not context.instance.is_ephemeral:
-            last_words.released(Path(context.instance.root_directory), context.run.run_id)
-
     def open(self) -> Store:
         """The store at ``root``."""
         return Store(Path(self.root))

@@ -10,7 +10,6 @@ import pytest
 from assets.reporting import user_errors
 from resources import last_words
 from resources.liveness import PID_TAG, RUN_TAG, STARTED_TAG, fail_dead_runs, process_tags
-from resources.storage import StoreResource
 
 STARTED = dg.DagsterRunStatus.STARTED
 
@@ -54,44 +53,13 @@ def test_last_words_of_a_dead_run_are_its_reason() -> None:
 
 def test_a_run_inside_a_run_leaves_the_outer_one_its_words(tmp_path: Path) -> None:
     """As the ablation's job does: it starts runs within its own, one after the other, and may fail after them."""
-    for run_id in ("outer", "inner"):
-        last_words.set_aside(tmp_path, run_id)
-    last_words.speak("from within")
-    last_words.released(tmp_path, "inner")
-    last_words.speak("from around it")
-    last_words.released(tmp_path, "outer")
-    last_words.speak("from nobody")
-    assert [last_words.heard(tmp_path, run_id) for run_id in ("inner", "outer")] == ["from within", "from around it"]
-
-
-def test_the_graph_s_own_runs_are_told_apart(tmp_path: Path) -> None:
-    """Through Dagster: resources of the inner run are torn down before the outer one goes on."""
-    store = StoreResource(root=str(tmp_path / "store"))
-
-    @dg.op
-    def work(store: StoreResource) -> None:
+    last_words.set_aside(tmp_path, "outer")
+    with pytest.raises(ZeroDivisionError), last_words.kept_for_the_outer_run():
+        last_words.set_aside(tmp_path, "inner")
         last_words.speak("from within")
-
-    @dg.job(resource_defs={"store": store})
-    def inner() -> None:
-        work()
-
-    @dg.op
-    def around(context: dg.OpExecutionContext, store: StoreResource) -> str:
-        found = inner.execute_in_process(instance=context.instance)
-        last_words.speak("from around it")
-        return found.run_id
-
-    @dg.job(resource_defs={"store": store})
-    def outer() -> None:
-        around()
-
-    home = tmp_path / "home"
-    home.mkdir()
-    with dg.DagsterInstance.local_temp(str(home)) as instance:
-        done = outer.execute_in_process(instance=instance)
-        assert last_words.heard(home, done.output_for_node("around")) == "from within"
-        assert last_words.heard(home, done.run_id) == "from around it"
+        raise ZeroDivisionError
+    last_words.speak("from around it")
+    assert [last_words.heard(tmp_path, run_id) for run_id in ("inner", "outer")] == ["from within", "from around it"]
 
 
 def _save() -> None:
