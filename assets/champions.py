@@ -7,7 +7,7 @@ import dagster as dg
 
 from assets.evaluation import metrics
 from assets.partitions import grid_key, target_and_training, target_partitions
-from assets.reporting import OWNER, pictures, user_errors
+from assets.reporting import OWNER, nothing_compared, pictures, user_errors
 from resources.storage import StoreResource
 from resources.tracking import ALIAS, MlflowTracking, TrackingError
 from rkd_pipeline import champion as champions
@@ -89,7 +89,7 @@ def shown(store: Store, reign: champions.Reign) -> dict[str, Any]:
     asset=metrics,
     name=CHECK,
     description="A training of the champion's configuration is not worse than the champion beyond the noise of the "
-    "test pictures: paired, one-sided at 95%. Others are shown beside it.",
+    "test pictures: paired, one-sided at 95%. Others are shown beside it, with no verdict.",
 )
 def keeps_up_with_champion(context: dg.AssetCheckExecutionContext, store: StoreResource) -> dg.AssetCheckResult:
     """A regression of code, data or teacher shows here, where the training alone looks unsuspicious."""
@@ -98,11 +98,10 @@ def keeps_up_with_champion(context: dg.AssetCheckExecutionContext, store: StoreR
         key = target_and_training(context.op_execution_context)
         quality = champions.against_champion(opened, opened.require(METRICS, *key))
     numbers = {"difference": quality.difference, "standard_error": quality.error}
-    return dg.AssetCheckResult(
-        passed=not quality.worse,
-        severity=dg.AssetCheckSeverity.WARN,
-        metadata={"comparison": quality.text} | {k: v for k, v in numbers.items() if v is not None},
-    )
+    shown = {"comparison": quality.text} | {k: v for k, v in numbers.items() if v is not None}
+    if quality.worse is None:
+        return nothing_compared(CHECK, quality.text, **shown)
+    return dg.AssetCheckResult(passed=not quality.worse, severity=dg.AssetCheckSeverity.WARN, metadata=shown)
 
 
 @dg.op(description="Send to MLflow what it lacks: finished trainings, the report, champions.")

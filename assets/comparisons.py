@@ -5,7 +5,7 @@ import dagster as dg
 from assets.data import prepared_images, split_asset
 from assets.evaluation import anomaly_scores
 from assets.partitions import grid, target_and_training
-from assets.reporting import asset_options, column_schema, materialised, pictures, table, user_errors
+from assets.reporting import asset_options, column_schema, materialised, nothing_compared, pictures, table, user_errors
 from assets.tables import REFRESH, TABLES_POOL, benchmark
 from assets.training import DEVICE_POOL, trained_model
 from resources.compute import ComputeResource
@@ -66,14 +66,16 @@ def ablation(store: StoreResource) -> dg.MaterializeResult:
     with user_errors():
         result = stage.build_ablation(store.open())
     missing, unscored = stage.read_missing(result), result.facts["without_product_maps"]
+    text = dg.MetadataValue.md((result.folder / stage.TEXT).read_text(encoding="utf-8"))
+    shown = {"effects": text, "figure": pictures(*stage.figure_files(result), width=1100)}
+    if not result.facts["centres"]:
+        return materialised(result, shown, [nothing_compared(COMPLETE, "no ablation was measured")])
     check = dg.AssetCheckResult(
         passed=missing.empty and not unscored,
         check_name=COMPLETE,
         severity=dg.AssetCheckSeverity.WARN,
         metadata={"missing": table(missing), "product_maps_missing": ", ".join(unscored) or "none"},
     )
-    text = dg.MetadataValue.md((result.folder / stage.TEXT).read_text(encoding="utf-8"))
-    shown = {"effects": text, "figure": pictures(*stage.figure_files(result), width=1100)}
     return materialised(result, shown, [check])
 
 

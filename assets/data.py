@@ -1,17 +1,21 @@
 """Data: where a target's files lie, their index, their split, the prepared pictures, and the dataset card."""
 
+from collections.abc import Iterator
+from typing import Any
+
 import dagster as dg
 
 from assets.partitions import target_partitions
 from assets.reporting import asset_options, column_schema, materialised, pictures, same_columns, table, user_errors
 from resources.storage import DataResource, StoreResource
 from rkd_pipeline.datasets import index, split
+from rkd_pipeline.errors import DataError
 from rkd_pipeline.flow import DATASET_CARD, DATASET_SOURCE, IMAGES, PREPARED_IMAGES, SPLIT
 from rkd_pipeline.recipes import RECIPES
 from rkd_pipeline.stages import cards, data
 
 GROUP = "data"
-USABLE = "all_usable"
+USABLE, NO_LEAK = "all_usable", "no_leak"
 
 
 @dg.asset(**asset_options(DATASET_SOURCE, GROUP, "file"), partitions_def=target_partitions)
@@ -76,29 +80,33 @@ def images(context: dg.AssetExecutionContext, store: StoreResource, data_folder:
     partitions_def=target_partitions,
     deps=[images],
     metadata=column_schema(split.COLUMNS, lineage=same_columns(IMAGES.name, index.COLUMNS, split.COLUMNS)),
-    check_specs=[
-        dg.AssetCheckSpec("no_leak", asset=SPLIT.name, description="Official counts; no pixels on two sides.")
-    ],
+    check_specs=[dg.AssetCheckSpec(NO_LEAK, asset=SPLIT.name, description="Official counts; no pixels on two sides.")],
 )
-def split_asset(context: dg.AssetExecutionContext, store: StoreResource) -> dg.MaterializeResult:
+def split_asset(
+    context: dg.AssetExecutionContext, store: StoreResource
+) -> Iterator[dg.AssetCheckResult | dg.MaterializeResult[Any]]:
     """Which picture trains, validates, tests or is set aside, for every repeat.
 
     The publisher's split where there is one; the paper's rule (10 normal pictures and all anomalous ones test) for the
-    medical datasets; five folds by content hash for the user's own. A defect raises here and writes nothing, and
-    ``trained_model`` reads no split without this verified record; the check makes the record visible.
+    medical datasets; five folds by content hash for the user's own. A defect fails the check, raises and writes
+    nothing; ``trained_model`` reads no split without a verified record. One that is in the store is verified again.
     """
     with user_errors():
         opened = store.open()
-        result = data.split_images(opened, context.partition_key)
-        rows = data.read_verified_split(result)
-        found = split.verify(
-            opened.targets.target(context.partition_key),
-            data.read_index(opened.require(IMAGES, context.partition_key)),
-            rows,
-        )
+        try:
+            result = data.split_images(opened, context.partition_key)
+            rows = data.read_verified_split(result)
+            found = split.verify(
+                opened.targets.target(context.partition_key),
+                data.read_index(opened.require(IMAGES, context.partition_key)),
+                rows,
+            )
+        except DataError as error:
+            yield dg.AssetCheckResult(passed=False, check_name=NO_LEAK, description=str(error))
+            raise
     sizes = rows.groupby(["repeat", "part"]).size().unstack(fill_value=0).reset_index()
-    check = dg.AssetCheckResult(passed=True, check_name="no_leak", metadata={k: int(v) for k, v in found.items()})
-    return materialised(result, {"parts": table(sizes), "dagster/row_count": len(rows)}, [check])
+    check = dg.AssetCheckResult(passed=True, check_name=NO_LEAK, metadata={k: int(v) for k, v in found.items()})
+    yield materialised(result, {"parts": table(sizes), "dagster/row_count": len(rows)}, [check])
 
 
 @dg.asset(**asset_options(PREPARED_IMAGES, GROUP, "numpy"), partitions_def=target_partitions, deps=[images])

@@ -6,7 +6,7 @@ import pandas as pd
 
 from assets.data import prepared_images, split_asset
 from assets.partitions import grid, target_and_training
-from assets.reporting import asset_options, column_schema, materialised, pictures, table, user_errors
+from assets.reporting import asset_options, column_schema, materialised, nothing_compared, pictures, table, user_errors
 from assets.training import DEVICE_POOL, trained_model
 from resources.compute import ComputeResource
 from resources.storage import StoreResource
@@ -63,6 +63,8 @@ def anomaly_scores(
     rules = [rule for rule in SCORE_RULES if rule in scores]
     bad = int((~np.isfinite(maps)).sum()) + int((~np.isfinite(scores[rules].to_numpy())).sum())
     check = dg.AssetCheckResult(passed=bad == 0, check_name="finite", metadata={"not_finite": bad})
+    if maps.size == 0:
+        check = nothing_compared("finite", "no image was scored")
     summary = scores.groupby(["part", "anomalous"])[rules].mean().reset_index()
     return materialised(result, {"mean_scores": table(summary), "dagster/row_count": len(scores)}, [check])
 
@@ -104,7 +106,9 @@ def metrics(context: dg.AssetExecutionContext, store: StoreResource) -> dg.Mater
 
 
 def _above_chance(rows: pd.DataFrame) -> dg.AssetCheckResult:
-    auroc = rows[rows["metric"] == "image_auroc"]
+    auroc = rows[(rows["metric"] == "image_auroc") & rows["value"].notna()]
+    if auroc.empty:
+        return nothing_compared(CHANCE, "there is no image AUROC; its rows say why", metrics=table(rows))
     below = auroc[~(auroc["ci_low"] > 0.5)]
     return dg.AssetCheckResult(
         check_name=CHANCE,
@@ -116,6 +120,9 @@ def _above_chance(rows: pd.DataFrame) -> dg.AssetCheckResult:
 
 def _as_published(target_name: str, training_key: str, rows: pd.DataFrame) -> dg.AssetCheckResult:
     compared, same_experiment = comparison.with_published(target_name, training_key, rows)
+    compared = compared[compared["ci_high"].notna()]
+    if compared.empty:
+        return nothing_compared(PUBLISHED, f"nothing is published that {target_name} {training_key} repeats")
     below = compared[compared["ci_high"] < compared["published"]]
     severity = dg.AssetCheckSeverity.ERROR if same_experiment else dg.AssetCheckSeverity.WARN
     return dg.AssetCheckResult(

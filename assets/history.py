@@ -7,12 +7,21 @@ import pandas as pd
 from dagster._core.execution.backfill import BULK_ACTION_TERMINAL_STATUSES
 
 from assets.partitions import TARGET_DIMENSION, TRAINING_DIMENSION
-from assets.reporting import asset_options, column_schema, materialised, pictures, same_columns, user_errors
+from assets.reporting import (
+    asset_options,
+    column_schema,
+    materialised,
+    nothing_compared,
+    pictures,
+    same_columns,
+    user_errors,
+)
 from assets.tables import REFRESH, TABLES_POOL, benchmark
 from resources.hooks import Hook
 from resources.storage import StoreResource
 from rkd_pipeline import rebenchmark
 from rkd_pipeline.flow import HISTORY, METRICS
+from rkd_pipeline.moves import WORSE, comparable
 from rkd_pipeline.plan import Cell
 from rkd_pipeline.stages.history import FIGURE, POINT_COLUMNS, TEXT, build_history, read_moves
 from rkd_pipeline.store import Result, Store
@@ -50,16 +59,25 @@ def history(context: dg.AssetExecutionContext, store: StoreResource, hook: Hook)
     moved = read_moves(result)
     tell(opened, moved, hook)
     last = moved[moved["round"] == moved["round"].max()]
-    worse = last[last["verdict"] == "worse"]
-    check = dg.AssetCheckResult(
+    text = dg.MetadataValue.md((result.folder / TEXT).read_text(encoding="utf-8"))
+    shown = {"over_time": pictures(result.folder / FIGURE, width=1100), "history": text}
+    return materialised(
+        result, shown | {"rounds": result.facts["rounds"], "last_look": _counts(result)}, [_not_worse(last)]
+    )
+
+
+def _not_worse(last: pd.DataFrame) -> dg.AssetCheckResult:
+    """Of the moves of the last look."""
+    if not last["verdict"].map(comparable).any():
+        reasons = "; ".join(last["verdict"].unique()) or "there is no re-benchmark yet"
+        return nothing_compared(NOT_WORSE, reasons)
+    worse = last[last["verdict"] == WORSE]
+    return dg.AssetCheckResult(
         passed=worse.empty,
         check_name=NOT_WORSE,
         severity=dg.AssetCheckSeverity.WARN,
         metadata={"worse": dg.MetadataValue.md(worse.to_markdown(index=False) or "nothing")},
     )
-    text = dg.MetadataValue.md((result.folder / TEXT).read_text(encoding="utf-8"))
-    shown = {"over_time": pictures(result.folder / FIGURE, width=1100), "history": text}
-    return materialised(result, shown | {"rounds": result.facts["rounds"], "last_look": _counts(result)}, [check])
 
 
 def _counts(result: Result) -> str:
@@ -117,7 +135,7 @@ def tell(store: Store, moved: pd.DataFrame, hook: Hook) -> None:
         failures = records[number]["failures"]
         lines = [_line(row) for row in of_round.to_dict("records")]
         lines += [f"{name} failed: {why}" for name, why in failures.items()]
-        event = "regression" if (of_round["verdict"] == "worse").any() else "failure" if failures else "move"
+        event = "regression" if (of_round["verdict"] == WORSE).any() else "failure" if failures else "move"
         facts = {
             "round": number,
             "plan": records[number]["plan"],

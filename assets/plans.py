@@ -8,6 +8,7 @@ from pydantic import Field
 
 from assets.partitions import TRAINING_DIMENSION, grid_key, offer_targets
 from assets.reporting import user_errors
+from resources import last_words
 from resources.compute import ComputeResource
 from resources.storage import DataResource, StoreResource
 from resources.tracking import MlflowTracking
@@ -62,9 +63,11 @@ def ablation_job(definitions: Callable[[Resources], dg.Definitions]) -> dg.JobDe
         context.instance.add_dynamic_partitions(TRAINING_DIMENSION, list(dict.fromkeys(c.training for c in cells)))
 
         def launch(job: str, partition: str | None = None) -> bool:
-            result = graph.resolve_job_def(job).execute_in_process(
-                instance=context.instance, partition_key=partition, raise_on_error=False, tags=_TAGS
-            )
+            # What Dagster itself cannot go on from, such as a full disk, ends this run too: with words of its own.
+            with user_errors(), last_words.kept_for_the_outer_run():
+                result = graph.resolve_job_def(job).execute_in_process(
+                    instance=context.instance, partition_key=partition, raise_on_error=False, tags=_TAGS
+                )
             if not result.success:
                 context.log.error(f"{job} {partition or ''} failed: see run {result.run_id}")
             return result.success

@@ -77,6 +77,20 @@ def materialised(
     )
 
 
+def nothing_compared(check: str, why: str, **metadata: Any) -> dg.AssetCheckResult:
+    """A check that found nothing to look at. It has not passed, and says so.
+
+    An asset's own check must have an outcome, and Dagster knows no third one: it stands as a warning with the reason.
+    """
+    return dg.AssetCheckResult(
+        check_name=check,
+        passed=False,
+        severity=dg.AssetCheckSeverity.WARN,
+        description=f"Nothing was compared: {why}",
+        metadata=metadata,
+    )
+
+
 def table(rows: pd.DataFrame) -> dg.MetadataValue:
     """A data frame as a markdown table."""
     return dg.MetadataValue.md(rows.to_markdown(index=False, floatfmt=".4f"))

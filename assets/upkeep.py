@@ -6,6 +6,7 @@ from pathlib import Path
 
 import dagster as dg
 import pandas as pd
+from dagster._core.storage.dagster_run import FINISHED_STATUSES
 
 from assets.history import BACKGROUND, ROUND_TAG, failures_of
 from assets.inbox import Watch
@@ -20,6 +21,9 @@ from resources.storage import StoreResource
 from rkd_pipeline import freshness, inbox, rebenchmark
 from rkd_pipeline.errors import RkdError
 from rkd_pipeline.settings import Settings
+
+REASON_TAG = "rkd/reason"
+_UNFINISHED = [status for status in dg.DagsterRunStatus if status not in FINISHED_STATUSES]
 
 
 @dg.sensor(minimum_interval_seconds=15, default_status=dg.DefaultSensorStatus.RUNNING)
@@ -77,22 +81,33 @@ def changes_followed(
     """
     opened = store.open()
     changed = freshness.changed_targets(opened)
-    for target, now in changed.items():
-        yield dg.RunRequest(
-            run_key=f"data of {target} is {now}", job_name=PREPARE.name, partition_key=target, tags=BACKGROUND
-        )
-    stale = {c: why for c, why in freshness.stale_trainings(opened).items() if c.target not in changed}
+    busy = _being_prepared(context.instance)
+    for target in sorted(changed.keys() - busy):
+        yield _follow(PREPARE.name, target, f"data of {target}", changed[target])
+    waiting = changed.keys() | busy
+    stale = {cell: change for cell, change in freshness.stale_trainings(opened).items() if cell.target not in waiting}
     # A lost event log does not know the keys; the store does.
     context.instance.add_dynamic_partitions(TRAINING_DIMENSION, sorted({cell.training for cell in stale}))
-    for cell, why in stale.items():
-        yield dg.RunRequest(
-            run_key=f"{cell.target} {cell.training}: {why}",
-            job_name=TRAIN.name,
-            partition_key=grid_key(cell.target, cell.training),
-            tags=BACKGROUND,
-        )
+    for cell, change in stale.items():
+        yield _follow(TRAIN.name, grid_key(cell.target, cell.training), f"{cell.target} {cell.training}", change)
     if not changed and not stale:
         yield dg.SkipReason("files and code are what the results were made from")
+
+
+def _follow(job: str, partition: str, what: str, change: freshness.Change) -> dg.RunRequest:
+    """The request for one change. Its key is the change's own: the same words may be true of the next one too."""
+    return dg.RunRequest(
+        run_key=f"{what}, change {change.key}",
+        job_name=job,
+        partition_key=partition,
+        tags=BACKGROUND | {REASON_TAG: change.why},
+    )
+
+
+def _being_prepared(instance: dg.DagsterInstance) -> set[str]:
+    """Targets whose data a run is making, or about to: half of it is new, so nothing of it can be judged."""
+    runs = instance.get_runs(dg.RunsFilter(job_name=PREPARE.name, statuses=_UNFINISHED))
+    return {run.tags.get("dagster/partition", "") for run in runs}
 
 
 @dg.sensor(minimum_interval_seconds=30, default_status=dg.DefaultSensorStatus.RUNNING, job=SCORE)

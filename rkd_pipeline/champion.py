@@ -146,10 +146,11 @@ def challenge(store: Store, target_name: str, trainings: Sequence[str] = ()) -> 
 
     The first champion has nobody to beat: it is the eligible configuration of the highest mean image AUROC. Of a
     configuration, the given training reigns, or the first in order of repeat and seed: not the one that tests best.
-    Raises ``NotEligible`` for a given training that cannot be champion, ``NoChampion`` where nothing is eligible.
+    Raises ``NotEligible`` for a given training that cannot be champion and for two of one configuration,
+    ``NoChampion`` where nothing is eligible.
     """
     with store.lock(f"champion {target_name}"):
-        named = {gate.configuration(t): gate.require_eligible(store, target_name, t) for t in trainings}
+        named = _named(store, target_name, trainings)
         finished = gate.finished_trainings(store, target_name)
         lines: list[str] = []
         candidates = named or _eligible(finished, lines)
@@ -188,6 +189,21 @@ def force(store: Store, target_name: str, training: str, why: str) -> Reign:
     with store.lock(f"champion {target_name}"):
         metrics = gate.require_eligible(store, target_name, training)
         return _crown(store, metrics, "forced", why.strip(), _mean(store, [metrics]))
+
+
+def _named(store: Store, target_name: str, trainings: Sequence[str]) -> dict[str, Result]:
+    """The given trainings by configuration; one each, since all finished trainings of a configuration are compared."""
+    found: dict[str, Result] = {}
+    for training in dict.fromkeys(trainings):
+        name = gate.configuration(training)
+        if name in found:
+            raise gate.NotEligible(
+                f"{found[name].provenance.key[1]} and {training} are of one configuration ({name}). A configuration is "
+                "compared with all its finished trainings, averaged over those of one repeat; name only the training "
+                "that is to reign if it wins"
+            )
+        found[name] = gate.require_eligible(store, target_name, training)
+    return found
 
 
 def _eligible(finished: dict[str, list[Result]], lines: list[str]) -> dict[str, Result]:
@@ -241,9 +257,17 @@ def _look(store: Store, reign: Reign, challengers: dict[str, list[Result]], own:
 
 
 def looks(store: Store, target_name: str) -> list[dict[str, Any]]:
-    """Every look at challengers that is on record, in order."""
+    """Every look at challengers that is on record, in order. Raises ``StoreError`` for a damaged record."""
     file = _folder(store, target_name) / LOOKS
-    return json.loads(file.read_text(encoding="utf-8")) if file.exists() else []
+    if not file.exists():
+        return []
+    try:
+        return json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise StoreError(
+            f"{file} is damaged ({error}); bring it back from a copy, or delete it: looks are then counted from 1 "
+            "again, so chance gets more tries at the present champion"
+        ) from error
 
 
 def _crown(store: Store, metrics: Result, how: How, why: str, value: float) -> Reign:
@@ -254,7 +278,7 @@ def _crown(store: Store, metrics: Result, how: How, why: str, value: float) -> R
     model = store.require(TRAINED_MODEL, target_name, training)
     threshold = gate.honest_threshold(metrics)
     assert threshold is not None  # require_eligible, or _eligible, has looked
-    number = len(reigns(store, target_name)) + 1
+    number = _next_number(store, target_name)
     folder = _folder(store, target_name) / f"{number:04d}"
     for leftover in folder.parent.glob(".*.tmp"):  # of a process that was killed: the lock is held, so none is alive
         shutil.rmtree(leftover, ignore_errors=True)
@@ -295,6 +319,12 @@ def _crown(store: Store, metrics: Result, how: How, why: str, value: float) -> R
     return Reign(**fields, folder=folder)
 
 
+def _next_number(store: Store, target_name: str) -> int:
+    """One more than any reign has had: a damaged folder may have been deleted, and looks name reigns by number."""
+    folders = [int(p.name) for p in _folder(store, target_name).glob("[0-9]*") if p.name.isdecimal()]
+    return max([*folders, *(int(entry["reign"]) for entry in looks(store, target_name))], default=0) + 1
+
+
 def example_picture(store: Store, metrics: Result) -> bytes:
     """The first anomalous test picture of a training, as its model sees it, as JPEG: what MLflow shows as example."""
     from PIL import Image
@@ -313,8 +343,8 @@ def example_picture(store: Store, metrics: Result) -> bytes:
 class Quality:
     """A training beside the champion on the champion's own test pictures.
 
-    ``worse`` is None where they cannot be compared, with ``text`` saying why; otherwise whether the training is worse
-    beyond the noise of the pictures, although it is of the champion's configuration.
+    ``worse`` is None where there is no verdict, with ``text`` saying why: they cannot be compared, or the training is
+    of another configuration, which may be worse. Otherwise whether it is worse beyond the noise of the images.
     """
 
     worse: bool | None
@@ -350,9 +380,11 @@ def against_champion(store: Store, metrics: Result) -> Quality:
         f"image AUROC {100 * found.first:.1f} against the champion's {100 * found.second:.1f} ({reign.training}, "
         f"{SELECTED}); standard error of the difference {100 * found.error_of_pictures:.1f}"
     )
-    same = gate.configuration(training) == gate.configuration(reign.training)
+    if gate.configuration(training) != gate.configuration(reign.training):
+        text = f"of another configuration than the champion's, which may be worse; {text}"
+        return Quality(None, text, found.difference, found.error_of_pictures)
     behind = found.difference < -1.645 * found.error_of_pictures
-    return Quality(same and behind, text, found.difference, found.error_of_pictures)
+    return Quality(behind, text, found.difference, found.error_of_pictures)
 
 
 def _folder(store: Store, target_name: str) -> Path:

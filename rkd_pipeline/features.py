@@ -5,6 +5,7 @@ within a memory budget, in channels_last; beyond the budget each step recomputes
 """
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Protocol
 
 import numpy as np
@@ -48,6 +49,20 @@ class FeatureSource:
         if self._bytes_needed() <= compute.feature_budget:
             self._kept = self._compute_all()
 
+    @classmethod
+    def within_one_budget(
+        cls, teacher: Featuriser, pictures: Pictures, held_out: Pictures | None, compute: Compute
+    ) -> "tuple[FeatureSource, FeatureSource | None]":
+        """Sources of the training images and of the held-out ones (None: there are none), which share the budget.
+
+        The training images come first; the held-out ones may take what is left.
+        """
+        training = cls(teacher, pictures, compute)
+        if held_out is None:
+            return training, None
+        left = replace(compute, feature_budget=compute.feature_budget - training.bytes_kept)
+        return training, cls(teacher, held_out, left)
+
     def __len__(self) -> int:
         return len(self._pictures)
 
@@ -55,6 +70,11 @@ class FeatureSource:
     def kept(self) -> bool:
         """All features are in memory."""
         return self._kept is not None
+
+    @property
+    def bytes_kept(self) -> int:
+        """Memory that the kept features take; 0 where they are recomputed."""
+        return sum(f.nbytes for f in self._kept or ())
 
     def batch(self, indices: Tensor) -> list[Tensor]:
         """Features of the pictures at ``indices``, a map per scale, in channels_last on the device."""

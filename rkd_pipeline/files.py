@@ -6,8 +6,14 @@ import json
 import os
 import shutil
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from filelock import FileLock
+
+from rkd_pipeline.errors import StoreError
 
 
 def file_sha256(path: Path) -> str:
@@ -39,6 +45,23 @@ def write_atomically(path: Path, content: bytes) -> None:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+@contextmanager
+def edited(path: Path) -> Iterator[None]:
+    """Hold the lock of a file that is read, changed and written back: of two editors at once, neither loses its part.
+
+    The kernel frees it when this process dies. Raises ``StoreError`` where the file system has no such locks.
+    """
+    lock_file = path.parent / ".locks" / f"{path.name}.lock"
+    lock_file.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(lock_file, fallback_to_soft=False):
+            yield
+    except NotImplementedError as error:
+        raise StoreError(
+            f"{path.parent} is on a file system without file locks ({error}); use a store on a local one"
+        ) from error
 
 
 def leftovers(path: Path) -> list[Path]:

@@ -49,7 +49,7 @@ PRODUCT_MAPS = Stage("product_maps", 2)
 TURNED_PICTURES = Stage("turned_pictures", 2)
 ABLATION = Stage("ablation", 2)
 CLAIMS = Stage("claims", 2)
-HISTORY = Stage("history", 2)
+HISTORY = Stage("history", 3)
 REPORT = Stage("report", 4)
 SCORED_PICTURES = Stage("scored_pictures", 2)
 

@@ -3,27 +3,91 @@
 Only asks; nothing is made again here.
 """
 
-from rkd_pipeline.flow import BENCHMARK, DATASET_SOURCE
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from rkd_pipeline.files import canonical_json, text_sha256
+from rkd_pipeline.flow import (
+    ANOMALY_SCORES,
+    BENCHMARK,
+    DATASET_CARD,
+    DATASET_SOURCE,
+    IMAGES,
+    METRICS,
+    PREPARED_IMAGES,
+    SPLIT,
+    TRAINED_MODEL,
+)
 from rkd_pipeline.plan import Cell
-from rkd_pipeline.stages.data import changed_source
+from rkd_pipeline.stages.data import FIRST_SIDE, changed_source
 from rkd_pipeline.stages.tables import measured_results
+from rkd_pipeline.stages.training import training_parameters
 from rkd_pipeline.status import training_states
-from rkd_pipeline.store import Ref, Store
+from rkd_pipeline.store import Ref, Result, Store
+from rkd_pipeline.training_key import TrainingKey
 
 STALE = "stale: "
+DATA_STAGES = (DATASET_SOURCE, IMAGES, SPLIT, PREPARED_IMAGES, DATASET_CARD)
+GRID_STAGES = (TRAINED_MODEL, ANOMALY_SCORES, METRICS)
 
 
-def changed_targets(store: Store) -> dict[str, str]:
-    """Targets in the store whose files are not what they were, to the fingerprint of what is there now."""
-    found = {(target, changed_source(store, target)) for (target,) in store.keys(DATASET_SOURCE)}
-    return {target: now for target, now in sorted(found, key=str) if now is not None}
+@dataclass(frozen=True)
+class Change:
+    """Why something is to be made again.
+
+    Attributes:
+        why: for people.
+        key: the same for as long as nobody has followed the change and nothing else has changed; never the same for
+            another change, also where that one leads back to what was there before.
+    """
+
+    why: str
+    key: str
 
 
-def stale_trainings(store: Store) -> dict[Cell, str]:
-    """Measured trainings that no longer count, to the reason why."""
-    states = training_states(store)
-    stale = states[states["state"].str.startswith(STALE)]
-    return {Cell(r.target, r.training): r.state.removeprefix(STALE) for r in stale.itertuples()}
+def changed_targets(store: Store) -> dict[str, Change]:
+    """Targets whose files, or the code that reads them, are not what the data in the store was made from."""
+    found = {}
+    for (target,) in store.keys(DATASET_SOURCE):
+        if target not in store.targets.names():  # removed since: nothing can be made of it
+            continue
+        made = _made_of_data(store, target)
+        files = changed_source(store, target)
+        reasons = [reason for result in made if (reason := store.why_stale(result))]
+        if files is not None or reasons:
+            why = reasons[0] if files is None else "its files are others now"
+            found[target] = Change(why, _key(made, [files, [stage.version for stage in DATA_STAGES]]))
+    return found
+
+
+def _made_of_data(store: Store, target: str) -> list[Result]:
+    sides = {PREPARED_IMAGES.name: (f"{FIRST_SIDE}px",)}
+    refs = [Ref(stage.name, target, *sides.get(stage.name, ())) for stage in DATA_STAGES]
+    return [result for ref in refs if (result := store.find(ref)) is not None]
+
+
+def stale_trainings(store: Store) -> dict[Cell, Change]:
+    """Measured trainings that no longer count."""
+    states, found = training_states(store), {}
+    for row in states[states["state"].str.startswith(STALE)].itertuples():
+        metrics = store.find(Ref(METRICS.name, row.target, row.training))
+        if metrics is None or row.target not in store.targets.names():
+            continue
+        data = [store.find(Ref(stage.name, row.target)) for stage in (IMAGES, SPLIT)]
+        wanted = [
+            [result.data_version if result else None for result in data],
+            [stage.version for stage in GRID_STAGES],
+            training_parameters(TrainingKey.parse(row.training)),
+        ]
+        found[Cell(row.target, row.training)] = Change(row.state.removeprefix(STALE), _key([metrics], wanted))
+    return found
+
+
+def _key(made: Iterable[Result], wanted: list[Any]) -> str:
+    """From what there is, told apart by the time at which it was made, to what is wanted instead."""
+    there = [[result.data_version, result.provenance.environment["finished"]] for result in made]
+    return text_sha256(canonical_json([there, wanted]))[:16]
 
 
 def benchmark_behind(store: Store) -> dict[str, str]:

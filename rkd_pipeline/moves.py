@@ -8,6 +8,9 @@ So with nothing moving, the chance of ever raising an alarm, over all series and
 
 The reference are the trainings of all earlier rounds that were not themselves found moved: a regression that stays is
 reported again, until ``rkd rebenchmark --new-reference`` accepts the new level.
+
+Numbers on other data tell nothing of code or noise: trainings are compared with trainings on the same images, labels,
+masks and split alone. The first round on other data is not comparable, and is what later rounds are compared with.
 """
 
 from dataclasses import dataclass
@@ -21,15 +24,19 @@ from rkd_pipeline.leaderboard import holm, is_quality
 
 ALPHA = 0.05
 FIXED, NEW = "fixed", "new"
+DATA = ["data", "images"]  # columns that say what data a number is of
 SERIES = ["target", "recipe", "teacher", "epochs", "metric", "score_rule"]
 # Half of the last digit that tables print: seeds that agree better than that do not make a smaller move real.
 RESOLUTION = 0.0005
+BETTER, WORSE, WITHIN_NOISE = "better", "worse", "within noise"
+OTHER_DATA = "not comparable: earlier rounds are of other data (images, labels, masks or split)"
 
 VALUE_COLUMNS = {
     "round": "number of the re-benchmark; 0: what was measured before the first one",
     "finished": "when the round was recorded, UTC",
     "code": "package version, and versions of training and metrics",
     "data": "data version of the split",
+    "images": "hash of pixels, labels and masks; older records have none, and count by their split",
     "target": "partition key",
     "recipe": "training configuration",
     "teacher": "whose features were distilled",
@@ -68,6 +75,11 @@ MOVE_COLUMNS = {
 }
 
 
+def comparable(verdict: str) -> bool:
+    """Whether a verdict is of a test, not the reason why there was none."""
+    return verdict in (BETTER, WORSE, WITHIN_NOISE)
+
+
 def look_level(look: int) -> float:
     """What the ``look``-th look, from 1, may spend.
 
@@ -102,40 +114,45 @@ def moves(values: pd.DataFrame, references: dict[int, str] | None = None) -> pd.
     return pd.DataFrame(rows, columns=list(MOVE_COLUMNS))
 
 
+_Test = tuple[str, str, int]  # split, images and repeat: values of one test are of the same images
+
+
 @dataclass
 class _Trainings:
-    """What a round measured of a series: repeat to values, and whether it was found moved."""
+    """What a round measured of a series: values by the test that they took, and whether it was found moved."""
 
-    values: dict[int, list[float]]
+    values: dict[_Test, list[float]]
     moved: bool = False
 
 
 def _by_series(values: pd.DataFrame) -> dict[tuple[object, ...], dict[int, _Trainings]]:
     found: dict[tuple[object, ...], dict[int, _Trainings]] = {}
     rows = values[(values["draw"] == FIXED) & values["value"].notna()].sort_values(SERIES)
-    for *key, number, repeat, value in rows[[*SERIES, "round", "repeat", "value"]].itertuples(index=False, name=None):
+    wanted = [*SERIES, "round", *DATA, "repeat", "value"]
+    for *key, number, data, images, repeat, value in rows[wanted].itertuples(index=False, name=None):
         if is_quality(key[SERIES.index("recipe")], *key[-2:]):
             trainings = found.setdefault(tuple(key), {}).setdefault(number, _Trainings({}))
-            trainings.values.setdefault(repeat, []).append(value)
+            trainings.values.setdefault((data, images, repeat), []).append(value)
     return found
 
 
 def _compare(key: tuple[object, ...], of_round: dict[int, _Trainings], number: int, start: int) -> dict[str, Any]:
     """One round of a series against its reference: everything but the correction for other series and looks."""
-    reference: dict[int, list[float]] = {}
+    reference: dict[_Test, list[float]] = {}
     for n, trainings in of_round.items():
         # The round whose level was accepted is what is compared with, however it was found then.
         if n == start or (start < n < number and not trainings.moved):
-            for repeat, values in trainings.values.items():
-                reference.setdefault(repeat, []).extend(values)
+            for test, values in trainings.values.items():
+                reference.setdefault(test, []).extend(values)
     now = of_round[number].values
     shared = sorted(reference.keys() & now.keys())
-    old, new = ([np.array(x[r]) for r in shared] for x in (reference, now))
+    old, new = ([np.array(x[test]) for test in shared] for x in (reference, now))
     row: dict[str, Any] = dict.fromkeys(MOVE_COLUMNS, np.nan) | dict(zip(SERIES, key, strict=True))
     row |= {"round": number, "now": float(np.mean([np.mean(x) for x in now.values()])), "error": np.nan, "freedom": 0}
     row |= {"trainings_before": sum(map(len, reference.values())), "trainings_now": sum(map(len, now.values()))}
     if not shared:
-        return row
+        other_data = bool(reference) and {test[:2] for test in reference}.isdisjoint(test[:2] for test in now)
+        return row | ({"other_data": True, "trainings_before": 0} if other_data else {})
     before, after = (float(np.mean([x.mean() for x in values])) for values in (old, new))
     freedom = sum(len(x) - 1 for x in (*old, *new))
     row |= {"before": before, "now": after, "move": after - before, "freedom": freedom}
@@ -162,6 +179,8 @@ def _test(rows: list[dict[str, Any]], level: float) -> None:
 
 
 def _verdict(row: dict[str, Any]) -> str:
+    if row.get("other_data"):
+        return OTHER_DATA
     if row["trainings_before"] == 0:
         return "first of its kind: nothing to compare with"
     if pd.isna(row["move"]):
@@ -171,5 +190,5 @@ def _verdict(row: dict[str, Any]) -> str:
             "cannot be told: one training before and one now show no noise; let more rounds pass, or train more seeds"
         )
     if not row["moved"]:
-        return "within noise"
-    return "better" if row["move"] > 0 else "worse"
+        return WITHIN_NOISE
+    return BETTER if row["move"] > 0 else WORSE

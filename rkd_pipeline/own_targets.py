@@ -23,7 +23,7 @@ from rkd_pipeline.catalog import Dataset, Kind, Target
 from rkd_pipeline.datasets import folder, manifest, mvtec_layout
 from rkd_pipeline.datasets.pictures import Listing
 from rkd_pipeline.errors import DataError, UnknownName
-from rkd_pipeline.files import write_atomically
+from rkd_pipeline.files import edited, write_atomically
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 LAYOUTS = ("mvtec", "folder", "manifest")
@@ -143,6 +143,10 @@ class OwnTargets:
 
     def add(self, entry: OwnTarget) -> None:
         """Enter a target, keeping everything else in the file. Raises ``DataError`` where the name is taken."""
+        with edited(self.path):
+            self._add(entry)
+
+    def _add(self, entry: OwnTarget) -> None:
         if entry.name in self.entries():
             raise DataError(f"{entry.name} is in {self.path} already; choose another name, or change that line")
         values = {"path": str(entry.path), "layout": entry.layout, "kind": entry.kind}

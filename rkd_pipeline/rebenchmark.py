@@ -20,16 +20,18 @@ from typing import Any
 import pandas as pd
 
 from rkd_pipeline import __version__
+from rkd_pipeline.datasets.index import MASKS
+from rkd_pipeline.datasets.split import redraws_test
 from rkd_pipeline.errors import RkdError, StoreError
-from rkd_pipeline.files import write_atomically
-from rkd_pipeline.flow import METRICS, SPLIT, TRAINED_MODEL
+from rkd_pipeline.files import canonical_json, text_sha256, write_atomically
+from rkd_pipeline.flow import IMAGES, METRICS, SPLIT, TRAINED_MODEL
 from rkd_pipeline.moves import FIXED, NEW, VALUE_COLUMNS
 from rkd_pipeline.plan import PLANS, Cell, named
-from rkd_pipeline.stages.data import read_verified_split
+from rkd_pipeline.stages.data import read_index, read_verified_split
 from rkd_pipeline.stages.evaluation import read_metrics
 from rkd_pipeline.stages.tables import measured_results
 from rkd_pipeline.status import training_state
-from rkd_pipeline.store import Ref, Store
+from rkd_pipeline.store import Ref, Result, Store
 from rkd_pipeline.training_key import TrainingKey
 
 FOLDER = "rebenchmarks"
@@ -133,11 +135,11 @@ def _new_draws(
     drawn = {}
     for target in dict.fromkeys(c.target for c in wanted) if count else ():
         split = store.find(Ref(SPLIT.name, target))
-        if store.targets.target(target).official_split or split is None:
+        if split is None or not redraws_test(rows := read_verified_split(split)):
             continue
         cells = [c for r in known for c in r.cells if c.target == target] + [c for c in wanted if c.target == target]
         used = {TrainingKey.parse(c.training).repeat for c in cells}
-        free = [r for r in range(int(read_verified_split(split)["repeat"].nunique())) if r not in used][:count]
+        free = [r for r in range(int(rows["repeat"].nunique())) if r not in used][:count]
         configurations = {str(_again(TrainingKey.parse(c.training), 0, 0)) for c in wanted if c.target == target}
         for configuration in sorted(configurations):
             for n, repeat in enumerate(free):
@@ -213,6 +215,7 @@ def _values(store: Store, cell: Cell, number: int, draw: str) -> list[dict[str, 
         "finished": metrics.provenance.environment["finished"],
         "code": code,
         "data": store.require(SPLIT, cell.target).data_version,
+        "images": _images_version(store.require(IMAGES, cell.target)),
         "target": cell.target,
         "recipe": key.recipe.name,
         "teacher": str(key.teacher),
@@ -227,6 +230,16 @@ def _values(store: Store, cell: Cell, number: int, draw: str) -> list[dict[str, 
     return [shared | row for row in numbers.where(numbers.notna(), None).to_dict("records")]
 
 
+def _images_version(images: Result) -> str:
+    """Hash of what numbers depend on beside the split: pixels, labels and masks; the same for the same, however stored.
+
+    A split with a given test part names images only: their pixels may change under it.
+    """
+    rows = read_index(images)[["image_id", "pixel_sha256", "anomalous"]].sort_values("image_id")
+    masks = images.provenance.files.get(MASKS, {}).get("sha256")
+    return text_sha256(canonical_json([rows.to_numpy().tolist(), masks]))[:16]
+
+
 def records(store: Store) -> list[dict[str, Any]]:
     """All records, in order."""
     return [_read(p) for p in sorted((store.root / FOLDER).glob(f"*/{RECORD}"))]
@@ -236,7 +249,11 @@ def history(found: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
     """Every number of every record; columns as in ``VALUE_COLUMNS``."""
     rows = [row for record in found for row in record["values"]]
     numbers = dict.fromkeys(("value", "ci_low", "ci_high"), float) | dict.fromkeys(("round", "repeat", "epochs"), int)
-    return pd.DataFrame(rows, columns=list(VALUE_COLUMNS)).astype(numbers)
+    table = pd.DataFrame(rows, columns=list(VALUE_COLUMNS)).astype(numbers)
+    # Records of before know their split alone: they count as of the first images that are recorded with that split.
+    images = table["images"].astype("string")
+    known = images.groupby([table["target"], table["data"]]).transform("first")
+    return table.assign(images=images.fillna(known).fillna("").astype(object))
 
 
 def references(store: Store) -> dict[int, str]:

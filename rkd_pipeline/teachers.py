@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rkd_pipeline.errors import TeacherError
-from rkd_pipeline.files import write_atomically
+from rkd_pipeline.files import edited, write_atomically
 from rkd_pipeline.models.architectures import network
 
 DEFAULT_WEIGHTS = "imagenet1k_v1"
@@ -94,13 +94,14 @@ class TeacherRegistry:
 
     def add(self, name: TeacherName, file: RegisteredFile) -> None:
         """Enter a file under a name, replacing an older path of the same file."""
-        files = self.files() | {str(name): file}
-        lines = ["# Weights files by name; written by `rkd run --weights FILE`.\n"]
-        for key, entry in sorted(files.items()):
-            # A JSON string is a TOML string; the standard library reads TOML but does not write it.
-            path, digest = json.dumps(str(entry.path)), json.dumps(entry.sha256)
-            lines.append(f"[teachers.{json.dumps(key)}]\npath = {path}\nsha256 = {digest}\n")
-        write_atomically(self.path, "\n".join(lines).encode())
+        with edited(self.path):
+            files = self.files() | {str(name): file}
+            lines = ["# Weights files by name; written by `rkd run --weights FILE`.\n"]
+            for key, entry in sorted(files.items()):
+                # A JSON string is a TOML string; the standard library reads TOML but does not write it.
+                path, digest = json.dumps(str(entry.path)), json.dumps(entry.sha256)
+                lines.append(f"[teachers.{json.dumps(key)}]\npath = {path}\nsha256 = {digest}\n")
+            write_atomically(self.path, "\n".join(lines).encode())
 
     def find(self, name: TeacherName) -> RegisteredFile:
         """The file of that name; raises ``TeacherError`` with the fix when it was never registered."""

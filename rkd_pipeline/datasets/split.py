@@ -219,3 +219,13 @@ def part_of(rows: pd.DataFrame, target: Target, repeat: int, *parts: str) -> lis
         )
     chosen = rows[(rows["repeat"] == repeat) & rows["part"].isin(parts)]
     return sorted(chosen["image_id"])
+
+
+def redraws_test(rows: pd.DataFrame) -> bool:
+    """Whether repeats of a split test on different images.
+
+    Seen in the split itself: where somebody has given the test part, be it the publisher or the owner of the images,
+    all repeats test on the same ones.
+    """
+    tested = rows[rows["part"] == "test"].groupby("repeat")["image_id"].agg(frozenset)
+    return bool(tested.nunique() > 1)

@@ -11,8 +11,10 @@ import pandas as pd
 from rkd_pipeline.ablation.design import CENTRES, Design, design
 from rkd_pipeline.ablation.effects import COLUMNS, HEADINGS, Ablation, ablation_sheet, analyse
 from rkd_pipeline.contrasts import Cell
+from rkd_pipeline.datasets.split import redraws_test
 from rkd_pipeline.evidence import Evidence, read_evidence
-from rkd_pipeline.flow import ABLATION, BENCHMARK, PRODUCT_MAPS, TRAINED_MODEL
+from rkd_pipeline.flow import ABLATION, BENCHMARK, PRODUCT_MAPS, SPLIT, TRAINED_MODEL
+from rkd_pipeline.stages.data import read_verified_split
 from rkd_pipeline.stages.evidence import fresh, gather_evidence
 from rkd_pipeline.stages.tables import read_benchmark
 from rkd_pipeline.store import Ref, Result, Store
@@ -136,17 +138,18 @@ def _ablation(store: Store, group: Group, read: dict[tuple[str, str], Evidence])
 
 
 def drawn_share(store: Store, pairs: list[tuple[str, str]]) -> dict[str, float | None]:
-    """Per target, test pictures drawn anew per repeat over training pictures; None where the split is official."""
+    """Per target, test images drawn anew per repeat over training images; None where all repeats test on the same."""
+    rows = read_benchmark(store.require(BENCHMARK))
     found: dict[str, float | None] = {}
     for target, training in pairs:
-        described = store.targets.target(target)
-        if described.official_split:
+        if target in found:
+            continue
+        if not redraws_test(read_verified_split(store.require(SPLIT, target))):
             found[target] = None
-        elif target not in found:
-            rows = read_benchmark(store.require(BENCHMARK))
-            of = rows[(rows["target"] == target) & (rows["training"] == training)]
-            trained_on = int(store.require(TRAINED_MODEL, target, training).facts["train_pictures"])
-            found[target] = float(of["n_normal"].iloc[0]) / trained_on
+            continue
+        of = rows[(rows["target"] == target) & (rows["training"] == training)]
+        trained_on = int(store.require(TRAINED_MODEL, target, training).facts["train_pictures"])
+        found[target] = float(of["n_normal"].iloc[0]) / trained_on
     return found
 
 

@@ -11,7 +11,7 @@ from rkd_pipeline import rebenchmark
 from rkd_pipeline.files import canonical_json, text_sha256
 from rkd_pipeline.flow import HISTORY
 from rkd_pipeline.leaderboard import is_quality
-from rkd_pipeline.moves import ALPHA, FIXED, MOVE_COLUMNS, NEW, RESOLUTION, SERIES, look_level, moves
+from rkd_pipeline.moves import ALPHA, DATA, FIXED, MOVE_COLUMNS, NEW, RESOLUTION, SERIES, comparable, look_level, moves
 from rkd_pipeline.store import Result, Store
 from rkd_pipeline.tables.sheet import NOT_MEASURED, NOT_PUBLISHED, Sheet, in_epochs, percent, with_interval
 
@@ -21,6 +21,7 @@ POINT_COLUMNS = {
     "round": "number of the re-benchmark; 0: what was measured before the first one",
     "finished": "when its last training was measured, UTC",
     **{name: text for name, text in MOVE_COLUMNS.items() if name in SERIES},
+    "data": "hash of images, labels, masks and split; a number on other data is not comparable",
     "value": "mean over the trainings on the fixed repeats",
     "ci_low": "lower bound, 95%",
     "ci_high": "upper bound, 95%",
@@ -51,7 +52,7 @@ def build_history(store: Store) -> Result:
         (folder / TEXT).write_text(text, encoding="utf-8")
         (folder / FIGURE).write_bytes(_figure(over_time))
         last = moved[moved["round"] == moved["round"].max()]
-        counts = last["verdict"].where(last["verdict"].isin(["better", "worse", "within noise"]), "not comparable")
+        counts = last["verdict"].where(last["verdict"].map(comparable).astype(bool), "not comparable")
         return {"rounds": len(found), "last_look": {str(k): int(n) for k, n in counts.value_counts().items()}}
 
     return store.produce(HISTORY, [], write, parameters=content)
@@ -68,7 +69,7 @@ def read_moves(result: Result) -> pd.DataFrame:
 
 
 def points(values: pd.DataFrame, moved: pd.DataFrame) -> pd.DataFrame:
-    """One row per round and series of the tested metrics.
+    """One row per round, data and series of the tested metrics.
 
     The interval is over seeds, with the deviation pooled over all rounds and repeats of the series; a series that has
     one training per round and repeat everywhere has that over pictures.
@@ -82,9 +83,10 @@ def points(values: pd.DataFrame, moved: pd.DataFrame) -> pd.DataFrame:
             continue
         fixed = series[series["draw"] == FIXED]
         deviation, freedom = _pooled(fixed)
-        for number, of_round in series.groupby("round"):
+        for (number, *data), of_round in series.groupby(["round", *DATA]):
             own = of_round[of_round["draw"] == FIXED]
             row = dict(zip(SERIES, key, strict=True)) | {"round": number, "finished": of_round["finished"].max()}
+            row |= {"data": text_sha256(" ".join(data))[:8]}
             row |= {"trainings": len(own), "value": own["value"].mean(), "code": of_round["code"].iloc[-1]}
             row |= {"new_draw": of_round.loc[of_round["draw"] == NEW, "value"].mean()}
             row |= _interval(own, deviation, freedom) | {"moved": (*key, number) in flagged}
@@ -94,7 +96,7 @@ def points(values: pd.DataFrame, moved: pd.DataFrame) -> pd.DataFrame:
 
 
 def _pooled(fixed: pd.DataFrame) -> tuple[float, int]:
-    groups = [g["value"].to_numpy(float) for _, g in fixed.groupby(["round", "repeat"])]
+    groups = [g["value"].to_numpy(float) for _, g in fixed.groupby(["round", *DATA, "repeat"])]
     freedom = sum(len(x) - 1 for x in groups)
     squares = sum(float(((x - x.mean()) ** 2).sum()) for x in groups)
     return (max(float(np.sqrt(squares / freedom)), RESOLUTION) if freedom else float("nan")), freedom
@@ -160,8 +162,11 @@ def _moves_sheet(moved: pd.DataFrame) -> Sheet:
 def _points_sheet(over_time: pd.DataFrame) -> Sheet:
     headings = ["Target", "Configuration", "Metric", "Re-benchmark", "When", "Fixed repeats [95%]", "Trainings"]
     sheet = Sheet("Over time", [*headings, "New draw of the test set"])
-    for row in over_time.sort_values([*SERIES, "round"]).to_dict("records"):
+    ordered = over_time.sort_values([*SERIES, "round"])
+    before = ordered.groupby(SERIES)["data"].shift()
+    for row, data_before in zip(ordered.to_dict("records"), before, strict=True):
         value = with_interval(row["value"], row["ci_low"], row["ci_high"])
+        remark = "" if pd.isna(data_before) or data_before == row["data"] else " (other data than before)"
         sheet.rows.append(
             [
                 row["target"],
@@ -169,7 +174,7 @@ def _points_sheet(over_time: pd.DataFrame) -> Sheet:
                 row["metric"],
                 str(row["round"]),
                 str(row["finished"])[:16].replace("T", " "),
-                f"**{value}** moved" if row["moved"] else value,
+                (f"**{value}** moved" if row["moved"] else value) + remark,
                 str(row["trainings"]),
                 percent(row["new_draw"], NOT_MEASURED),
             ]

@@ -52,9 +52,9 @@ class MultiresolutionKDCourse(Course):
         self.lambda_, self.notes = recipe.lambda_, {}
         self._recipe, self._source, self._compute = recipe, source, compute
         self.student = place(new_cloner(recipe, source, seed), compute.device)
-        self._pictures, self._features = pictures, FeatureSource(source, pictures, compute)
-        self._held_out = validation
-        self._held_out_features = None if validation is None else FeatureSource(source, validation, compute)
+        self._pictures, self._held_out = pictures, validation
+        sources = FeatureSource.within_one_budget(source, pictures, validation, compute)
+        self._features, self._held_out_features = sources
 
     def begin(self) -> float:
         """The recipe's own lambda: nothing is balanced."""

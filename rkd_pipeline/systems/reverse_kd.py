@@ -37,8 +37,7 @@ class ReverseKDCourse(Course):
         self.lambda_, self.notes = 0.0, {}
         self._recipe, self._compute = recipe, compute
         self._student = self.student = place(new_student(recipe, teacher, seed), compute.device)
-        self._features = FeatureSource(teacher, pictures, compute)
-        self._held_out = None if validation is None else FeatureSource(teacher, validation, compute)
+        self._features, self._held_out = FeatureSource.within_one_budget(teacher, pictures, validation, compute)
 
     def begin(self) -> float:
         """lambda of equation 4."""

@@ -4,7 +4,6 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import dagster as dg
@@ -23,7 +22,7 @@ from rkd_pipeline.compute import Compute
 from rkd_pipeline.definitions import ASSETS, build_defs
 from rkd_pipeline.errors import RkdError, StoreError
 from rkd_pipeline.flow import ANOMALY_SCORES, HISTORY, METRICS, TRAINED_MODEL
-from rkd_pipeline.own_targets import OwnTarget, OwnTargets
+from rkd_pipeline.own_targets import OwnTarget
 from rkd_pipeline.plan import Cell
 from rkd_pipeline.scorer import export_scorer
 from rkd_pipeline.settings import Settings
@@ -113,19 +112,6 @@ def test_a_record_is_written_once_and_only_when_all_is_there(store: Store) -> No
     pretend(store, begun)
     assert rebenchmark.close(store, begun, {}) == record
     assert rebenchmark.open_rounds(store) == []
-
-
-def test_targets_whose_test_set_can_be_drawn_anew_are_drawn_anew(store: Store) -> None:
-    """An own target has repeats; the demo has a publisher's split, and is never drawn anew."""
-    assert rebenchmark._new_draws(store, [CELL], [], 1000, 2) == {}
-    split = pd.DataFrame({"repeat": [0, 1, 2], "image_id": "a", "part": "test"})
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(rebenchmark, "read_verified_split", lambda result: split)
-        drawn_by_rule = replace(store.targets.target("demo.weave"), official_split=False)
-        patch.setattr(OwnTargets, "target", lambda self, name: drawn_by_rule)
-        drawn = rebenchmark._new_draws(store, [CELL], [], 1000, 5)
-    assert list(drawn) == [f"demo.weave {TRAINING[:-1]}{seed}" for seed in ("1500r1", "1501r2")]
-    assert set(drawn.values()) == {"new"}
 
 
 def test_nothing_to_repeat_says_what_to_do(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import pytest
 
 from rkd_pipeline import champion, gate
 from rkd_pipeline.champion import NoChampion
-from rkd_pipeline.errors import RkdError
+from rkd_pipeline.errors import RkdError, StoreError
 from rkd_pipeline.flow import METRICS, TRAINED_MODEL
 from rkd_pipeline.stages.tables import build_benchmark, read_benchmark
 from rkd_pipeline.store import Ref, Store
@@ -93,6 +93,43 @@ def test_seeds_of_the_champion_s_configuration_do_not_challenge_it(arena: tuple[
     assert (forced.how, forced.why, forced.number) == ("forced", "the line was rebuilt", 2)
 
 
+def test_of_two_trainings_of_one_configuration_none_wins_silently(arena: tuple[Store, Finish]) -> None:
+    store, finish = arena
+    finish(f"{ES}-s0", 1.0)
+    champion.challenge(store, TARGET)
+    pair = [finish(f"{MKD}-{key}", 1.0).provenance.key[1] for key in ("s0", "s7r0")]  # two seeds on one repeat
+    for given in (pair, pair[::-1]):
+        with pytest.raises(gate.NotEligible, match="one configuration") as error:
+            champion.challenge(store, TARGET, given)
+        assert all(key in str(error.value) for key in pair)
+    both = champion.challenge(store, TARGET, [pair[1], pair[1]]).look
+    assert both is not None
+    assert {*pair, f"{ES}-s0"} == both.evidence.keys()  # whichever is named, all of its configuration are compared
+
+
+def test_after_a_damaged_folder_was_deleted_as_advised_a_champion_can_be_forced(arena: tuple[Store, Finish]) -> None:
+    store, finish = arena
+    finish(f"{ES}-s0", 1.0)
+    first, second = (champion.force(store, TARGET, f"{ES}-s0", why) for why in ("first", "second"))
+    (first.folder / "reign.json").write_text("{")
+    with pytest.raises(StoreError, match="delete its folder and force a champion"):
+        champion.require_champion(store, TARGET)
+    shutil.rmtree(first.folder)
+    third = champion.force(store, TARGET, f"{ES}-s0", "as advised")
+    assert [r.number for r in champion.reigns(store, TARGET)] == [2, 3]
+    assert champion.champion(store, TARGET) == third
+
+    # Looks at challengers of a reign that was deleted are none at those of the next one.
+    looks = third.folder.parent / "looks.json"
+    looks.write_text(json.dumps([{"reign": 3, "evidence": {}, "comparisons": {}, "number": 1}]))
+    shutil.rmtree(third.folder)
+    assert champion.force(store, TARGET, f"{ES}-s0", "again").number == 4
+    assert champion.champion(store, TARGET) != second
+    looks.write_text("[")
+    with pytest.raises(StoreError, match=r"looks\.json is damaged"):
+        champion.looks(store, TARGET)
+
+
 def test_force_needs_a_reason_and_a_threshold(arena: tuple[Store, Finish]) -> None:
     store, finish = arena
     finish(f"{ES}-s0", 1.0)
@@ -138,7 +175,8 @@ def test_a_training_that_falls_behind_its_champion_is_noticed(arena: tuple[Store
     assert fallen.worse
     assert "against the champion's" in fallen.text
     other = champion.against_champion(store, finish(f"{MKD}-s0", 0.2))
-    assert other.worse is False  # another configuration may be worse
+    assert other.worse is None  # another configuration may be worse: no verdict, and the numbers beside it
+    assert "of another configuration" in other.text
     assert other.difference is not None
     assert other.difference < 0
     assert "tested on other pictures" in champion.against_champion(store, finish(f"{ES}-s1", 2.0)).text

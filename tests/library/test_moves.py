@@ -4,6 +4,8 @@ import pytest
 from scipy.stats import t, ttest_ind
 
 from rkd_pipeline.moves import ALPHA, VALUE_COLUMNS, look_level, moves
+from rkd_pipeline.rebenchmark import history
+from rkd_pipeline.stages.history import points, sheets_of
 
 RNG = np.random.default_rng(7)
 
@@ -11,7 +13,15 @@ RNG = np.random.default_rng(7)
 def rows(number: int, values: dict[int, list[float]], **more: object) -> list[dict[str, object]]:
     """One round: repeat to the values of its seeds."""
     shared = {"round": number, "target": "demo.weave", "recipe": "rkd", "teacher": "embedded", "epochs": 8}
-    shared |= {"metric": "image_auroc", "score_rule": "map_max", "draw": "fixed", "code": "1", "data": "a"}
+    shared |= {
+        "metric": "image_auroc",
+        "score_rule": "map_max",
+        "draw": "fixed",
+        "finished": "now",
+        "code": "1",
+        "data": "a",
+        "images": "b",
+    }
     return [
         shared | {"repeat": repeat, "seed": 1000 * number + i, "value": value} | more
         for repeat, of_repeat in values.items()
@@ -75,6 +85,56 @@ def test_what_cannot_be_told_says_so() -> None:
     assert first["verdict"].startswith("first of its kind")
     apart = moves(table(rows(0, {0: [0.8, 0.7]}), rows(1, {1: [0.8, 0.7]}))).iloc[0]
     assert apart["verdict"] == "no repeat in common with earlier rounds"
+
+
+@pytest.mark.parametrize("changed", ["data", "images"])
+def test_a_round_on_other_data_is_not_comparable_and_says_so(changed: str) -> None:
+    """Far worse numbers, but of other images: a test of old against new would find p below 1e-6."""
+    old, new = {0: [0.90, 0.91, 0.905, 0.9]}, {0: [0.60, 0.61, 0.605]}
+    assert ttest_ind(old[0], new[0]).pvalue < 1e-6
+    found = moves(table(rows(0, old), rows(1, new, **{changed: "other"}))).iloc[0]
+    assert found["verdict"].startswith("not comparable: earlier rounds are of other data")
+    assert not found["moved"]
+    assert found[["before", "move", "p", "ci_low", "visible"]].isna().all()
+    assert (found["trainings_before"], found["trainings_now"]) == (0, 3)
+
+
+def test_rounds_on_the_new_data_are_compared_with_each_other_and_never_with_the_old() -> None:
+    """Numbers drop with the data in round 2 and stay; in round 4 the code gets worse; round 5 is on the old data."""
+    noise = RNG.normal(0, 0.005, (6, 3))
+    levels = [(0.9, "old"), (0.9, "old"), (0.6, "new"), (0.6, "new"), (0.4, "new"), (0.9, "old")]
+    rounds = [rows(n, {0: list(level + noise[n])}, images=of) for n, (level, of) in enumerate(levels)]
+    found = moves(table(*rounds)).set_index("round")
+    assert [v.partition(":")[0] for v in found["verdict"]] == [
+        "within noise",
+        "not comparable",
+        "within noise",
+        "worse",
+        "within noise",
+    ]
+    assert found.loc[[3, 4], "before"].tolist() == pytest.approx([0.6 + noise[2].mean(), 0.6 + noise[2:4].mean()])
+    assert found.loc[5, "before"] == pytest.approx(0.9 + noise[:2].mean())
+
+
+def test_older_records_that_know_their_split_alone_are_compared_by_it() -> None:
+    """Records are read as they were written: the first had no hash of images."""
+    old, now, other = (rows(n, {0: [0.8, 0.81]}, images=of, **shared) for n, of, shared in (
+        (0, None, {}), (1, "b", {}), (2, "c", {}),
+    ))  # fmt: skip
+    for row in old:
+        del row["images"]
+    read = history([{"values": values} for values in (old, now, other)])
+    assert moves(read)["verdict"].str.partition(":")[0].tolist() == ["within noise", "not comparable"]
+    alone = history([{"values": old}, {"values": rows(1, {0: [0.8, 0.82]}, images=None)}])
+    assert moves(alone)["verdict"].tolist() == ["within noise"]
+
+
+def test_points_over_time_say_where_the_data_changed() -> None:
+    values = history([{"values": [*rows(n, {0: [0.8, 0.81]}, images=of)]} for n, of in enumerate("aab")])
+    found = points(values, moves(values))
+    assert found["data"].duplicated().tolist() == [False, True, False]
+    [_, over_time] = sheets_of(found, moves(values))
+    assert ["other data" in row[5] for row in over_time.rows] == [False, False, True]
 
 
 def test_a_new_draw_of_the_test_set_is_never_compared() -> None:

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from rkd_pipeline.catalog import TARGETS, Target
 from rkd_pipeline.datasets.index import check_counts
-from rkd_pipeline.datasets.split import OFFICIAL_REPEATS, REPEATS, part_of, split, verify
+from rkd_pipeline.datasets.split import OFFICIAL_REPEATS, REPEATS, part_of, redraws_test, split, verify
 from rkd_pipeline.errors import DataError
 from rkd_pipeline.recipes import recipe
 
@@ -189,3 +189,13 @@ def test_copies_of_official_test_pictures_do_not_train() -> None:
     verify(WEAVE, table, rows)
     assert part_of(rows, WEAVE, 3, "set_aside") == ["n005-0"]
     assert "t000-0" in part_of(rows, WEAVE, 3, "test")
+
+
+def test_whether_the_test_images_are_drawn_anew_is_seen_in_the_split() -> None:
+    """Five folds of one's own images are; a test part that the owner has given is not, whatever the target is."""
+    drawn = pd.DataFrame(
+        {"repeat": [0, 0, 1, 1], "image_id": ["a", "b", "a", "b"], "part": ["test", "train", "train", "test"]}
+    )
+    given = drawn.assign(part=["test", "train", "test", "validation"])
+    assert redraws_test(drawn)
+    assert not redraws_test(given)

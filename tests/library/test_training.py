@@ -131,6 +131,19 @@ def test_the_budget_decides_what_is_kept(teacher: Teacher, pictures: np.ndarray,
         torch.testing.assert_close(a, b)
 
 
+@pytest.mark.parametrize(("room", "kept"), [(18, (True, True)), (17, (True, False)), (11, (False, True))])
+def test_training_and_held_out_images_share_one_budget(
+    teacher: Teacher, pictures: np.ndarray, cpu: Compute, room: int, kept: tuple[bool, bool]
+) -> None:
+    """Twelve images train, six are held out; the budget has room for so many."""
+    each = 4 * (64 * 16 * 16 + 128 * 8 * 8 + 256 * 4 * 4)  # float32, three scales of ResNet-18
+    budget = replace(cpu, feature_budget=room * each)
+    training, held_out = FeatureSource.within_one_budget(teacher, pictures, pictures[:6], budget)
+    assert held_out is not None
+    assert (training.kept, held_out.kept) == kept
+    assert training.bytes_kept + held_out.bytes_kept <= room * each
+
+
 def test_kept_features_are_channels_last_and_in_order(teacher: Teacher, pictures: np.ndarray, cpu: Compute) -> None:
     batch = FeatureSource(teacher, pictures, cpu).batch(torch.tensor([7, 2]))
     for a, b in zip(batch, teacher(torch.from_numpy(pictures[[7, 2]])), strict=True):

@@ -1,0 +1,175 @@
+"""What the graph says of results where there is little to say, and what it follows: over small stores made here."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from assets.data import split_asset
+from assets.evaluation import _above_chance, _as_published
+from assets.history import _not_worse, tell
+from assets.partitions import grid_key, offer_targets
+from assets.reporting import nothing_compared
+from assets.upkeep import changes_followed
+from resources.hooks import Hook
+from resources.storage import StoreResource
+from rkd_pipeline import freshness, rebenchmark
+from rkd_pipeline.definitions import build_defs
+from rkd_pipeline.flow import ANOMALY_SCORES, METRICS, PREPARED_IMAGES, SPLIT, TRAINED_MODEL
+from rkd_pipeline.moves import moves
+from rkd_pipeline.own_targets import OwnTarget
+from rkd_pipeline.settings import Settings
+from rkd_pipeline.stages import data
+from rkd_pipeline.stages.training import training_parameters
+from rkd_pipeline.store import Ref, Store
+from rkd_pipeline.training_key import TrainingKey
+from tests.library.test_moves import rows, table
+
+TARGET, TRAINING = "mine", "rkd@resnet18.random~1e-s0"
+
+
+def paint(folder: Path, name: str, seed: int) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    pixels = np.random.default_rng(seed).integers(0, 256, (16, 16, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(folder / name)
+
+
+@pytest.fixture
+def pictures(tmp_path: Path, store: Store) -> Path:
+    """Eight good images and two bad ones, which are the target ``mine``."""
+    folder = tmp_path / "pictures"
+    for number in range(10):
+        paint(folder / ("good" if number < 8 else "bad"), f"{number}.png", number)
+    store.targets.add(OwnTarget(TARGET, folder))
+    return folder
+
+
+def prepare(store: Store) -> None:
+    data.find_source(store, store.root, TARGET)
+    data.index_images(store, TARGET)
+    data.split_images(store, TARGET)
+    data.prepare_images(store, TARGET, data.FIRST_SIDE)
+
+
+def finish(store: Store) -> None:
+    """A training as if done: the chain of its results, of the data as it is now."""
+    parts = [store.require(SPLIT, TARGET), store.require(PREPARED_IMAGES, TARGET, f"{data.FIRST_SIDE}px")]
+    parameters = training_parameters(TrainingKey.parse(TRAINING)) | {"teacher_sha256": ""}
+
+    def write(folder: Path) -> dict[str, Any]:
+        (folder / "made_of.txt").write_text(" ".join(p.data_version for p in parts))
+        return {}
+
+    model = store.produce(TRAINED_MODEL, [TARGET, TRAINING], write, parameters=parameters, inputs=parts)
+    scores = store.produce(ANOMALY_SCORES, [TARGET, TRAINING], write, inputs=[model, *parts])
+    store.produce(METRICS, [TARGET, TRAINING], write, inputs=[model, scores])
+
+
+def asked(store: Store, instance: dg.DagsterInstance) -> list[dg.RunRequest]:
+    defs = build_defs(Settings(store=store.root))
+    offer_targets(instance, store.targets)
+    context = dg.build_sensor_context(
+        instance=instance, resources={"store": defs.resources["store"]}, repository_def=defs.get_repository_def()
+    )
+    return [found for found in changes_followed(context) if isinstance(found, dg.RunRequest)]
+
+
+def test_every_change_is_followed_and_each_only_once(pictures: Path, store: Store) -> None:
+    """Two changes, and one back to what was before: Dagster starts a run per key that it has not seen."""
+    prepare(store)
+    finish(store)
+    keys, reasons = [], []
+    with dg.DagsterInstance.ephemeral() as instance:
+        assert asked(store, instance) == []
+        for seed in (100, 101, 0):
+            paint(pictures / "good", "0.png", seed)
+            [of_data] = asked(store, instance)
+            assert (of_data.job_name, of_data.partition_key) == ("prepare_target", TARGET)
+            assert [r.run_key for r in asked(store, instance)] == [of_data.run_key]
+            prepare(store)
+            [of_training] = asked(store, instance)
+            assert (of_training.job_name, of_training.partition_key) == (
+                "train_and_evaluate",
+                grid_key(TARGET, TRAINING),
+            )
+            assert [r.run_key for r in asked(store, instance)] == [of_training.run_key]
+            finish(store)
+            keys += [of_data.run_key, of_training.run_key]
+            reasons.append(of_training.tags["rkd/reason"])
+        assert len(set(keys)) == 6
+        assert len(set(reasons)) == 1  # what the reason says is the same each time: it is no key
+
+        paint(pictures / "good", "0.png", 102)
+        begun = dg.DagsterRun("prepare_target", status=dg.DagsterRunStatus.STARTED, tags={"dagster/partition": TARGET})
+        instance.add_run(begun)
+        assert asked(store, instance) == []  # half of its data may be new
+    store.targets.path.unlink()
+    assert freshness.changed_targets(store) == {}  # a target that was removed is none whose data can be made
+
+
+def test_a_leak_fails_its_check(pictures: Path, store: Store) -> None:
+    """A good image with the pixels of a bad one: the split is refused, and the check says which images they are."""
+    (pictures / "good" / "twin.png").write_bytes((pictures / "bad" / "9.png").read_bytes())
+    data.find_source(store, store.root, TARGET)
+    data.index_images(store, TARGET)
+    resources = {"store": StoreResource(root=str(store.root))}
+    with dg.DagsterInstance.ephemeral() as instance:
+        offer_targets(instance, store.targets)
+        options = {"partition_key": TARGET, "instance": instance, "resources": resources, "raise_on_error": False}
+        failed = dg.materialize([split_asset], **options)  # type: ignore[arg-type]
+        assert not failed.success
+        [check] = failed.get_asset_check_evaluations()
+        assert (check.check_name, check.passed, check.severity) == ("no_leak", False, dg.AssetCheckSeverity.ERROR)
+        assert "twin.png" in str(check.description)
+        assert store.find(Ref(SPLIT.name, TARGET)) is None
+
+        (pictures / "good" / "twin.png").unlink()
+        data.find_source(store, store.root, TARGET)
+        data.index_images(store, TARGET)
+        [check] = dg.materialize([split_asset], **options).get_asset_check_evaluations()  # type: ignore[arg-type]
+        assert check.passed
+        assert check.metadata["test"].value == 2 + 2  # a fifth of eight good images, and all bad ones
+
+
+def test_a_check_that_compares_nothing_has_not_passed_and_says_so() -> None:
+    auroc = {"metric": "image_auroc", "score_rule": "map_max", "value": 0.9, "ci_low": 0.8, "ci_high": 0.95}
+    measured = pd.DataFrame([auroc])
+    none = measured.assign(value=np.nan, ci_low=np.nan, ci_high=np.nan)
+    other_data = moves(table(rows(0, {0: [0.9, 0.91]}), rows(1, {0: [0.2, 0.21]}, images="other")))
+    for check, why in (
+        (_as_published("mine", "rkd-s0", measured), "nothing is published that mine rkd-s0 repeats"),
+        (_above_chance(none), "there is no image AUROC"),
+        (_not_worse(other_data), "not comparable: earlier rounds are of other data"),
+        (_not_worse(other_data.iloc[:0]), "there is no re-benchmark yet"),
+    ):
+        assert (check.passed, check.severity) == (False, dg.AssetCheckSeverity.WARN), check.check_name
+        assert str(check.description).startswith("Nothing was compared: ")
+        assert why in str(check.description)
+    assert check.check_name == nothing_compared("not_worse", "").check_name
+    # Where there is something: Table 3's 0.813 of Ours+ES on Head CT lies within the interval, or above it.
+    assert _as_published("head_ct", "rkd-es-s0", measured).passed
+    assert not _as_published("head_ct", "rkd-es-s0", measured.assign(ci_high=0.8)).passed
+    assert _above_chance(measured).passed
+    within = moves(table(rows(0, {0: [0.9, 0.91]}), rows(1, {0: [0.9, 0.91]})))
+    assert _not_worse(within).passed
+
+
+def test_nobody_is_told_of_other_data(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nor of nothing; the same numbers on the same data are told of."""
+    told: list[str] = []
+    monkeypatch.setattr(Hook, "tell", lambda self, event, text, facts: told.append(event) or True)
+    for number, images in ((1, "old"), (2, "other"), (3, "other")):
+        level = {1: 0.9, 2: 0.6, 3: 0.3}[number]
+        values = rows(number, {0: [level, level + 0.01, level + 0.005]}, images=images)
+        record = {"round": number, "plan": "demo", "failures": {}, "values": values}
+        folder = store.root / rebenchmark.FOLDER / f"{number:04d}"
+        folder.mkdir(parents=True)
+        (folder / rebenchmark.RECORD).write_text(json.dumps(record))
+        tell(store, moves(rebenchmark.history(rebenchmark.records(store))), Hook())
+        assert told == (["regression"] if number == 3 else [])
+    assert rebenchmark.untold(store) == []
