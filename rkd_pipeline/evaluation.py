@@ -10,9 +10,15 @@ from rkd_pipeline.metrics.image_ap import image_ap
 from rkd_pipeline.metrics.image_auroc import image_auroc, image_auroc_interval
 from rkd_pipeline.metrics.image_f1_max import image_f1_max
 from rkd_pipeline.metrics.intervals import wilson
+from rkd_pipeline.metrics.regions import with_truth
 from rkd_pipeline.metrics.threshold import validation_threshold
 from rkd_pipeline.pixel_evaluation import measure_pixels
 from rkd_pipeline.score_rules import SCORE_RULES
+
+COLUMNS = (
+    "metric", "score_rule", "protocol", "value", "ci_low", "ci_high", "interval_method", "n_normal", "n_anomalous",
+    "n_without_mask",
+)  # fmt: skip
 
 
 def measure(scores: pd.DataFrame, maps: np.ndarray, masks: np.ndarray | None, *, early_stopping: bool) -> pd.DataFrame:
@@ -22,11 +28,13 @@ def measure(scores: pd.DataFrame, maps: np.ndarray, masks: np.ndarray | None, *,
         scores: columns ``part`` (``validation`` or ``test``), ``anomalous`` and one per score rule of the system; N
             rows.
         maps: anomaly maps ``(N, S, S)``, in the same order.
-        masks: ground truth ``(N, S, S)`` of bool, or None for a target without.
+        masks: ground truth ``(N, S, S)`` of bool, or None for a target without. Anomalous images whose mask is empty
+            are left out of the pixel metrics and counted.
         early_stopping: the last epoch was chosen on validation normals.
 
     Returns:
-        Columns metric, score_rule, protocol, value, ci_low, ci_high, interval_method, n_normal, n_anomalous.
+        Columns metric, score_rule, protocol, value, ci_low, ci_high, interval_method, n_normal, n_anomalous and
+        n_without_mask (empty for image metrics). n_anomalous counts those that the metric is over.
     """
     in_test = (scores["part"] == "test").to_numpy()
     test, validation = scores[in_test], scores[~in_test]
@@ -41,11 +49,16 @@ def measure(scores: pd.DataFrame, maps: np.ndarray, masks: np.ndarray | None, *,
             Measurement("image_f1_max", rule, ORACLE, image_f1_max(anomalous, values)),
             *_at_threshold(rule, validation[rule].to_numpy(), anomalous, values),
         ]
+    n_anomalous = int(test["anomalous"].sum())
+    rows = [_row(m) | {"n_anomalous": n_anomalous, "n_without_mask": None} for m in found]
     if masks is not None:
-        of_test, of_validation = _where(in_test), _where(~in_test)
-        found += measure_pixels(maps[of_test], masks[of_test], maps[of_validation], trained)
-    rows = pd.DataFrame([_row(m) for m in found])
-    return rows.assign(n_normal=int((~test["anomalous"]).sum()), n_anomalous=int(test["anomalous"].sum()))
+        known = in_test.copy()
+        known[in_test] = with_truth(test["anomalous"].to_numpy(), masks[_where(in_test)])
+        of_test, without = _where(known), int(in_test.sum() - known.sum())
+        pixels = measure_pixels(maps[of_test], masks[of_test], maps[_where(~in_test)], trained)
+        rows += [_row(m) | {"n_anomalous": n_anomalous - without, "n_without_mask": without} for m in pixels]
+    table = pd.DataFrame(rows).assign(n_normal=int((~test["anomalous"]).sum()))
+    return table.astype({"n_without_mask": "Int64"})[list(COLUMNS)]
 
 
 def _where(flags: np.ndarray) -> slice | np.ndarray:

@@ -25,7 +25,7 @@ def measure_pixels(maps: np.ndarray, masks: np.ndarray, validation_maps: np.ndar
     """All pixel metrics.
 
     Args:
-        maps: anomaly maps ``(N, S, S)`` of the test pictures.
+        maps: anomaly maps ``(N, S, S)`` of the test pictures that have a ground truth (``metrics/regions.py``).
         masks: their ground truth ``(N, S, S)`` of bool.
         validation_maps: ``(M, S, S)`` of held-out normal pictures; M may be 0.
         trained: the protocol of metrics without a threshold: on what the last epoch was chosen.

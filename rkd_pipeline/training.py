@@ -15,7 +15,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
-from rkd_pipeline.compute import Compute
+from rkd_pipeline.compute import Compute, full_precision
 from rkd_pipeline.datasets.rows import Pictures
 from rkd_pipeline.errors import CheckpointError, StoreError
 from rkd_pipeline.files import write_atomically
@@ -155,7 +155,7 @@ def train(
     if best is not None:
         student.load_state_dict(best)
     student.eval()
-    with torch.no_grad():
+    with torch.no_grad(), full_precision():  # what normalises scores is computed as they are
         course.finish()
     _require_finite(student, "after normalisation on validation images", identity)
     return TrainedStudent(

@@ -127,7 +127,8 @@ def _opened(path: Path, name: str) -> tuple[Image.Image, bytes, bool]:
 
 def _has_sixteen_bit_channels(image: Image.Image) -> bool:
     """Several channels of 16 bits: Pillow keeps the upper 8 of each, so that small values become 0."""
-    arguments = image.tile[0][3] if image.tile else ""
+    tiles = getattr(image, "tile", None)
+    arguments = tiles[0][3] if tiles else ""
     raw_mode = arguments[0] if isinstance(arguments, tuple) and arguments else arguments
     return len(image.getbands()) > 1 and ";16" in str(raw_mode)
 

@@ -300,7 +300,13 @@ def test_odd_but_usable_input_is_warned_of_and_used(store: Store, tmp_path: Path
     facts = store.require(IMAGES, "mine").facts
     assert (facts["skipped"], facts["normal"], facts["anomalous"]) == ([], 9, 2)
     warned = "\n".join(facts["warnings"])
-    for text in ("an empty mask", "black and white swapped", "belong to no picture", "lone_mask", "nearly black"):
+    for text in (
+        "an empty mask: they leave the pixel metrics",
+        "black and white swapped",
+        "belong to no picture",
+        "lone_mask",
+        "nearly black",
+    ):
         assert text in warned
 
 
