@@ -88,7 +88,8 @@ def train(
 ) -> TrainedStudent:
     """Train a student for a recipe; resumes from ``checkpoint`` where that file is of the same training.
 
-    On a CPU the same arguments give the same weights, interrupted or not, for the same number of threads.
+    On a CPU the same arguments give the same weights, interrupted or not, for the same number of threads and the same
+    CPU instructions (``Compute.conditions``).
 
     Args:
         recipe: system, loss, optimiser and stopping rule.
