@@ -71,7 +71,8 @@ def full_precision() -> Iterator[None]:
 
     torch lets convolutions on a GPU use TF32, with 10 bits of mantissa, unless told otherwise.
     """
-    gpu, cpu = torch.backends.cudnn, torch.backends.mkldnn
+    gpu: Any = torch.backends.cudnn
+    cpu: Any = torch.backends.mkldnn
     # With those of recurrent layers, which nobody here uses: torch refuses to read settings that differ among them.
     switches: tuple[Any, ...] = (torch.backends.cuda.matmul, gpu.conv, gpu.rnn, cpu.matmul, cpu.conv, cpu.rnn)
     before = [switch.fp32_precision for switch in switches]

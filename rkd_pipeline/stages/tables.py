@@ -120,7 +120,7 @@ def build_table_3(store: Store) -> Result:
         rows = read_benchmark(benchmark)
         trained_on = _train_pictures(store, rows, TABLE_3_ROWS)
         cells = table_3(rows, trained_on)
-        facts = _write_table(folder, TABLE_3.name, cells, _with_conditions(table_3_sheet(cells), cells, rows))
+        facts = _write_table(folder, TABLE_3.name, cells, with_conditions(table_3_sheet(cells), cells, rows))
         for target_name in TABLE_3_ROWS:
             pairs = [pair for pair in trained_on if pair[0] == target_name]
             if pairs:
@@ -146,7 +146,7 @@ def build_category_table(store: Store, stage: Stage) -> Result:
         table = category_table(stage, rows)
         targets = [row.target for block in table.blocks for row in block.rows]
         cells = category_cells(table, rows, _train_pictures(store, rows, targets))
-        return _write_table(folder, stage.name, cells, _with_conditions(category_sheet(table, cells), cells, rows))
+        return _write_table(folder, stage.name, cells, with_conditions(category_sheet(table, cells), cells, rows))
 
     return store.produce(stage, [], write, inputs=[benchmark])
 
@@ -155,10 +155,10 @@ def table_sheet(store: Store, stage: Stage) -> Sheet:
     """A built table for reading; raises ``StoreError`` where it is missing or stale."""
     cells, rows = read_cells(store.require(stage)), read_benchmark(store.require(BENCHMARK))
     sheet = table_3_sheet(cells) if stage == TABLE_3 else category_sheet(category_table(stage, rows), cells)
-    return _with_conditions(sheet, cells, rows)
+    return with_conditions(sheet, cells, rows)
 
 
-def _with_conditions(sheet: Sheet, cells: pd.DataFrame, rows: pd.DataFrame) -> Sheet:
+def with_conditions(sheet: Sheet, cells: pd.DataFrame, rows: pd.DataFrame) -> Sheet:
     """Below the table: on what its measured numbers were computed."""
     shown = cells.loc[cells["measured"].notna(), ["dataset" if "dataset" in cells else "target", "recipe"]]
     asked = set(shown.itertuples(index=False, name=None))
