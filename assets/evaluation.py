@@ -28,6 +28,7 @@ METRIC_COLUMNS = (
     "interval_method",
     "n_normal",
     "n_anomalous",
+    "n_without_mask",
 )
 SCORE_COLUMNS = {
     "image_id": "path relative to the dataset's folder",
@@ -102,7 +103,10 @@ def metrics(context: dg.AssetExecutionContext, store: StoreResource) -> dg.Mater
     checks = [_above_chance(rows), _as_published(target_name, training_key, rows)]
     auroc = {f"image_auroc_{rule}": round(value, 4) for rule, value in result.facts["image_auroc"].items()}
     figures = [result.folder / name for name in evaluation.FIGURES]
-    return materialised(result, {"pictures": pictures(*figures), "metrics": table(rows), **auroc}, checks)
+    said = {"computed_on": result.facts["computed_on"]}
+    if note := evaluation.mask_note(rows):
+        said["images_without_mask"] = note
+    return materialised(result, {"pictures": pictures(*figures), "metrics": table(rows), **auroc, **said}, checks)
 
 
 def _above_chance(rows: pd.DataFrame) -> dg.AssetCheckResult:

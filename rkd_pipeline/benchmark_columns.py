@@ -22,6 +22,8 @@ COLUMNS = {
     "interval_method": "how the bounds were computed",
     "n_normal": "normal test pictures",
     "n_anomalous": "anomalous test pictures",
+    "n_without_mask": "anomalous test pictures without a mask that shows something: not in the pixel metrics",
+    "computed_on": "device, precision, threads and CPU instructions of training and scoring, as equal numbers need",
     "origin": "measured or published",
     "verified": "published rows: how the number was checked",
     "source": "published rows: where; measured rows: the result in the store, and files left out, if any",
@@ -37,5 +39,6 @@ DTYPES = {
     "ci_high": "Float64",
     "n_normal": "Int64",
     "n_anomalous": "Int64",
+    "n_without_mask": "Int64",
 }
 COLUMN_TYPES = {name: DTYPES.get(name, "string") for name in COLUMNS}

@@ -1,8 +1,9 @@
 """Where and in which precision to compute."""
 
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 import torch
 
@@ -44,13 +45,52 @@ class Compute:
 
     @property
     def label(self) -> str:
-        """For people and provenance, e.g. ``cpu, fp32`` or ``NVIDIA H100, bf16``."""
-        name = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else "cpu"
-        return f"{name}, {'bf16' if self.bf16 else 'fp32'}"
+        """For people and provenance, e.g. ``cpu, fp32`` or ``NVIDIA H100, bf16``: device and precision of training."""
+        return f"{self._name}, {'bf16' if self.bf16 else 'fp32'}"
+
+    @property
+    def _name(self) -> str:
+        return torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else "cpu"
+
+    def conditions(self, *, training: bool) -> dict[str, Any]:
+        """What must be the same for equal numbers, as facts beside a result (in words: ``conditions.py``)."""
+        return {
+            "device": self.label if training else f"{self._name}, fp32",  # scoring is always fp32
+            "threads": torch.get_num_threads(),
+            "cpu": cpu_instructions(),
+        }
 
     def autocast(self) -> AbstractContextManager[object]:
         """Run what is inside in bfloat16 where this compute says so."""
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16)
+
+
+@contextmanager
+def full_precision() -> Iterator[None]:
+    """Inside, float32 is float32: no TF32 or bfloat16 within products and convolutions; afterwards all is as before.
+
+    torch lets convolutions on a GPU use TF32, with 10 bits of mantissa, unless told otherwise.
+    """
+    gpu: Any = torch.backends.cudnn
+    cpu: Any = torch.backends.mkldnn
+    # With those of recurrent layers, which nobody here uses: torch refuses to read settings that differ among them.
+    switches: tuple[Any, ...] = (torch.backends.cuda.matmul, gpu.conv, gpu.rnn, cpu.matmul, cpu.conv, cpu.rnn)
+    before = [switch.fp32_precision for switch in switches]
+    try:
+        for switch in switches:
+            switch.fp32_precision = "ieee"
+        yield
+    finally:
+        for switch, precision in zip(switches, before, strict=True):
+            switch.fp32_precision = precision
+
+
+def cpu_instructions() -> str:
+    """What torch computes with on this CPU, e.g. ``AVX2`` or ``AVX-512, bf16``: sums are rounded otherwise in each."""
+    level = torch.backends.cpu.get_cpu_capability()
+    features = {"avx512_bf16": "bf16", "amx_bf16": "AMX"}
+    capabilities = torch.cpu.get_capabilities()
+    return ", ".join([level.replace("AVX512", "AVX-512"), *(n for k, n in features.items() if capabilities.get(k))])
 
 
 def place(module: M, device: torch.device) -> M:

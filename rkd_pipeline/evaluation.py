@@ -20,10 +20,16 @@ from rkd_pipeline.metrics.image_auroc import image_auroc, image_auroc_interval
 from rkd_pipeline.metrics.image_f1_max import image_f1_max
 from rkd_pipeline.metrics.image_noise import effective_number
 from rkd_pipeline.metrics.intervals import wilson
+from rkd_pipeline.metrics.regions import with_truth
 from rkd_pipeline.metrics.threshold import calibrated_threshold
 from rkd_pipeline.pixel_evaluation import measure_pixels
 from rkd_pipeline.recipes import Recipe
 from rkd_pipeline.score_rules import SCORE_RULES
+
+COLUMNS = (
+    "metric", "score_rule", "protocol", "value", "ci_low", "ci_high", "interval_method", "n_normal", "n_anomalous",
+    "n_without_mask",
+)  # fmt: skip
 
 
 def measure(
@@ -40,14 +46,16 @@ def measure(
         scores: columns ``part`` (``calibration`` or ``test``), ``anomalous`` and one per score rule of the system; N
             rows.
         maps: anomaly maps ``(N, S, S)``, in the same order.
-        masks: ground truth ``(N, S, S)`` of bool, or None for a target without.
+        masks: ground truth ``(N, S, S)`` of bool, or None for a target without. Anomalous images whose mask is empty
+            are left out of the pixel metrics and counted.
         recipe: what was trained: by it the last epoch was chosen, or not, and normals were held out.
         clusters: N names, in the same order; images of one name are copies, and count once in the intervals of image
             metrics. None: all differ.
 
     Returns:
-        Columns metric, score_rule, protocol, value, ci_low, ci_high, interval_method, n_normal, n_anomalous. Where a
-        metric is undefined its protocol says why.
+        Columns metric, score_rule, protocol, value, ci_low, ci_high, interval_method, n_normal, n_anomalous and
+        n_without_mask (empty for image metrics). n_anomalous counts those that the metric is over. Where a metric is
+        undefined its protocol says why.
     """
     in_test = (scores["part"] == "test").to_numpy()
     calibrates = (scores["part"] == "calibration").to_numpy()
@@ -60,11 +68,16 @@ def measure(
         anomalous, values = test["anomalous"].to_numpy(bool), test[rule].to_numpy()
         found += _of_both_classes(rule, trained, anomalous, values, copies)
         found += _at_threshold(rule, calibration[rule].to_numpy(), anomalous, values, copies, no_threshold)
+    n_anomalous = int(test["anomalous"].sum())
+    rows = [_row(m) | {"n_anomalous": n_anomalous, "n_without_mask": None} for m in found]
     if masks is not None:
-        of_test, of_calibration = _where(in_test), _where(calibrates)
-        found += measure_pixels(maps[of_test], masks[of_test], maps[of_calibration], trained, no_threshold)
-    rows = pd.DataFrame([_row(m) for m in found])
-    return rows.assign(n_normal=int((~test["anomalous"]).sum()), n_anomalous=int(test["anomalous"].sum()))
+        known = in_test.copy()
+        known[in_test] = with_truth(test["anomalous"].to_numpy(), masks[_where(in_test)])
+        of_test, without = _where(known), int(in_test.sum() - known.sum())
+        pixels = measure_pixels(maps[of_test], masks[of_test], maps[_where(calibrates)], trained, no_threshold)
+        rows += [_row(m) | {"n_anomalous": n_anomalous - without, "n_without_mask": without} for m in pixels]
+    table = pd.DataFrame(rows).assign(n_normal=int((~test["anomalous"]).sum()))
+    return table.astype({"n_without_mask": "Int64"})[list(COLUMNS)]
 
 
 def _of_both_classes(

@@ -17,7 +17,7 @@ from rkd_pipeline.metrics.pixel_curve import pixel_curve
 from rkd_pipeline.metrics.pixel_intervals import BATCH, draws, image_counts, resampled
 from rkd_pipeline.metrics.pixel_metrics import pixel_metrics_of
 from rkd_pipeline.metrics.region_overlap import region_overlap
-from rkd_pipeline.metrics.regions import Undefined, anomalous_pixels
+from rkd_pipeline.metrics.regions import Undefined, anomalous_pixels, with_truth
 from rkd_pipeline.score_rules import Quantity
 
 PIXEL_METRICS = ("pixel_auroc", "aupro_30", "pixel_ap", "pro_youden")
@@ -32,7 +32,7 @@ class Evidence:
     Attributes:
         image_ids: the test pictures, in the order of the draws.
         values: metric and score rule to value, a fraction from 0 to 1.
-        replicates: the same keys to float64 ``(B,)``; equal image_ids have equal draws.
+        replicates: the same keys to float64 ``(B,)``; equal image_ids (and, for pixels, masks) have equal draws.
         regions: columns image_id, size (pixels) and overlap (``metrics/region_overlap.py``); empty without masks.
     """
 
@@ -57,7 +57,8 @@ def evidence(
         anomalous: labels ``(N,)`` of bool; both classes are there.
         image_scores: score rule to ``(N,)``.
         maps: anomaly maps ``(N, S, S)``, or None.
-        masks: ground truth ``(N, S, S)`` of bool, or None: then there are no pixel metrics.
+        masks: ground truth ``(N, S, S)`` of bool, or None: then there are no pixel metrics. Anomalous images whose mask
+            is empty are left out of those.
         map_rule: the score rule under which pixel metrics are kept.
     """
     weights = draws(anomalous)
@@ -68,6 +69,9 @@ def evidence(
         replicates["image_auroc", rule] = resampled_auroc(anomalous, scores, weights)
     regions = pd.DataFrame(columns=REGION_COLUMNS)
     if maps is not None and masks is not None:
+        known = with_truth(anomalous, masks)
+        if not known.all():
+            maps, masks, weights = maps[known], masks[known], draws(anomalous[known])
         try:
             found = anomalous_pixels(maps, masks)
             exact = pixel_metrics_of(pixel_curve(maps, masks, anomalous=found))
@@ -79,7 +83,7 @@ def evidence(
             values[name, map_rule] = getattr(exact, name)
             replicates[name, map_rule] = np.concatenate([p[name] for p in parts])
         overlap = region_overlap(maps, masks, anomalous=found)
-        names = np.asarray(image_ids, dtype=object)[overlap.image]
+        names = np.asarray(image_ids, dtype=object)[known][overlap.image]
         regions = pd.DataFrame({"image_id": names, "size": overlap.size, "overlap": overlap.overlap})
     return Evidence(tuple(image_ids), values, replicates, regions)
 

@@ -13,14 +13,17 @@ from torch import Tensor
 from rkd_pipeline.recipes import LossName, Reduction
 
 Features = Sequence[Tensor]
-_EPSILON = 1e-8  # torch.nn.functional.cosine_similarity's own guard against zero vectors
+_EPSILON = 1e-8  # as torch.nn.functional.cosine_similarity, which bounds each norm; here their product is bounded
 
 
 def _cosine(a: Tensor, b: Tensor, dim: int | tuple[int, ...]) -> Tensor:
-    """Cosine similarity over ``dim``: three reductions instead of the nine passes of torch's function."""
+    """Cosine similarity over ``dim``, 0 for a zero vector: three reductions instead of the nine passes of torch's.
+
+    Bounded before the root: the root's own gradient at 0 is infinite, and its product with a bound's 0 is NaN.
+    """
     a, b = a.float(), b.float()
-    norms = (a.square().sum(dim) * b.square().sum(dim)).sqrt()
-    return (a * b).sum(dim) / norms.clamp_min(_EPSILON)
+    norms = (a.square().sum(dim) * b.square().sum(dim)).clamp_min(_EPSILON**2).sqrt()
+    return (a * b).sum(dim) / norms
 
 
 def discrepancy(a: Tensor, b: Tensor) -> Tensor:

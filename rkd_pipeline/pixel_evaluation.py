@@ -27,7 +27,7 @@ def measure_pixels(
     """All pixel metrics.
 
     Args:
-        maps: anomaly maps ``(N, S, S)`` of the test pictures.
+        maps: anomaly maps ``(N, S, S)`` of the test pictures that have a ground truth (``metrics/regions.py``).
         masks: their ground truth ``(N, S, S)`` of bool.
         calibration_maps: ``(M, S, S)`` of normal images held out for thresholds alone; M may be 0.
         trained: the protocol of metrics without a threshold: on what the last epoch was chosen.

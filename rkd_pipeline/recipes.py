@@ -125,7 +125,8 @@ class ReverseKD(Recipe):
     """Reverse KD (Deng and Li 2022), the paper's own subject; the defaults are the paper's configuration.
 
     Attributes:
-        oce_width: ``narrow`` as anomalib builds it, ``wide`` as the official code does.
+        oce_width: whose one-class embedding: ``narrow`` as anomalib builds it, ``wide`` as the official code does. With
+            ResNet-34 as a teacher anomalib's has two blocks, not three.
         loss: ``kd`` per position (eq. 1, 2), ``kd_flat`` (official code), ``mkd`` (eq. 4).
         val_reduction: over channels in L_val: ``sum`` as eq. 3 prints it, ``mean`` as the code of MKD has it.
         lambda_: of eq. 4; None balances its terms before the first step, as the paper describes.
@@ -225,7 +226,11 @@ _SALEHI = "Salehi et al. 2021"
 _BERGMANN = "Bergmann et al. 2020"
 _ANOMALIB_2022 = "anomalib of June 2022"
 _MKD_CODE = "official code of Multiresolution KD"
-_GAPS = "batch size and width of the OCE, which the paper leaves open, are anomalib's"
+_BORDERS = "the map's blur repeats the outermost pixel at borders, as RD4AD's does and anomalib's does not"
+_GAPS = (
+    "batch size and width of the OCE, which the paper leaves open, are anomalib's; maps are added, where that anomalib "
+    f"multiplied them; {_BORDERS}"
+)
 _CALIBRATES = "a quarter of the normal images is held out to calibrate thresholds, and nothing else"
 _MKD_DEVIATION = (
     "metrics without the code's morphological opening, and over normal pictures too; held at the last epoch, where the "
@@ -242,7 +247,7 @@ RECIPES: dict[str, Recipe] = {
     r.name: r
     for r in (
         ReverseKD("rkd", "Reverse KD as the paper trained it", f"{_MASCIULLI}, 4.1", _ANOMALIB_2022,
-                  f"{_GAPS}; maps are added, where that anomalib multiplied them"),
+                  _GAPS),
         ReverseKD(
             "rkd-es",
             "with a validation part and early stopping",
@@ -344,7 +349,8 @@ RECIPES: dict[str, Recipe] = {
             "anomalib's configuration when the paper copied it",
             f"{_DENG}, as {_MASCIULLI} found it",
             _ANOMALIB_2022,
-            "anomalib stopped early by pixel AUROC on the test set (patience 3); this keeps the last of 200 epochs",
+            "anomalib stopped early by pixel AUROC on the test set (patience 3); this keeps the last of 200 epochs; "
+            f"{_BORDERS}",
             side=256,
             fusion="product",
         ),
@@ -354,7 +360,8 @@ RECIPES: dict[str, Recipe] = {
             _DENG,
             "anomalib 2.6",
             "the OCBE's unused 1x1 convolution is left out; anomalib's teacher has timm's weights, not torchvision's: "
-            "give them as a file to have the same; its example stops early by test pixel AUROC, this does not",
+            "give them as a file to have the same; its example stops early by test pixel AUROC, this does not; "
+            f"{_BORDERS}",
             side=256,
             loss="kd_flat",
         ),

@@ -15,10 +15,11 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
-from rkd_pipeline.compute import Compute
+from rkd_pipeline.compute import Compute, full_precision
 from rkd_pipeline.datasets.rows import Pictures
 from rkd_pipeline.errors import CheckpointError, StoreError
 from rkd_pipeline.files import write_atomically
+from rkd_pipeline.models.weights import not_finite
 from rkd_pipeline.recipes import Recipe
 from rkd_pipeline.systems import Course, system_of
 
@@ -87,7 +88,8 @@ def train(
 ) -> TrainedStudent:
     """Train a student for a recipe; resumes from ``checkpoint`` where that file is of the same training.
 
-    On a CPU the same arguments give the same weights, interrupted or not, for the same number of threads.
+    On a CPU the same arguments give the same weights, interrupted or not, for the same number of threads and the same
+    CPU instructions (``Compute.conditions``).
 
     Args:
         recipe: system, loss, optimiser and stopping rule.
@@ -105,7 +107,7 @@ def train(
     Raises:
         ValueError: validation pictures given and not used, or needed and not given.
         CheckpointError: the checkpoint is damaged or belongs to another training.
-        StoreError: the loss became NaN or infinite.
+        StoreError: the loss or the weights became NaN or infinite.
     """
     if (validation is None) == recipe.held_out:
         raise ValueError(f"recipe {recipe.name} and validation pictures disagree about early stopping or normalisation")
@@ -129,15 +131,20 @@ def train(
         order = torch.randperm(len(pictures), generator=generator)
         train_loss = 0.0
         student.train()
-        for indices in order.split(recipe.batch_size):
+        for step, indices in enumerate(order.split(recipe.batch_size), start=1):
             losses = course.losses(indices, generator)
             losses.mean().backward()
             optimiser.step()
             optimiser.zero_grad(set_to_none=True)
-            train_loss += float(losses.detach().sum())
+            loss = float(losses.detach().sum())
+            if not np.isfinite(loss):
+                raise _diverged(identity, f"the loss of epoch {progress.epoch + 1}, step {step}, is {loss}")
+            train_loss += loss
         validation_loss = None if validation is None else _validation_loss(course)
         epoch = Epoch(progress.epoch + 1, train_loss / len(pictures), validation_loss)
-        _require_finite(epoch, identity)
+        if validation_loss is not None and not np.isfinite(validation_loss):
+            raise _diverged(identity, f"the loss of epoch {epoch.epoch} on validation images is {validation_loss}")
+        _require_finite(student, f"after the last step of epoch {epoch.epoch}", identity)
         progress.history.append(epoch)
         if recipe.early_stopping is not None and _is_best(progress):
             progress.best_epoch, best = epoch.epoch, {k: v.detach().clone() for k, v in student.state_dict().items()}
@@ -149,8 +156,9 @@ def train(
     if best is not None:
         student.load_state_dict(best)
     student.eval()
-    with torch.no_grad():
+    with torch.no_grad(), full_precision():  # what normalises scores is computed as they are
         course.finish()
+    _require_finite(student, "after normalisation on validation images", identity)
     return TrainedStudent(
         state={k: v.detach().to("cpu", memory_format=torch.contiguous_format) for k, v in student.state_dict().items()},
         lambda_=progress.lambda_,
@@ -177,13 +185,15 @@ def _patience_is_out(recipe: Recipe, progress: Progress) -> bool:
     return stopping is not None and progress.epoch - progress.best_epoch >= stopping.patience
 
 
-def _require_finite(epoch: Epoch, identity: str) -> None:
-    losses = [epoch.train_loss, 0.0 if epoch.validation_loss is None else epoch.validation_loss]
-    if not np.isfinite(losses).all():
-        raise StoreError(
-            f"{identity}: the loss of epoch {epoch.epoch} is {losses[0]}, on validation {losses[1]}; nothing was "
-            "kept of it. Try precision fp32, or another seed"
-        )
+def _require_finite(student: nn.Module, when: str, identity: str) -> None:
+    """What a step leaves is seen in the next step's loss; after the last one nobody looks but this."""
+    if bad := not_finite(student.state_dict()):
+        others = f" and {len(bad) - 1} other tensors" if len(bad) > 1 else ""
+        raise _diverged(identity, f"{when} the student holds NaN or infinity in {bad[0]}{others}")
+
+
+def _diverged(identity: str, what: str) -> StoreError:
+    return StoreError(f"{identity}: {what}; nothing was kept of it. Try precision fp32, or another seed")
 
 
 class _Checkpoint:

@@ -146,7 +146,7 @@ def _markdown(
         "Files": facts.get("origin", ""),
         "Sizes": f"{_range(facts['width'])} x {_range(facts['height'])} pixels",
         "Modes": ", ".join(f"{mode} {count}" for mode, count in facts["modes"].items()),
-        "Masks": f"{facts['with_mask']} pictures have one" if facts["with_mask"] else "none",
+        "Masks": _masks(table),
         "Split": f"{repeats} repeats; the counts are of the first",
     }
     lines += [f"- **{name}**: {text}" for name, text in about.items() if text]
@@ -167,6 +167,15 @@ def _markdown(
     lines += ["", "## Copies", "", f"{exact} pairs with the same pixels, {len(card.pairs) - exact} nearly alike."]
     lines += _section("Between training and test", card.leaks, "None between training and test.", level="###")
     return "\n".join(lines) + "\n"
+
+
+def _masks(table: pd.DataFrame) -> str:
+    """How many pictures have a mask, and how many defects have none that shows them."""
+    if not (table["mask"] != "").any():
+        return "none"
+    without = int((table["anomalous"] & ~(table["mask_area"] > 0)).sum())
+    lacking = f"; {without} anomalous images have none that shows a defect: not in pixel metrics" if without else ""
+    return f"{int((table['mask'] != '').sum())} pictures have one{lacking}"
 
 
 def _range(bounds: list[int]) -> str:

@@ -8,7 +8,7 @@ from scipy.ndimage import binary_dilation
 
 from rkd_pipeline.datasets.card import Card, between_training_and_test
 from rkd_pipeline.datasets.split import TRAINING_PARTS
-from rkd_pipeline.figures import BLUE, GREY, ORANGE, png
+from rkd_pipeline.figures import BLUE, GREY, NO_MASK, ORANGE, png
 
 _COLUMNS, _ROWS = 8, 14
 _GREY = np.array([0.299, 0.587, 0.114])
@@ -46,6 +46,8 @@ def montage(
                 around = binary_dilation(masks[number], iterations=3)  # small defects stay visible inside
                 axis.contour(around, [0.5], colors="black", linewidths=2.0)
                 axis.contour(around, [0.5], colors=_OUTLINE, linewidths=1.0)
+            elif masks is not None and index["anomalous"].iloc[number]:
+                axis.set_title(NO_MASK, fontsize=7, pad=1)
         line[0].text(
             -0.08, 0.5, f"{name}\n({len(members)})", transform=line[0].transAxes, ha="right", va="center", fontsize=9
         )

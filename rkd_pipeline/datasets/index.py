@@ -177,9 +177,10 @@ def _mask_of(picture: Picture, folder: Path, size: tuple[int, int]) -> np.ndarra
 
 def _warnings(table: pd.DataFrame) -> list[str]:
     warnings = []
-    defects = table[table["anomalous"] & (table["mask"] != "")]
+    defects = table[table["anomalous"]] if (table["mask"] != "").any() else table.head(0)
     for what, which in (
-        ("an empty mask: pixel metrics will count its defect as normal", defects["mask_area"] == 0),
+        ("no mask, though others have one: they leave the pixel metrics", defects["mask"] == ""),
+        ("an empty mask: they leave the pixel metrics", defects["mask_area"] == 0),
         ("a mask that covers more than half of the picture; are black and white swapped?", defects["mask_area"] > 0.5),
     ):
         if which.any():

@@ -90,6 +90,15 @@ def decode(path: Path, name: str | None = None) -> Decoded:
     Reads the file once, for pixels and hash together. Raises ``BadPicture`` under ``name`` (default: the path).
     """
     name = name or str(path)
+    image, content, _ = _opened(path, name)
+    mode = image.mode
+    upright = _eight_bits(image, name) if mode.startswith("I") else image
+    pixels = upright if upright.mode in ("L", "RGB") else upright.convert("RGB")
+    return Decoded(pixels, mode, len(content), hashlib.sha256(content).hexdigest())
+
+
+def _opened(path: Path, name: str) -> tuple[Image.Image, bytes, bool]:
+    """A file's pixels as stored, upright; its bytes; and whether Pillow halved channels of 16 bits to 8."""
     try:
         content = path.read_bytes()
     except FileNotFoundError:
@@ -103,6 +112,7 @@ def decode(path: Path, name: str | None = None) -> Decoded:
     try:
         with Image.open(BytesIO(content)) as image:
             _refuse_unfit(image, name)
+            halved = _has_sixteen_bit_channels(image)
             image.load()
             ImageOps.exif_transpose(image, in_place=True)
     except BadPicture:
@@ -112,12 +122,15 @@ def decode(path: Path, name: str | None = None) -> Decoded:
     except Exception as error:  # Pillow's plugins raise OSError, ValueError, SyntaxError, struct.error, zlib.error, ...
         reason = str(error).split("<")[0].strip() or type(error).__name__  # without "<_io.BytesIO object at ...>"
         raise BadPicture(Problem(name, f"cannot be decoded ({reason})", _RESTORE)) from error
-    mode = image.mode
-    upright: Image.Image = image
-    if mode.startswith("I"):
-        upright = _eight_bits(image, name)
-    pixels = upright if upright.mode in ("L", "RGB") else upright.convert("RGB")
-    return Decoded(pixels, mode, len(content), hashlib.sha256(content).hexdigest())
+    return image, content, halved
+
+
+def _has_sixteen_bit_channels(image: Image.Image) -> bool:
+    """Several channels of 16 bits: Pillow keeps the upper 8 of each, so that small values become 0."""
+    tiles = getattr(image, "tile", None)
+    arguments = tiles[0][3] if tiles else ""
+    raw_mode = arguments[0] if isinstance(arguments, tuple) and arguments else arguments
+    return len(image.getbands()) > 1 and ";16" in str(raw_mode)
 
 
 def _refuse_unfit(image: Image.Image, name: str) -> None:
@@ -184,22 +197,39 @@ def _bilinear(image: Image.Image, side: int) -> Image.Image:
     return image.resize((side, side), Image.Resampling.BILINEAR)
 
 
-MASK_RULE = "defect where the mask is at least half white (or, in masks of labels below 128, not 0); resized; > 0.5"
+MASK_RULE = (
+    "defect where the mask is at least half white (in masks of labels below 128, and of 16 bits: not 0); resized in 8 "
+    "bits, at least half covered"
+)
 
 
 def full_mask(path: Path, name: str | None = None) -> np.ndarray:
     """A ground-truth mask at its own size, bool ``(H, W)``. Raises ``BadPicture``.
 
     White on black at half of white, so that JPEG noise and soft edges add nothing; files of class labels (0, 1, 2,
-    ...) wherever there is a label.
+    ...) wherever there is a label. Masks of 16 or 32 bits a pixel are files of labels: scaled to 8 bits, a label of 1
+    or 255 would be gone.
     """
-    grey = np.asarray(decode(path, name).pixels.convert("L"))
+    name = name or str(path)
+    image, _, halved = _opened(path, name)
+    if image.mode.startswith("I"):
+        return np.asarray(image) != 0
+    grey = np.asarray(image if image.mode == "L" else image.convert("RGB").convert("L"))
+    if halved and not grey.any():
+        raise BadPicture(
+            Problem(name, "is a mask in colours of 16 bits, of which only the upper 8 can be read, and those are all 0",
+                    "save it with one channel of 8 or 16 bits")
+        )  # fmt: skip
     return grey >= 128 if grey.max(initial=0) >= 128 else grey > 0
 
 
 def resized_mask(mask: np.ndarray, side: int) -> np.ndarray:
-    """bool ``(side, side)``: bilinear, then above 0.5."""
-    return np.asarray(_bilinear(Image.fromarray(mask.view(np.uint8)).convert("F"), side)) > 0.5
+    """bool ``(side, side)``: RD4AD's way, bilinear in 8 bits and then above half of white.
+
+    Half of white is 127.5, which its arithmetic rounds up to 128: a pixel that is covered by exactly half stays.
+    """
+    white = np.where(mask, np.uint8(255), np.uint8(0))
+    return np.asarray(_bilinear(Image.fromarray(white), side)) >= 128
 
 
 def in_parallel(function: Callable[[T], R], items: Iterable[T]) -> Iterator[R | Problem]:

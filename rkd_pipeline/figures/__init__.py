@@ -5,12 +5,13 @@ from rkd_pipeline.figures.history import Point, history_figure
 from rkd_pipeline.figures.paper import Discrepancy, best_and_worst, feature_discrepancy, recipe_losses
 from rkd_pipeline.figures.partition import detection_curves, loss_curve, map_strip, score_distribution
 from rkd_pipeline.figures.ranks import rank_diagram
-from rkd_pipeline.figures.style import BLUE, GREY, MAP_COLOURS, ORANGE, SKY, message, png, thumbnail, tidy
+from rkd_pipeline.figures.style import BLUE, GREY, MAP_COLOURS, NO_MASK, ORANGE, SKY, message, png, thumbnail, tidy
 
 __all__ = [
     "BLUE",
     "GREY",
     "MAP_COLOURS",
+    "NO_MASK",
     "ORANGE",
     "SKY",
     "Discrepancy",

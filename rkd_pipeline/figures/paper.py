@@ -8,7 +8,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from rkd_pipeline.figures.partition import draw_losses
-from rkd_pipeline.figures.style import BLUE, MAP_COLOURS, ORANGE, SKY, png, tidy
+from rkd_pipeline.figures.style import BLUE, MAP_COLOURS, NO_MASK, ORANGE, SKY, png, tidy
 
 
 @dataclass(frozen=True)
@@ -98,6 +98,8 @@ def best_and_worst(categories: Sequence[Category], title: str) -> bytes:
             axes[0, i].imshow(category.pictures[i])
             shown = axes[1, i].imshow(category.maps[i], cmap=MAP_COLOURS, vmin=low, vmax=high)
             axes[2, i].imshow(category.masks[i], cmap="gray", vmin=0, vmax=1)
+            if not category.masks[i].any():
+                axes[2, i].text(0.5, 0.5, NO_MASK, transform=axes[2, i].transAxes, color="white", ha="center")
         for axis in axes.flat:
             axis.set(xticks=[], yticks=[])
         for row, name in enumerate(("picture", "anomaly map", "ground truth")):

@@ -13,6 +13,7 @@ from PIL import Image
 # Okabe and Ito's palette, told apart by every kind of colour vision.
 BLUE, ORANGE, SKY, GREY = "#0072B2", "#D55E00", "#56B4E9", "#555555"
 MAP_COLOURS = "inferno"
+NO_MASK = "no mask"  # written on an anomalous image whose ground truth shows nothing
 
 
 def tidy(axes: Axes) -> None:

@@ -53,6 +53,19 @@ class AnomalousPixels:
         return (1 / (len(self.region_size) * self.region_size))[self.region]
 
 
+def with_truth(anomalous: np.ndarray, masks: np.ndarray) -> np.ndarray:
+    """Which images have a ground truth for their pixels, bool ``(N,)``.
+
+    Normal ones, and anomalous ones whose mask shows something. An anomalous image without a mask, or with an empty
+    one (its defect may be gone at this size), says nothing about its pixels: they are not normal.
+
+    Args:
+        anomalous: labels ``(N,)`` of bool.
+        masks: ``(N, H, W)`` of bool.
+    """
+    return np.asarray(~np.asarray(anomalous, bool) | masks.any(axis=(1, 2)))
+
+
 def anomalous_pixels(maps: Array, masks: Array) -> AnomalousPixels:
     """Find them in maps ``(N, H, W)`` and ground truth ``(N, H, W)`` of bool, or integers where not 0 is anomalous.
 

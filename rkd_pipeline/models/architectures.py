@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from torchvision.models.resnet import BasicBlock, Bottleneck
 
 BlockKind = Literal["basic", "bottleneck"]
+OceWidth = Literal["wide", "narrow"]  # RD4AD's, anomalib's
 
 
 @dataclass(frozen=True)
@@ -22,7 +23,8 @@ class Architecture:
         name: torchvision's name, e.g. ``wide_resnet50_2``.
         block: kind of residual block.
         depths: residual blocks per stage in blocks 1 to 3.
-        oce_depth: residual blocks in the one-class embedding (official code: 2 for ResNet-18, else 3).
+        oce_depth: residual blocks in the one-class embedding of RD4AD.
+        oce_depth_in_anomalib: in that of anomalib, of June 2022 and of today.
         base_width: inner width of a bottleneck per 64 planes; 128 is what makes a ResNet "wide".
     """
 
@@ -30,12 +32,17 @@ class Architecture:
     block: BlockKind
     depths: tuple[int, int, int]
     oce_depth: int
+    oce_depth_in_anomalib: int
     base_width: int = 64
 
     @property
     def part(self) -> str:
         """What of torchvision's network is used."""
         return "from conv1 to layer3"
+
+    def oce_depth_in(self, oce_width: OceWidth) -> int:
+        """Residual blocks of the one-class embedding in the code that builds it of that width."""
+        return self.oce_depth if oce_width == "wide" else self.oce_depth_in_anomalib
 
     @property
     def expansion(self) -> int:
@@ -77,10 +84,10 @@ class Vgg:
 ARCHITECTURES = {
     a.name: a
     for a in (
-        Architecture("resnet18", "basic", (2, 2, 2), oce_depth=2),
-        Architecture("resnet34", "basic", (3, 4, 6), oce_depth=3),
-        Architecture("resnet50", "bottleneck", (3, 4, 6), oce_depth=3),
-        Architecture("wide_resnet50_2", "bottleneck", (3, 4, 6), oce_depth=3, base_width=128),
+        Architecture("resnet18", "basic", (2, 2, 2), oce_depth=2, oce_depth_in_anomalib=2),
+        Architecture("resnet34", "basic", (3, 4, 6), oce_depth=3, oce_depth_in_anomalib=2),
+        Architecture("resnet50", "bottleneck", (3, 4, 6), oce_depth=3, oce_depth_in_anomalib=3),
+        Architecture("wide_resnet50_2", "bottleneck", (3, 4, 6), oce_depth=3, oce_depth_in_anomalib=3, base_width=128),
     )
 }
 

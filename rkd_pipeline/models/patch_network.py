@@ -109,16 +109,22 @@ def patches_at(padded_pictures: Tensor, which: Tensor, rows: Tensor, columns: Te
     return padded_pictures[which[:, None, None], :, r, c].permute(0, 3, 1, 2).contiguous()
 
 
-def multiply_adds(receptive_field: int, width: int, out: int, *, dense: bool) -> int:
-    """Multiplications of the convolutions, for one patch alone or per pixel of a dense evaluation.
+def multiply_adds(receptive_field: int, width: int, out: int, *, side: int | None = None) -> int:
+    """Multiplications of the convolutions: of one patch, or of all patches of an image of ``side`` pixels together.
 
-    >>> multiply_adds(17, 128, 128, dense=True) / 1e6  # one pixel of a picture
-    2.995712
+    The margin around the image, which every pixel's patch needs, is computed too.
+
+    >>> round(multiply_adds(17, 128, 128, side=256) / 256**2)  # per pixel
+    3080963
     """
-    total, inputs, side = 0, 3, receptive_field
+    x = receptive_field if side is None else side + receptive_field - 1
+    total, inputs, offsets = 0, 3, 1
     plan = [(layer.kernel, layer.wide * width, layer.pool) for layer in _LAYERS[receptive_field]]
     for kernel, channels, pool in [*plan, (_LAST_KERNEL[receptive_field], out, False)]:
-        side = side - kernel + 1
-        total += inputs * channels * kernel**2 * (1 if dense else side**2)
-        inputs, side = channels, side // 2 if pool else side
+        x = x - kernel + 1
+        total += inputs * channels * kernel**2 * offsets * x**2
+        inputs = channels
+        if pool:
+            # A whole image's pool is taken at its four offsets, of which each is half as wide.
+            offsets, x = (offsets, x // 2) if side is None else (4 * offsets, (x - 1) // 2)
     return total

@@ -6,14 +6,11 @@ the code that the paper started from.
 """
 
 from collections.abc import Sequence
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
-from rkd_pipeline.models.architectures import Architecture
-
-OceWidth = Literal["wide", "narrow"]
+from rkd_pipeline.models.architectures import Architecture, OceWidth
 
 
 def _conv3x3(in_channels: int, out_channels: int, stride: int = 1) -> nn.Conv2d:
@@ -30,13 +27,16 @@ class OCBE(nn.Module):
     Args:
         arch: the teacher's architecture.
         oce_width: ``wide`` gives the OCE's bottlenecks the teacher's inner width (official code); ``narrow`` keeps
-            64 per 64 planes (anomalib, and so the paper). They differ for ``wide_resnet50_2`` alone.
+            64 per 64 planes (anomalib, and so the paper). They differ for ``wide_resnet50_2``, and for ``resnet34``
+            in depth: three blocks in the official code, two in anomalib.
+        oce_depth: residual blocks of the OCE; None: as many as whoever builds it so wide has.
 
     Shapes: three maps ``(N, C_k, H/4, W/4), (.., H/8, W/8), (.., H/16, W/16)`` to ``(N, 2 C_3, H/32, W/32)``.
     """
 
-    def __init__(self, arch: Architecture, oce_width: OceWidth) -> None:
+    def __init__(self, arch: Architecture, oce_width: OceWidth, oce_depth: int | None = None) -> None:
         super().__init__()
+        depth = oce_depth or arch.oce_depth_in(oce_width)
         c1, c2, c3 = arch.channels
         self.reduce_1 = nn.Sequential(*_halve(c1, c2), *_halve(c2, c3))
         self.reduce_2 = nn.Sequential(*_halve(c2, c3))
@@ -44,7 +44,7 @@ class OCBE(nn.Module):
         block, planes, out = arch.block_class, 512, 2 * c3
         shortcut = nn.Sequential(nn.Conv2d(3 * c3, out, 1, stride=2, bias=False), nn.BatchNorm2d(out))
         blocks = [block(3 * c3, planes, 2, shortcut, base_width=base_width)]
-        blocks += [block(out, planes, base_width=base_width) for _ in range(1, arch.oce_depth)]
+        blocks += [block(out, planes, base_width=base_width) for _ in range(1, depth)]
         self.oce = nn.Sequential(*blocks)
 
     def forward(self, features: Sequence[Tensor]) -> Tensor:
@@ -124,9 +124,9 @@ class ReverseDistillation(nn.Module):
     convolutions, torch's default for transposed ones.
     """
 
-    def __init__(self, arch: Architecture, oce_width: OceWidth) -> None:
+    def __init__(self, arch: Architecture, oce_width: OceWidth, oce_depth: int | None = None) -> None:
         super().__init__()
-        self.ocbe = OCBE(arch, oce_width)
+        self.ocbe = OCBE(arch, oce_width, oce_depth)
         self.decoder = Decoder(arch)
         for module in self.modules():
             if isinstance(module, nn.Conv2d):

@@ -78,6 +78,11 @@ def read_state(file: Path) -> dict[str, Tensor]:
     return {k: v.float() if v.is_floating_point() else v for k, v in state.items()}
 
 
+def not_finite(state: Mapping[str, Tensor]) -> list[str]:
+    """Names of the tensors that hold a NaN or an infinity."""
+    return [name for name, v in state.items() if v.is_floating_point() and not torch.isfinite(v).all()]
+
+
 def _needed(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {k: v for k, v in state.items() if not k.startswith(_UNUSED)}
 

@@ -1,5 +1,6 @@
 """From a trained model to anomaly maps, image scores, metrics and pictures."""
 
+import logging
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -7,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from rkd_pipeline.conditions import computed_on
 from rkd_pipeline.datasets.split import part_of
 from rkd_pipeline.flow import ANOMALY_SCORES, IMAGES, METRICS, SPLIT, TRAINED_MODEL
 from rkd_pipeline.stages.data import open_prepared, read_index, read_verified_split
@@ -17,8 +19,10 @@ from rkd_pipeline.training_key import TrainingKey
 if TYPE_CHECKING:
     from rkd_pipeline.compute import Compute
     from rkd_pipeline.datasets.rows import Pictures
+    from rkd_pipeline.metrics.pixel_curve import PixelCurve
     from rkd_pipeline.systems import Detector
 
+_log = logging.getLogger(__name__)
 FIGURES = ("maps.png", "scores.png", "curves.png", "losses.png")
 
 
@@ -64,7 +68,7 @@ def score_images(store: Store, target_name: str, training: str, compute: "Comput
             "side": key.recipe.side,
             "smoothing_sigma": key.recipe.sigma,
             "score_rules": list(scores.images),
-            "device": compute.label,
+            **compute.conditions(training=False),
             "seconds_per_picture": meter.seconds / len(table),
             "latency_seconds": latency,
             "peak_memory_bytes": meter.peak_memory_bytes,
@@ -97,8 +101,8 @@ def read_scores(scores: Result) -> tuple[pd.DataFrame, np.ndarray]:
 def evaluate(store: Store, target_name: str, training: str) -> Result:
     """``metrics``: every metric with its interval, and the pictures that people look at."""
     from rkd_pipeline.evaluation import measure
-    from rkd_pipeline.figures import detection_curves, loss_curve, map_strip, score_distribution
-    from rkd_pipeline.metrics.pixel_curve import pixel_curve
+    from rkd_pipeline.figures import NO_MASK, detection_curves, loss_curve, map_strip, score_distribution
+    from rkd_pipeline.metrics.regions import with_truth
 
     wanted, key = store.targets.target(target_name), TrainingKey.parse(training)
     model = store.require(TRAINED_MODEL, target_name, training)
@@ -112,10 +116,15 @@ def evaluate(store: Store, target_name: str, training: str) -> Result:
         copies = pixels.loc[scores["image_id"]].tolist()
         metrics = measure(scores, maps, masks, key.recipe, clusters=copies)
         metrics.to_parquet(folder / "metrics.parquet", index=False)
+        if note := mask_note(metrics):
+            _log.warning("%s %s: %s", target_name, training, note)
 
         title = f"{target_name}, {training}"
         shown, captions = example_rows(scores, key.recipe.own_score)
         shown_masks = None if masks is None else masks[shown]
+        if shown_masks is not None:
+            known = with_truth(scores["anomalous"].to_numpy()[shown], shown_masks)
+            captions = [text if has else f"{text}\n{NO_MASK}" for text, has in zip(captions, known, strict=True)]
         pictures = images.pictures(list(scores["image_id"].iloc[shown]))[:]
         (folder / "maps.png").write_bytes(map_strip(pictures, maps[shown], captions, title, shown_masks))
         own = key.recipe.own_score
@@ -123,16 +132,40 @@ def evaluate(store: Store, target_name: str, training: str) -> Result:
         (folder / "scores.png").write_bytes(score_distribution(scores, own, threshold, title))
         test = (scores["part"] == "test").to_numpy()
         both = scores.loc[test, "anomalous"].nunique() == 2
-        curve = pixel_curve(np.asarray(maps[test]), masks[test]) if masks is not None and both else None
+        curve = _curve_of_pixels(scores, maps, masks, test) if masks is not None and both else None
         of_test = scores[test]
         curves = detection_curves(of_test["anomalous"].to_numpy(), of_test[own].to_numpy(), curve, title)
         (folder / "curves.png").write_bytes(curves)
         best = model.facts["best_epoch"] if key.recipe.early_stopping else None
         (folder / "losses.png").write_bytes(loss_curve(read_history(model), title, best))
         auroc = {r: value_of(metrics, "image_auroc", r) for r in metrics["score_rule"].unique() if r != "map"}
-        return {"image_auroc": auroc, "pixel_auroc": value_of(metrics, "pixel_auroc", "map")}
+        return {
+            "image_auroc": auroc,
+            "pixel_auroc": value_of(metrics, "pixel_auroc", "map"),
+            "computed_on": computed_on(model.facts, scores_result.facts),
+        }
 
     return store.produce(METRICS, [target_name, training], write, inputs=[model, scores_result, prepared])
+
+
+def _curve_of_pixels(
+    scores: pd.DataFrame, maps: np.ndarray, masks: np.ndarray, test: np.ndarray
+) -> "PixelCurve | None":
+    """Over the test images with a ground truth; None where none of them shows a defect."""
+    from rkd_pipeline.metrics.pixel_curve import pixel_curve
+    from rkd_pipeline.metrics.regions import with_truth
+
+    known = np.flatnonzero(test)[with_truth(scores["anomalous"].to_numpy()[test], masks[test])]
+    return pixel_curve(np.asarray(maps[known]), masks[known]) if masks[known].any() else None
+
+
+def mask_note(metrics: pd.DataFrame) -> str:
+    """What to say beside the pixel metrics of a table about images without a mask; empty where there are none."""
+    without = metrics["n_without_mask"].max() if "n_without_mask" in metrics else pd.NA
+    if pd.isna(without) or not without:
+        return ""
+    images = "anomalous test image has" if without == 1 else "anomalous test images have"
+    return f"{without} {images} no mask that shows a defect, and left the pixel metrics"
 
 
 def read_metrics(metrics: Result) -> pd.DataFrame:

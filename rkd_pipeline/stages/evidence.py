@@ -65,7 +65,7 @@ def score_product_maps(store: Store, target_name: str, training: str, compute: "
             maps = _product_maps(store, model, images.pictures(list(rows["image_id"]))[:], key, compute.device)
         highest = {PRODUCT_MAX: maps.max(axis=(1, 2)).astype(np.float64)}
         write_evidence(_evidence(images, rows, highest, maps, PRODUCT), folder)
-        return {"pictures": len(rows), "fusion": "product", "device": compute.label}
+        return {"pictures": len(rows), "fusion": "product", **compute.conditions(training=False)}
 
     inputs = [model, split_result, prepared]
     return store.produce(PRODUCT_MAPS, [target_name, training], write, inputs=inputs)
@@ -84,13 +84,14 @@ def _product_maps(
     """float32 ``(N, S, S)`` of uint8 pictures ``(N, S, S, 3)``."""
     import torch
 
+    from rkd_pipeline.compute import full_precision
     from rkd_pipeline.losses import discrepancy
     from rkd_pipeline.scoring import anomaly_map
 
     teacher, student = open_model(store, model, device)
     student.eval()
     maps = []
-    with torch.inference_mode():
+    with torch.inference_mode(), full_precision():
         for start in range(0, len(pictures), batch_size):
             features = teacher(torch.from_numpy(pictures[start : start + batch_size]).to(device))
             scales = [discrepancy(a, b) for a, b in zip(features, student(features), strict=True)]

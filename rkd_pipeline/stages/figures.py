@@ -66,6 +66,7 @@ def _figure_3(store: Store, rows: pd.DataFrame) -> Drawn:
     """The target and training with the highest pixel AUROC; its median normal and median defective picture."""
     import torch
 
+    from rkd_pipeline.compute import full_precision
     from rkd_pipeline.figures import Discrepancy, feature_discrepancy
     from rkd_pipeline.losses import discrepancy
 
@@ -76,11 +77,12 @@ def _figure_3(store: Store, rows: pd.DataFrame) -> Drawn:
         return _nothing("Figure 3: no target with ground-truth masks has been measured with Reverse KD.")
     target_name, training = rows.iloc[0][["target", "training"]]
     scores, _, images = _scored(store, target_name, training)
-    ids = [_by_score(scores, anomalous=anomalous)[0] for anomalous in (False, True)]
+    shows_defect = images.masks(list(scores["image_id"])).any(axis=(1, 2))
+    ids = [_by_score(scores[shows_defect == anomalous], anomalous=anomalous)[0] for anomalous in (False, True)]
     pictures = np.asarray(images.pictures(ids))
     teacher, student = open_model(store, store.require(TRAINED_MODEL, target_name, training), torch.device("cpu"))
     student.eval()
-    with torch.inference_mode():
+    with torch.inference_mode(), full_precision():
         features = teacher(torch.from_numpy(pictures))
         scales = [discrepancy(a, b).numpy() for a, b in zip(features, student(features), strict=True)]
     normal, defective = (Discrepancy(pictures[i], [m[i] for m in scales]) for i in (0, 1))

@@ -5,8 +5,10 @@ from typing import Any
 
 import pandas as pd
 
+from rkd_pipeline.conditions import computed_on
 from rkd_pipeline.flow import (
     ABLATION,
+    ANOMALY_SCORES,
     BENCHMARK,
     CLAIMS,
     HISTORY,
@@ -150,7 +152,7 @@ def _trainings(store: Store, rows: pd.DataFrame) -> list[Training]:
             "Epochs": f"{model.facts['epochs_trained']}, kept {model.facts['best_epoch']}",
             "Beside pictures": str(model.facts.get("descriptors", "")),
             "Shares the training of": str(model.facts.get("shares_training_of", "")),
-            "Device": str(model.facts["device"]),
+            "Computed on": computed_on(model.facts, store.require(ANOMALY_SCORES, target_name, key).facts),
             "Finished": str(environment["finished"]),
             "Result": model.data_version,
             "MLflow run": "" if pd.isna(run) else str(run),

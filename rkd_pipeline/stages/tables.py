@@ -9,11 +9,12 @@ import numpy as np
 import pandas as pd
 
 from rkd_pipeline.benchmark_columns import COLUMN_TYPES, COLUMNS
+from rkd_pipeline.conditions import computed_on, remark
 from rkd_pipeline.errors import BadKey
 from rkd_pipeline.flow import ANOMALY_SCORES, BENCHMARK, IMAGES, METRICS, TABLE_3, TABLE_DEMO, TRAINED_MODEL, Stage
 from rkd_pipeline.published import published_rows
 from rkd_pipeline.stages.data import data_note, open_prepared
-from rkd_pipeline.stages.evaluation import example_rows, read_metrics, read_scores
+from rkd_pipeline.stages.evaluation import example_rows, mask_note, read_metrics, read_scores
 from rkd_pipeline.stages.training import training_parameters
 from rkd_pipeline.store import Ref, Result, Store
 from rkd_pipeline.tables.categories import (
@@ -58,7 +59,7 @@ def recipe_changed(model: Result) -> str | None:
     except BadKey as error:
         return str(error)
     trained = model.provenance.parameters
-    changed = [name for name, value in asked.items() if trained[name] != value]
+    changed = [name for name, value in asked.items() if trained.get(name) != value]
     return f"its {', '.join(changed)} changed since" if changed else None
 
 
@@ -80,29 +81,30 @@ def build_benchmark(store: Store) -> Result:
 def _rows(store: Store, metrics: Result, mlflow_run: str | None) -> pd.DataFrame:
     target_name, training = metrics.provenance.key
     described, key = store.targets.target(target_name), TrainingKey.parse(training)
-    note = data_note(described, store.require(IMAGES, target_name))
-    return (
-        read_metrics(metrics)
-        .assign(
-            target=described.name,
-            dataset=described.dataset,
-            category=described.category,
-            kind=described.kind,
-            system=key.recipe.title,
-            recipe=key.recipe.name,
-            teacher=str(key.teacher),
-            training=training,
-            epochs=key.epochs,
-            short_schedule=key.short_schedule,
-            seed=key.seed,
-            repeat=key.repeat,
-            origin="measured",
-            verified=None,
-            source="; ".join(filter(None, (f"{METRICS.name}/{target_name}/{training}", note))),
-            mlflow_run_id=mlflow_run,
-        )
-        .reindex(columns=list(COLUMNS))
-    )
+    table = read_metrics(metrics)
+    note, of_masks = data_note(described, store.require(IMAGES, target_name)), mask_note(table)
+    place = f"{METRICS.name}/{target_name}/{training}"
+    sources = ["; ".join(filter(None, (place, note, of_masks if r == "map" else ""))) for r in table["score_rule"]]
+    facts_of = (store.require(stage, target_name, training).facts for stage in (TRAINED_MODEL, ANOMALY_SCORES))
+    return table.assign(
+        target=described.name,
+        dataset=described.dataset,
+        category=described.category,
+        kind=described.kind,
+        system=key.recipe.title,
+        recipe=key.recipe.name,
+        teacher=str(key.teacher),
+        training=training,
+        epochs=key.epochs,
+        short_schedule=key.short_schedule,
+        seed=key.seed,
+        repeat=key.repeat,
+        computed_on=computed_on(*facts_of),
+        origin="measured",
+        verified=None,
+        source=sources,
+        mlflow_run_id=mlflow_run,
+    ).reindex(columns=list(COLUMNS))
 
 
 def read_benchmark(benchmark: Result) -> pd.DataFrame:
@@ -118,7 +120,7 @@ def build_table_3(store: Store) -> Result:
         rows = read_benchmark(benchmark)
         trained_on = _train_pictures(store, rows, TABLE_3_ROWS)
         cells = table_3(rows, trained_on)
-        facts = _write_table(folder, TABLE_3.name, cells, table_3_sheet(cells))
+        facts = _write_table(folder, TABLE_3.name, cells, with_conditions(table_3_sheet(cells), cells, rows))
         for target_name in TABLE_3_ROWS:
             pairs = [pair for pair in trained_on if pair[0] == target_name]
             if pairs:
@@ -144,17 +146,26 @@ def build_category_table(store: Store, stage: Stage) -> Result:
         table = category_table(stage, rows)
         targets = [row.target for block in table.blocks for row in block.rows]
         cells = category_cells(table, rows, _train_pictures(store, rows, targets))
-        return _write_table(folder, stage.name, cells, category_sheet(table, cells))
+        return _write_table(folder, stage.name, cells, with_conditions(category_sheet(table, cells), cells, rows))
 
     return store.produce(stage, [], write, inputs=[benchmark])
 
 
 def table_sheet(store: Store, stage: Stage) -> Sheet:
     """A built table for reading; raises ``StoreError`` where it is missing or stale."""
-    cells = read_cells(store.require(stage))
-    if stage == TABLE_3:
-        return table_3_sheet(cells)
-    return category_sheet(category_table(stage, read_benchmark(store.require(BENCHMARK))), cells)
+    cells, rows = read_cells(store.require(stage)), read_benchmark(store.require(BENCHMARK))
+    sheet = table_3_sheet(cells) if stage == TABLE_3 else category_sheet(category_table(stage, rows), cells)
+    return with_conditions(sheet, cells, rows)
+
+
+def with_conditions(sheet: Sheet, cells: pd.DataFrame, rows: pd.DataFrame) -> Sheet:
+    """Below the table: on what its measured numbers were computed."""
+    shown = cells.loc[cells["measured"].notna(), ["dataset" if "dataset" in cells else "target", "recipe"]]
+    asked = set(shown.itertuples(index=False, name=None))
+    ours = rows[rows["origin"] == "measured"]
+    here = [pair in asked for pair in ours[["target", "recipe"]].itertuples(index=False, name=None)]
+    sheet.below += filter(None, [remark(ours.loc[here, "computed_on"].unique())])
+    return sheet
 
 
 def read_cells(table: Result) -> pd.DataFrame:

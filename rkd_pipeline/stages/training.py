@@ -14,6 +14,8 @@ from rkd_pipeline.datasets.split import fewest_for_calibration, part_of
 from rkd_pipeline.errors import CheckpointError, DataError, StoreError
 from rkd_pipeline.files import canonical_json, link_or_copy, remove_leftovers, text_sha256, write_atomically
 from rkd_pipeline.flow import SPLIT, TEACHERS, TRAINED_MODEL
+from rkd_pipeline.models.architectures import architecture
+from rkd_pipeline.recipes import ReverseKD
 from rkd_pipeline.stages.data import open_prepared, read_verified_split
 from rkd_pipeline.store import Result, Store
 from rkd_pipeline.systems import system_of
@@ -65,13 +67,23 @@ def open_teacher(store: Store, key: TrainingKey) -> "TeacherWeights":
 
 def training_parameters(key: TrainingKey) -> dict[str, Any]:
     """Everything in a key that shapes the model, as plain values."""
-    return {
+    parameters = {
         "recipe": key.recipe.settings(),
         "teacher": str(key.teacher),
         "epochs": key.epochs,
         "seed": key.seed,
         "repeat": key.repeat,
     }
+    return parameters | _built_otherwise(key)
+
+
+def _built_otherwise(key: TrainingKey) -> dict[str, Any]:
+    """Where a recipe came to build its model otherwise; nothing for all others, so that their trainings stay valid."""
+    if not isinstance(key.recipe, ReverseKD):
+        return {}
+    arch = architecture(key.teacher.arch)
+    depth = arch.oce_depth_in(key.recipe.oce_width)
+    return {} if depth == arch.oce_depth else {"oce_depth": depth}
 
 
 def train_model(
@@ -90,7 +102,6 @@ def train_model(
 
     Raises ``BadKey``, ``DataError``, ``TeacherError`` or ``StoreError``, each saying what to do.
     """
-    import torch
     from safetensors.torch import save_file
 
     from rkd_pipeline.compute import place
@@ -173,8 +184,7 @@ def train_model(
             "final_train_loss": trained.history[-1].train_loss,
             "lambda": trained.lambda_,
             "teacher_origin": weights.origin,
-            "device": compute.label,
-            "threads": torch.get_num_threads(),
+            **compute.conditions(training=True),
             "parameters": sum(v.numel() for k, v in trained.state.items() if not k.endswith(_STATISTICS)),
             "timed_epochs": timed,
             "timed_seconds": round(meter.seconds, 3),

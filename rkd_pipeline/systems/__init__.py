@@ -53,7 +53,15 @@ class Course(ABC):
 
 
 class Detector(ABC):
-    """A trained model that scores pictures."""
+    """A trained model that scores pictures, in full float32 precision whatever is set around it."""
+
+    def __init_subclass__(cls) -> None:
+        """Every system's ``score`` runs in full precision, those of systems to come too."""
+        from rkd_pipeline.compute import full_precision
+
+        super().__init_subclass__()
+        if "score" in vars(cls):
+            cls.score = full_precision()(cls.score)  # type: ignore[method-assign]
 
     @abstractmethod
     def score(self, pictures: "Pictures", *, batch_size: int = 32) -> "Scores":

@@ -71,6 +71,11 @@ def new_student(recipe: ReverseKD, teacher: Teacher, seed: int) -> ReverseDistil
         return ReverseDistillation(teacher.arch, recipe.oce_width)
 
 
+def _oce_depth_in(state: dict[str, Tensor]) -> int:
+    """Of a trained student: recipes that follow anomalib once had as many blocks for ResNet-34 as RD4AD."""
+    return len({name.split(".")[2] for name in state if name.startswith("ocbe.oce.")})
+
+
 @torch.no_grad()
 def loss_balance(student: ReverseDistillation, features: FeatureSource, recipe: ReverseKD, compute: Compute) -> float:
     """lambda of equation 4: the recipe's, or L_val / L_KD over all training pictures, before the first step.
@@ -162,7 +167,7 @@ class _ReverseKDSystem(System):
     ) -> ReverseKDDetector:
         assert isinstance(recipe, ReverseKD)
         assert isinstance(teacher, Teacher)
-        student = ReverseDistillation(teacher.arch, recipe.oce_width)
+        student = ReverseDistillation(teacher.arch, recipe.oce_width, _oce_depth_in(state))
         student.load_state_dict(state)
         return ReverseKDDetector(recipe, place(teacher, device), place(student, device), lambda_)
 

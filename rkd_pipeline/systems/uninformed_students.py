@@ -25,10 +25,11 @@ from torch.nn import functional as F
 
 from rkd_pipeline.compute import Compute, place
 from rkd_pipeline.datasets.rows import Pictures
+from rkd_pipeline.errors import StoreError
 from rkd_pipeline.files import canonical_json
 from rkd_pipeline.models.patch_network import PatchNetwork, padded, patches_at
 from rkd_pipeline.models.teacher import Teacher
-from rkd_pipeline.models.weights import TeacherWeights
+from rkd_pipeline.models.weights import TeacherWeights, not_finite
 from rkd_pipeline.pretraining.formulas import formula
 from rkd_pipeline.recipes import Recipe, UninformedStudents
 from rkd_pipeline.scoring import Scores, smoothed
@@ -272,6 +273,11 @@ def _distilled(recipe: UninformedStudents, teacher: Teacher, compute: Compute) -
     for p in recipe.receptive_fields:
         network = _distil(recipe, teacher, pictures, p, compute)
         state |= {f"{p}.{k}": v.detach().cpu().contiguous() for k, v in network.state_dict().items()}
+    if bad := not_finite(state):  # they are kept for every later training
+        raise StoreError(
+            f"descriptors distilled from {teacher.arch.name} {teacher.sha256[:8]} hold NaN or infinity in {bad[0]}; "
+            "nothing was kept. Try precision fp32"
+        )
     return state
 
 

@@ -21,6 +21,7 @@ from rkd_pipeline.errors import BadFiles, DataError, RkdError
 from rkd_pipeline.flow import IMAGES, SPLIT
 from rkd_pipeline.own_targets import make_entry, recognise
 from rkd_pipeline.stages import data
+from rkd_pipeline.stages.cards import make_card, read_card
 from rkd_pipeline.store import Ref, Store
 
 
@@ -286,6 +287,23 @@ def test_one_report_names_every_bad_file_of_every_kind(store: Store, tmp_path: P
     assert str(caught.value).count("\n") == 5
 
 
+def test_defects_without_a_mask_beside_others_that_have_one_are_warned_of(store: Store, tmp_path: Path) -> None:
+    base = mvtec(tmp_path / "own")
+    rows = [f"train/good/{i}.png,good,train," for i in range(6)] + [f"test/good/{i}.png,good,test," for i in range(2)]
+    rows += ["test/dent/0.png,bad,test,ground_truth/dent/0_mask.png", "test/dent/1.png,bad,test,"]
+    (base / "list.csv").write_text("\n".join(["path,label,split,mask", *rows]))
+    store.targets.add(make_entry("mine", str(base / "list.csv")))
+    prepare(store)
+    images = store.require(IMAGES, "mine")
+    assert images.facts["warnings"] == [
+        "1 defect pictures have no mask, though others have one: they leave the pixel metrics: test/dent/1.png"
+    ]
+    data.prepare_images(store, "mine", data.FIRST_SIDE)
+    assert (
+        "- **Masks**: 1 pictures have one; 1 anomalous images have none that shows a defect: not in pixel metrics"
+    ) in read_card(make_card(store, "mine"))
+
+
 def test_odd_but_usable_input_is_warned_of_and_used(store: Store, tmp_path: Path) -> None:
     folder = mvtec(tmp_path / "own")
     save(Image.new("L", (12, 10)), folder / "ground_truth/dent/0_mask.png")
@@ -300,7 +318,13 @@ def test_odd_but_usable_input_is_warned_of_and_used(store: Store, tmp_path: Path
     facts = store.require(IMAGES, "mine").facts
     assert (facts["skipped"], facts["normal"], facts["anomalous"]) == ([], 9, 2)
     warned = "\n".join(facts["warnings"])
-    for text in ("an empty mask", "black and white swapped", "belong to no picture", "lone_mask", "nearly black"):
+    for text in (
+        "an empty mask: they leave the pixel metrics",
+        "black and white swapped",
+        "belong to no picture",
+        "lone_mask",
+        "nearly black",
+    ):
         assert text in warned
 
 

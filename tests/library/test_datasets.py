@@ -1,3 +1,5 @@
+import struct
+import zlib
 from pathlib import Path
 from types import SimpleNamespace
 from typing import cast
@@ -6,17 +8,19 @@ import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
+from torchvision.transforms import Compose, Resize, ToTensor
 
 from rkd_pipeline.catalog import TARGETS, Target, dataset
 from rkd_pipeline.datasets import demo
 from rkd_pipeline.datasets.fetch import Fetching, find_or_fetch
 from rkd_pipeline.datasets.index import COLUMNS, MASKS, PICTURES, check_counts, index_pictures
-from rkd_pipeline.datasets.pictures import full_mask, read_rgb, resized_mask
+from rkd_pipeline.datasets.pictures import BadPicture, full_mask, read_rgb, resized_mask
 from rkd_pipeline.datasets.prepare import prepare_arrays
 from rkd_pipeline.datasets.registry import list_pictures
 from rkd_pipeline.errors import DataError
 from rkd_pipeline.stages.data import data_note
 from rkd_pipeline.store import Result
+from tests.conftest import need
 
 MRI, CT, WEAVE = TARGETS["brain_mri"], TARGETS["head_ct"], TARGETS["demo.weave"]
 GREEN = (0, 128, 0)
@@ -153,12 +157,69 @@ def test_both_ways_of_preparing_give_pil_s_bilinear_in_the_index_s_order(woven: 
         np.testing.assert_array_equal(arrays[row], np.asarray(expected))
 
 
-def test_masks_are_cut_at_one_half_after_resizing(tmp_path: Path) -> None:
+def rd4ad_mask(image: Image.Image, side: int) -> np.ndarray:
+    """As RD4AD's dataset.py and test.py make it: Resize and ToTensor of torchvision, then above 0.5."""
+    steps = Compose([Resize((side, side)), ToTensor()])
+    return np.asarray(steps(image)[0] > 0.5)
+
+
+def test_a_pixel_of_a_mask_that_is_half_covered_stays(tmp_path: Path) -> None:
     mask = np.zeros((8, 8), np.uint8)
-    mask[:, :3] = 255  # at half the size: columns 0 full, 1 three quarters or less, 2 and 3 empty
-    file = save(tmp_path / "m.png", Image.fromarray(mask))
-    exact = np.asarray(Image.fromarray(mask / np.float32(255)).resize((4, 4), Image.Resampling.BILINEAR))
-    np.testing.assert_array_equal(resized_mask(full_mask(file), 4), exact > 0.5)
+    mask[:, :3] = 255
+    # At half the size each pixel weighs four columns by 1, 3, 3, 1 eighths; outside there is nothing to weigh: the
+    # shares of white are 1, (1 + 3) / 8 and 0.
+    half = resized_mask(full_mask(save(tmp_path / "m.png", Image.fromarray(mask))), 4)
+    assert half.all(axis=0).tolist() == half.any(axis=0).tolist() == [True, True, False, False]
+
+
+@pytest.mark.parametrize("side", [32, 48, 56])
+def test_masks_are_resized_as_rd4ad_does(tmp_path: Path, side: int) -> None:
+    rng = np.random.default_rng(side)
+    for number in range(20):
+        mask = np.zeros((96, 96), np.uint8)
+        for _ in range(4):
+            row, column, height, width = *rng.integers(0, 90, 2), *rng.integers(1, 12, 2)
+            mask[row : row + height, column : column + width] = 255
+        file = save(tmp_path / f"{number}.png", Image.fromarray(mask))
+        np.testing.assert_array_equal(resized_mask(full_mask(file), side), rd4ad_mask(Image.fromarray(mask), side))
+
+
+@pytest.mark.parametrize("side", [224, 256])
+def test_real_masks_are_resized_as_rd4ad_does(real_data: Path, side: int) -> None:
+    files = sorted((real_data / "mvtec_ad" / "screw" / "ground_truth").rglob("*.png"))
+    need(files, "no masks of screw")
+    for file in files[::12]:
+        with Image.open(file) as image:
+            np.testing.assert_array_equal(resized_mask(full_mask(file), side), rd4ad_mask(image, side))
+
+
+@pytest.mark.parametrize("label", [1, 2, 127, 255, 256, 4095, 40000, 65535])
+def test_a_label_in_a_mask_of_many_bits_is_a_defect(tmp_path: Path, label: int) -> None:
+    for dtype, suffix in ((np.uint16, "png"), (np.uint16, "tif"), (np.int32, "tif")):
+        file = save(tmp_path / f"mask.{suffix}", Image.fromarray(np.array([[0, label, 0]], dtype)))
+        assert full_mask(file).tolist() == [[False, True, False]]
+
+
+def test_a_mask_whose_labels_cannot_be_read_is_refused_and_not_taken_for_empty(tmp_path: Path) -> None:
+    file = tmp_path / "mask.png"
+    for label in (1, 255):
+        file.write_bytes(png_of_16_bit_colours(label))
+        with pytest.raises(BadPicture, match=r"mask\.png: is a mask in colours of 16 bits.* save it with one channel"):
+            full_mask(file)
+    file.write_bytes(png_of_16_bit_colours(65535))
+    assert full_mask(file).tolist() == [[False, True]]
+
+
+def png_of_16_bit_colours(value: int) -> bytes:
+    """A PNG of 2 x 1 pixels, the first 0 and the second ``value`` in each of three channels, by the standard's text."""
+
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+    header = struct.pack(">IIBBBBB", 2, 1, 16, 2, 0, 0, 0)
+    row = b"\0" + struct.pack(">6H", 0, 0, 0, value, value, value)
+    parts = ((b"IHDR", header), (b"IDAT", zlib.compress(row)), (b"IEND", b""))
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunk(*part) for part in parts)
 
 
 def test_masks_of_labels_and_of_grey_are_both_understood(tmp_path: Path) -> None:

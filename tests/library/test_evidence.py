@@ -80,3 +80,21 @@ def test_without_masks_or_regions_there_are_image_scores_only(
         found = evidence(list("abcdefghij"), anomalous, {"map_max": maps.max((1, 2))}, maps, absent)
         assert set(found.values) == {("image_auroc", "map_max")}
         assert found.regions.empty
+
+
+def test_anomalous_images_without_a_mask_leave_the_pixels_evidence_alone(
+    scored: tuple[np.ndarray, np.ndarray, np.ndarray],
+) -> None:
+    """As if they had never been there, for pixels; for images they are."""
+    anomalous, maps, masks = scored
+    drawn = masks.copy()
+    drawn[4:6] = False  # two of six defects were never drawn
+    ids, rules = list("abcdefghij"), {"map_max": maps.max((1, 2))}
+    found = evidence(ids, anomalous, rules, maps, drawn)
+    kept = np.r_[0:4, 6:10]
+    alone = evidence([ids[i] for i in kept], anomalous[kept], {}, maps[kept], masks[kept])
+    for metric in PIXEL_METRICS:
+        assert found.values[metric, "map"] == alone.values[metric, "map"]
+        np.testing.assert_array_equal(found.replicates[metric, "map"], alone.replicates[metric, "map"])
+    assert found.regions["image_id"].tolist() == list("aabbccdd")
+    assert found.values["image_auroc", "map_max"] == roc_auc_score(anomalous, maps.max((1, 2)))

@@ -5,6 +5,7 @@ from io import BytesIO
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.axes import Axes
 from PIL import Image
 
 from rkd_pipeline.figures import (
@@ -70,6 +71,21 @@ def test_figures_of_the_paper_are_wide_enough_to_read(scene: tuple[np.ndarray, n
     wide, high = size(recipe_losses(histories, "t"))
     assert wide > 1000
     assert high > size(recipe_losses({"rkd": (history, None)}, "t"))[1]
+
+
+def test_a_defect_without_a_mask_is_said_to_have_none(
+    scene: tuple[np.ndarray, np.ndarray, np.ndarray], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pictures, maps, masks = scene
+    written: list[str] = []
+    text = Axes.text
+    monkeypatch.setattr(Axes, "text", lambda self, x, y, s, **k: (written.append(s), text(self, x, y, s, **k))[1])
+    drawn = masks[2:].copy()
+    best_and_worst([Category("best", pictures[2:], maps[2:], drawn)], "t")
+    assert written == []
+    drawn[1] = False
+    best_and_worst([Category("best", pictures[2:], maps[2:], drawn)], "t")
+    assert written == ["no mask"]
 
 
 def test_ranks_are_drawn_with_and_without_bars() -> None:

@@ -57,8 +57,37 @@ def test_a_perfect_student_has_no_loss_and_any_other_a_gradient(
     assert torch.autograd.gradcheck(lambda *y: loss([x.double() for x in a], list(y)).double(), b, eps=1e-3, atol=1e-2)
 
 
-def test_zero_features_give_no_nan() -> None:
-    zero = [torch.zeros(1, 4, 2, 2, requires_grad=True)]
-    for loss in (l_kd, l_kd_flat):
-        value = loss([torch.ones(1, 4, 2, 2)], zero)
-        assert torch.isfinite(value).all()
+@pytest.mark.parametrize("name", ["kd", "kd_flat", "mkd"])
+@pytest.mark.parametrize("zeros", ["all", "one position", "both networks"])
+def test_zero_features_give_no_nan_and_no_nan_gradient(name: str, zeros: str) -> None:
+    """A ReLU that lets nothing through at a position makes a zero vector: the step after it must not be NaN."""
+    g = torch.Generator().manual_seed(1)
+    teacher, student = torch.rand(2, 4, 3, 3, generator=g), torch.rand(2, 4, 3, 3, generator=g)
+    if zeros == "one position":
+        student[:, :, 1, 1] = 0
+    else:
+        student[:] = 0
+    if zeros == "both networks":
+        teacher[:] = 0
+    before = student.requires_grad_()
+    value = training_loss(name, 0.5, "sum")([teacher], [before.relu()])  # type: ignore[arg-type]
+    value.mean().backward()
+    assert torch.isfinite(value).all()
+    assert before.grad is not None
+    assert torch.isfinite(before.grad).all()
+    if zeros != "one position":
+        assert (before.grad == 0).all()  # the ReLU passes nothing back
+        return
+    # Elsewhere the gradient is that of torch's own cosine.
+    reference = student.detach().clone().requires_grad_()
+    cosines = cosine_similarity(teacher, reference, dim=1)
+    expected = {
+        "kd": (1 - cosines).mean((1, 2)),
+        "kd_flat": 1 - cosine_similarity(teacher.flatten(1), reference.flatten(1)),
+        "mkd": (teacher - reference).square().sum(1).mean((1, 2)) + 0.5 * (1 - cosines).mean((1, 2)),
+    }[name]
+    expected.mean().backward()
+    assert reference.grad is not None
+    there = torch.ones(3, 3, dtype=torch.bool)
+    there[1, 1] = False
+    torch.testing.assert_close(before.grad[..., there], reference.grad[..., there], rtol=1e-4, atol=1e-6)

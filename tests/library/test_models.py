@@ -1,6 +1,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torchvision.models import get_model
@@ -10,6 +11,8 @@ from rkd_pipeline.models.architectures import ARCHITECTURES
 from rkd_pipeline.models.reverse_distillation import ReverseDistillation
 from rkd_pipeline.models.teacher import Teacher
 from rkd_pipeline.models.weights import load_weights
+from rkd_pipeline.recipes import RECIPES, ReverseKD
+from rkd_pipeline.systems import system_of
 from rkd_pipeline.teachers import TeacherName, TeacherRegistry
 
 
@@ -39,6 +42,28 @@ def test_parameter_counts_are_the_official_ones(
     expected = ocbe_with_dead_layer - dead_layer(ARCHITECTURES[arch].expansion)
     assert millions(student.ocbe) == pytest.approx(expected, abs=0.006)
     assert millions(student.decoder) == pytest.approx(decoder, abs=0.006)
+
+
+@pytest.mark.parametrize(
+    ("arch", "rd4ad", "anomalib"),
+    [("resnet18", 2, 2), ("resnet34", 3, 2), ("resnet50", 3, 3), ("wide_resnet50_2", 3, 3)],
+)
+def test_the_embedding_is_as_deep_as_in_the_code_that_is_followed(arch: str, rd4ad: int, anomalib: int) -> None:
+    """RD4AD's resnet.py hands 2, 3, 3, 3 to BN_layer; anomalib's get_bottleneck_layer 2 for both basic ResNets."""
+    with torch.device("meta"):
+        found = [len(ReverseDistillation(ARCHITECTURES[arch], width).ocbe.oce) for width in ("wide", "narrow")]  # type: ignore[arg-type]
+    assert found == [rd4ad, anomalib]
+    assert {r.oce_width for r in RECIPES.values() if isinstance(r, ReverseKD) and "anomalib" in r.code} == {"narrow"}
+    assert {r.oce_width for r in RECIPES.values() if isinstance(r, ReverseKD) and r.code == "RD4AD"} == {"wide"}
+
+
+def test_a_student_of_before_with_three_blocks_still_scores(
+    random_teacher: Callable[[str], Teacher], pictures: np.ndarray
+) -> None:
+    teacher = random_teacher("resnet34")
+    state = ReverseDistillation(teacher.arch, "narrow", oce_depth=3).state_dict()
+    detector = system_of(RECIPES["rkd"]).detector(RECIPES["rkd"], teacher, state, 1.0, torch.device("cpu"))
+    assert np.isfinite(detector.score(pictures[:2]).maps).all()
 
 
 def test_the_teacher_keeps_blocks_1_to_3(random_teacher: Callable[[str], Teacher]) -> None:

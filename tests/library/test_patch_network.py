@@ -1,7 +1,11 @@
+from pathlib import Path
+
 import pytest
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 from rkd_pipeline.models.patch_network import RECEPTIVE_FIELDS, PatchNetwork, multiply_adds, padded, patches_at
+from rkd_pipeline.recipes import RECIPES, UninformedStudents
 
 
 @pytest.mark.parametrize("p", RECEPTIVE_FIELDS)
@@ -54,9 +58,28 @@ def test_a_side_that_pools_do_not_divide_is_refused() -> None:
 
 @pytest.mark.parametrize("p", RECEPTIVE_FIELDS)
 def test_the_count_of_multiplications_is_torch_s(p: int) -> None:
-    from torch.utils.flop_counter import FlopCounterMode
-
-    network = PatchNetwork(p, 8, 6)
+    with torch.device("meta"):
+        network = PatchNetwork(p, 8, 6)
+        patch, padded_image = torch.empty(1, 3, p, p), torch.empty(1, 3, 48 + p - 1, 48 + p - 1)
     with FlopCounterMode(display=False) as alone:
-        network(torch.rand(1, 3, p, p))
-    assert alone.get_total_flops() == 2 * multiply_adds(p, 8, 6, dense=False)
+        network(patch)
+    assert alone.get_total_flops() == 2 * multiply_adds(p, 8, 6)
+    with FlopCounterMode(display=False) as whole:
+        network.dense(padded_image)
+    assert whole.get_total_flops() == 2 * multiply_adds(p, 8, 6, side=48)
+
+
+def test_the_page_s_gflop_of_a_dense_evaluation_are_torch_s() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "systems.md").read_text(encoding="utf-8")
+    for name, label in (("us", "`us`"), ("us-small", "networks of `us-small`")):
+        recipe = RECIPES[name]
+        assert isinstance(recipe, UninformedStudents)
+        flops = 0
+        for p in recipe.receptive_fields:
+            with torch.device("meta"):
+                network = PatchNetwork(p, recipe.width, recipe.descriptor)
+                image = torch.empty(1, 3, recipe.side + p - 1, recipe.side + p - 1)
+            with FlopCounterMode(display=False) as counter:
+                network.dense(image)
+            flops += counter.get_total_flops() * (1 + recipe.students)
+        assert f"| {label} | {recipe.side} | {flops / 1e9:.{0 if flops > 1e12 else 1}f} |" in page

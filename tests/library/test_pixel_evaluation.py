@@ -19,6 +19,7 @@ from rkd_pipeline.metrics.threshold import pixel_threshold
 from rkd_pipeline.pixel_evaluation import AT_THRESHOLD, PER_IMAGE, RANKED
 from rkd_pipeline.recipes import recipe
 from rkd_pipeline.score_rules import SCORE_RULES
+from rkd_pipeline.stages.evaluation import mask_note
 
 
 def smooth_maps(n: int, n_normal: int, seed: int = 0, side: int = 64) -> tuple[np.ndarray, np.ndarray]:
@@ -176,10 +177,41 @@ def test_what_a_table_cannot_say_it_gives_a_reason_for() -> None:
 
     rows = of_pixels(measure(table(0, labels), maps, np.zeros_like(masks), recipe("rkd")))
     assert set(rows.index) == {*RANKED, *PER_IMAGE, *AT_THRESHOLD}
-    assert (rows["protocol"] == "none: no anomalous pixel in 12 maps").all()
+    assert (rows["protocol"] == "none: no anomalous pixel in 5 maps").all()
     assert rows["value"].isna().all()
 
     maps[-1] = 1
     rows = of_pixels(measure(table(0, labels), maps, masks, recipe("rkd")))
     assert rows.loc["pro_rd4ad", "protocol"] == "none: RD4AD's PRO: map 11 is constant"
     assert rows["value"].drop(["pro_rd4ad", *AT_THRESHOLD]).notna().all()
+
+
+def test_anomalous_images_without_a_mask_leave_the_pixel_metrics_and_stay_in_those_of_images() -> None:
+    """Perfect maps: found exactly, whether or not somebody drew the masks of all images."""
+    rng = np.random.default_rng(0)
+    masks = np.zeros((30, 24, 24), bool)
+    for i in range(18, 30):
+        row, column = rng.integers(0, 16, 2)
+        masks[i, row : row + 5, column : column + 5] = True
+    maps = (masks + 0.1 * rng.random(masks.shape)).astype(np.float32)
+    labels = masks.any(axis=(1, 2))
+    drawn = masks.copy()
+    drawn[24:] = False
+    scores = table(0, labels)
+    whole, part = (measure(scores, maps, m, early_stopping=False) for m in (masks, drawn))
+    found = of_pixels(part)
+    for name in ("pixel_auroc", "pixel_ap", "pixel_f1_max", "aupro_30", "aupro_10", "aupro_05", "aupimo", "pro_rd4ad"):
+        assert found.loc[name, "value"] == pytest.approx(1.0, abs=1e-12), name
+    assert found["n_without_mask"].unique().tolist() == [6]
+    assert found["n_anomalous"].unique().tolist() == [6]
+    assert of_pixels(whole)["n_without_mask"].unique().tolist() == [0]
+    images = ["metric", "score_rule", "value", "n_normal", "n_anomalous"]
+    of_images = [rows.loc[rows["score_rule"] != "map", images] for rows in (whole, part)]
+    pd.testing.assert_frame_equal(*of_images)
+    assert part.loc[part["score_rule"] != "map", "n_without_mask"].isna().all()
+    # The same numbers as if the images without a mask had never been there.
+    alone = measure(table(0, labels[:24]), maps[:24], masks[:24], early_stopping=False)
+    columns = ["value", "ci_low", "ci_high", "n_anomalous"]
+    pd.testing.assert_frame_equal(found[columns], of_pixels(alone)[columns])
+    assert mask_note(part) == "6 anomalous test images have no mask that shows a defect, and left the pixel metrics"
+    assert mask_note(whole) == mask_note(whole.drop(columns="n_without_mask")) == ""

@@ -3,8 +3,9 @@ import json
 import pytest
 
 from rkd_pipeline.errors import BadKey
-from rkd_pipeline.recipes import RECIPES, deviations_of, trained_as
+from rkd_pipeline.recipes import RECIPES, ReverseKD, deviations_of, trained_as
 from rkd_pipeline.score_rules import SCORE_RULES
+from rkd_pipeline.stages.training import training_parameters
 from rkd_pipeline.systems import System, system_of
 from rkd_pipeline.training_key import TrainingKey
 
@@ -35,6 +36,27 @@ def test_settings_of_earlier_trainings_are_as_they_were() -> None:
     assert RECIPES["rkd-anomalib-2022"].settings()["fusion"] == "product"
     assert "window" not in RECIPES["us"].settings()
     assert RECIPES["us-small"].settings()["window"] == 32
+
+
+def test_every_recipe_that_adds_maps_where_anomalib_multiplied_them_says_so() -> None:
+    adding = [
+        r for r in RECIPES.values()
+        if isinstance(r, ReverseKD) and "anomalib of June 2022" in r.code and r.fusion == "sum"
+    ]  # fmt: skip
+    assert len(adding) == 7
+    for recipe in adding:
+        assert "maps are added, where that anomalib multiplied them" in recipe.deviation, recipe.name
+
+
+def test_a_one_class_embedding_that_came_later_leaves_other_trainings_valid() -> None:
+    """ResNet-34's has two blocks in anomalib, three in RD4AD; with every other teacher they have the same."""
+    for teacher in ("resnet18", "resnet50", "wide_resnet50_2"):
+        assert set(training_parameters(TrainingKey.parse(f"rkd@{teacher}.random-s0"))) == {
+            "recipe", "teacher", "epochs", "seed", "repeat",
+        }  # fmt: skip
+    assert training_parameters(TrainingKey.parse("rkd@resnet34.random-s0"))["oce_depth"] == 2
+    assert "oce_depth" not in training_parameters(TrainingKey.parse("rkd-official@resnet34.random-s0"))
+    assert "oce_depth" not in training_parameters(TrainingKey.parse("mkd@resnet34.random-s0"))
 
 
 def test_another_source_is_said_in_every_row() -> None:

@@ -1,6 +1,7 @@
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -174,8 +175,33 @@ def test_a_fixed_lambda_is_taken_as_it_is(run: Callable[..., TrainedStudent]) ->
 
 
 def test_a_diverging_training_says_so(run: Callable[..., TrainedStudent]) -> None:
-    with pytest.raises(StoreError, match="the loss of epoch"):
+    with pytest.raises(StoreError, match=r"test: the loss of epoch 1, step 2, is (nan|inf); .* Try precision fp32"):
         run(replace(SMALL, loss="mkd", learning_rate=1e30), epochs=5)
+
+
+@pytest.mark.parametrize("epochs", [1, 2])
+def test_weights_that_are_no_numbers_after_the_last_step_are_not_kept(
+    run: Callable[..., TrainedStudent], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, epochs: int
+) -> None:
+    """The loss is taken before the step: what the last step of the last epoch breaks shows in no loss."""
+    taken, last = 0, 3 * epochs
+    step = torch.optim.Adam.step
+
+    def breaks(self: torch.optim.Adam, *args: Any, **kwargs: Any) -> None:
+        nonlocal taken
+        taken += 1
+        step(self, *args, **kwargs)
+        if taken == last:
+            with torch.no_grad():
+                self.param_groups[0]["params"][7].view(-1)[0] = float("nan")
+
+    monkeypatch.setattr(torch.optim.Adam, "step", breaks)
+    expected = (
+        rf"test: after the last step of epoch {epochs} the student holds NaN or infinity in \S+; nothing was kept"
+    )
+    with pytest.raises(StoreError, match=expected):
+        run(epochs=epochs, checkpoint_seconds=1e9)
+    assert not (tmp_path / "c.safetensors").exists()
 
 
 def test_validation_and_recipe_must_agree(run: Callable[..., TrainedStudent], teacher: Teacher, cpu: Compute) -> None:

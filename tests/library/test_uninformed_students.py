@@ -8,9 +8,11 @@ import pytest
 import torch
 
 from rkd_pipeline.compute import Compute
+from rkd_pipeline.errors import StoreError
+from rkd_pipeline.models.patch_network import PatchNetwork
 from rkd_pipeline.models.teacher import Teacher
 from rkd_pipeline.recipes import RECIPES, UninformedStudents
-from rkd_pipeline.systems import system_of
+from rkd_pipeline.systems import system_of, uninformed_students
 from rkd_pipeline.systems.uninformed_students import (
     Ensemble,
     Scale,
@@ -198,3 +200,17 @@ def test_the_descriptors_learn_what_the_teacher_sees(teacher: Teacher, small: np
     x = prepared(small[:3], torch.device("cpu"))
     expected = teacher(torch.from_numpy(small[:3]))[-1].mean((2, 3))
     torch.testing.assert_close(pooled_features(teacher, x), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_descriptors_that_are_no_numbers_are_not_kept_for_later_trainings(
+    teacher: Teacher, tmp_path: Path, cpu: Compute, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    network = PatchNetwork(SMALL.receptive_fields[0], SMALL.width, SMALL.descriptor)
+    with torch.no_grad():
+        network.convolutions[0].weight[0] = float("nan")  # type: ignore[index, union-attr]
+    monkeypatch.setattr(uninformed_students, "_distil", lambda *_: network)
+    with pytest.raises(
+        StoreError, match=r"descriptors .* hold NaN or infinity in .*convolutions\.0\.weight; nothing was"
+    ):
+        descriptors(SMALL, teacher, tmp_path, cpu)
+    assert not list(tmp_path.glob("*.safetensors"))

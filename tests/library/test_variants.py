@@ -95,7 +95,7 @@ def test_a_bad_name_says_what_is_wrong(name: str, says: str) -> None:
 def test_a_factor_says_where_it_does_not_exist() -> None:
     assert FACTORS["oce"].absent_on("wide_resnet50_2") is None
     assert FACTORS["oce"].absent_on("resnet18") == (
-        "not measurable with resnet18: its levels differ only for wide_resnet50_2"
+        "not measurable with resnet18: its levels differ only for wide_resnet50_2, resnet34"
     )
     assert all(f.absent_on("resnet18") is None for name, f in FACTORS.items() if name != "oce")
     with pytest.raises(UnknownName):

@@ -1,0 +1,63 @@
+"""What equal numbers need, recorded beside results and said in words."""
+
+import subprocess
+import sys
+from dataclasses import replace
+
+import pytest
+import torch
+
+from rkd_pipeline.compute import Compute, cpu_instructions
+from rkd_pipeline.conditions import computed_on, in_words, remark
+from rkd_pipeline.stages.tables import with_conditions
+from rkd_pipeline.tables.table_3 import table_3, table_3_sheet
+from tests.library.rows import benchmark, measured
+
+
+def test_the_facts_say_device_precision_threads_and_instructions(cpu: Compute) -> None:
+    facts = replace(cpu, bf16=True).conditions(training=True)
+    assert facts == {"device": "cpu, bf16", "threads": torch.get_num_threads(), "cpu": cpu_instructions()}
+    assert replace(cpu, bf16=True).conditions(training=False)["device"] == "cpu, fp32"
+
+
+def test_the_instructions_are_those_that_torch_computes_with() -> None:
+    """ATEN_CPU_CAPABILITY is torch's own switch: what it leaves unused does not count."""
+    program = "from rkd_pipeline.compute import cpu_instructions; print(cpu_instructions())"
+    environment = {"ATEN_CPU_CAPABILITY": "default", "PYTHONPATH": ":".join(sys.path)}
+    said = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True)
+    assert said.stdout.split(",")[0].strip() == "DEFAULT"
+
+
+def test_bfloat16_and_amx_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX512")
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True, "amx_bf16": False})
+    assert cpu_instructions() == "AVX-512, bf16"
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True, "amx_bf16": True})
+    assert cpu_instructions() == "AVX-512, bf16, AMX"
+
+
+def test_results_of_before_say_what_they_lack() -> None:
+    now = {"device": "cpu, fp32", "threads": 1, "cpu": "AVX2"}
+    assert in_words(now) == "cpu, fp32, 1 thread, AVX2"
+    before = {"device": "cpu, bf16", "threads": 2}
+    assert in_words(before) == "cpu, bf16, 2 threads, CPU instructions not recorded"
+    assert in_words({}) == "device not recorded, threads not recorded, CPU instructions not recorded"
+    assert computed_on(now, now) == in_words(now)
+    assert computed_on(before, now) == f"trained: {in_words(before)}; scored: {in_words(now)}"
+    assert remark([]) == ""
+    assert remark([None, "a", "a"]).startswith("Computed on: a | not recorded. ")
+
+
+def test_a_table_says_on_what_its_own_numbers_were_computed() -> None:
+    here, elsewhere = "cpu, fp32, 1 thread, AVX2", "cpu, bf16, 2 threads, AVX-512, bf16"
+    rows = benchmark(
+        measured("brain_mri", "rkd", 0, 0.9, computed_on=here),
+        measured("head_ct", "rkd", 0, 0.9),  # measured before conditions were on record
+        measured("head_ct", "rkd-official", 0, 0.9, computed_on=elsewhere),  # has no place in Table 3
+    )
+    cells = table_3(rows, {})
+    text = with_conditions(table_3_sheet(cells), cells, rows).markdown()
+    assert f"Computed on: {here} | not recorded. " in text
+    assert elsewhere not in text
+    nothing = table_3(benchmark(), {})
+    assert "Computed on" not in with_conditions(table_3_sheet(nothing), nothing, benchmark()).markdown()
