@@ -25,9 +25,9 @@ class Stage:
 
 
 DATASET_SOURCE = Stage("dataset_source", 2)
-IMAGES = Stage("images", 2)
+IMAGES = Stage("images", 3)
 SPLIT = Stage("split", 2)
-PREPARED_IMAGES = Stage("prepared_images", 2)
+PREPARED_IMAGES = Stage("prepared_images", 3)
 DATASET_CARD = Stage("dataset_card", 1)
 TEACHERS = Stage("teachers", 1)
 TRAINED_MODEL = Stage("trained_model", 1)

@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image, ImageFile, ImageOps
 
+from rkd_pipeline.datasets.litter import entries_of
 from rkd_pipeline.errors import DataError, Problem
 
 T = TypeVar("T")
@@ -36,7 +37,7 @@ class Picture:
         anomalous: the label.
         defect: kind of defect, or ``good``.
         part: the publisher's ``train`` or ``test``; None where there is no official split.
-        mask: path of the ground-truth mask, relative too.
+        mask: path of the ground-truth mask, or of a folder of masks that are merged into one; relative too.
     """
 
     path: str
@@ -75,13 +76,23 @@ class BadPicture(DataError):
 class Decoded:
     """A picture in memory, and what its file was like.
 
-    ``pixels`` stay grey (mode L) where the file is: a third of the work of everything after.
+    Attributes:
+        pixels: grey (mode L) where the file is, a third of the work of everything after; else RGB.
+        mode: PIL's, of the file as stored.
+        file_bytes: its size.
+        file_sha256: its hash.
+        deep: it has 16 bits or more a channel, of which ``pixels`` keep the upper 8.
+        transparent: parts of it are transparent; ``pixels`` hold the colour beneath.
+        turned: the file asks to be turned, and ``pixels`` are.
     """
 
     pixels: Image.Image
     mode: str
     file_bytes: int
     file_sha256: str
+    deep: bool = False
+    transparent: bool = False
+    turned: bool = False
 
 
 def decode(path: Path, name: str | None = None) -> Decoded:
@@ -90,6 +101,23 @@ def decode(path: Path, name: str | None = None) -> Decoded:
     Reads the file once, for pixels and hash together. Raises ``BadPicture`` under ``name`` (default: the path).
     """
     name = name or str(path)
+    image, content, halved = _opened(path, name)
+    mode = image.mode
+    upright = _eight_bits(image, name) if mode.startswith("I") else image
+    pixels = upright if upright.mode in ("L", "RGB") else upright.convert("RGB")
+    return Decoded(
+        pixels,
+        mode,
+        len(content),
+        hashlib.sha256(content).hexdigest(),
+        deep=halved or mode.startswith("I"),
+        transparent=not _opaque(image).all() if _has_transparency(image) else False,
+        turned=_is_turned(content),
+    )
+
+
+def _opened(path: Path, name: str) -> tuple[Image.Image, bytes, bool]:
+    """A file's pixels as stored, upright; its bytes; and whether Pillow halved channels of 16 bits to 8."""
     try:
         content = path.read_bytes()
     except FileNotFoundError:
@@ -103,6 +131,7 @@ def decode(path: Path, name: str | None = None) -> Decoded:
     try:
         with Image.open(BytesIO(content)) as image:
             _refuse_unfit(image, name)
+            halved = _has_sixteen_bit_channels(image)
             image.load()
             ImageOps.exif_transpose(image, in_place=True)
     except BadPicture:
@@ -112,12 +141,29 @@ def decode(path: Path, name: str | None = None) -> Decoded:
     except Exception as error:  # Pillow's plugins raise OSError, ValueError, SyntaxError, struct.error, zlib.error, ...
         reason = str(error).split("<")[0].strip() or type(error).__name__  # without "<_io.BytesIO object at ...>"
         raise BadPicture(Problem(name, f"cannot be decoded ({reason})", _RESTORE)) from error
-    mode = image.mode
-    upright: Image.Image = image
-    if mode.startswith("I"):
-        upright = _eight_bits(image, name)
-    pixels = upright if upright.mode in ("L", "RGB") else upright.convert("RGB")
-    return Decoded(pixels, mode, len(content), hashlib.sha256(content).hexdigest())
+    return image, content, halved
+
+
+def _has_sixteen_bit_channels(image: ImageFile.ImageFile) -> bool:
+    """Several channels of 16 bits: Pillow keeps the upper 8 of each, so that small values become 0."""
+    arguments = image.tile[0][3] if image.tile else ""
+    raw_mode = arguments[0] if isinstance(arguments, tuple) and arguments else arguments
+    return len(image.getbands()) > 1 and ";16" in str(raw_mode)
+
+
+def _is_turned(content: bytes) -> bool:
+    """The file asks to be turned or mirrored when it is shown (EXIF's orientation, 1 where it is upright)."""
+    with Image.open(BytesIO(content)) as image:
+        return image.getexif().get(ExifTags.Base.Orientation, 1) != 1
+
+
+def _has_transparency(image: Image.Image) -> bool:
+    return image.has_transparency_data and not image.mode.startswith("I")
+
+
+def _opaque(image: Image.Image) -> np.ndarray:
+    """Where a picture with transparency is at least half opaque, bool ``(H, W)``."""
+    return np.asarray(image.convert("RGBA").getchannel("A")) >= 128
 
 
 def _refuse_unfit(image: Image.Image, name: str) -> None:
@@ -184,6 +230,8 @@ def _bilinear(image: Image.Image, side: int) -> Image.Image:
     return image.resize((side, side), Image.Resampling.BILINEAR)
 
 
+# The darkest colours that label masks use have a channel of 64 (PASCAL VOC's palette); JPEG's noise stays below half.
+_BLACK, _COLOURED = 32, 64
 MASK_RULE = "defect where the mask is at least half white (or, in masks of labels below 128, not 0); resized; > 0.5"
 
 
@@ -191,10 +239,61 @@ def full_mask(path: Path, name: str | None = None) -> np.ndarray:
     """A ground-truth mask at its own size, bool ``(H, W)``. Raises ``BadPicture``.
 
     White on black at half of white, so that JPEG noise and soft edges add nothing; files of class labels (0, 1, 2,
-    ...) wherever there is a label.
+    ...) wherever there is a label. Coloured labels are a defect wherever they are not black. On a transparent ground
+    the ink is the defect. A folder's masks are merged into one.
     """
-    grey = np.asarray(decode(path, name).pixels.convert("L"))
+    name = name or str(path)
+    if path.is_dir():
+        return _merged_mask(path, name)
+    image, _, _ = _opened(path, name)
+    inked = _ink(image, name) if _has_transparency(image) else _coloured_labels(image)
+    if inked is not None:
+        return inked
+    upright = _eight_bits(image, name) if image.mode.startswith("I") else image
+    grey = np.asarray(upright if upright.mode == "L" else upright.convert("RGB").convert("L"))
     return grey >= 128 if grey.max(initial=0) >= 128 else grey > 0
+
+
+def _merged_mask(folder: Path, name: str) -> np.ndarray:
+    """The union of a folder's masks: MVTec LOCO has one for each defect of an image."""
+    masks: list[np.ndarray] = []
+    for path in entries_of(folder):
+        part = f"{name}/{path.name}"
+        if path.suffix.lower() not in SUFFIXES or not path.is_file():
+            raise BadPicture(Problem(part, "lies in a folder of masks and is none", "move it elsewhere"))
+        masks.append(full_mask(path, part))
+        if masks[-1].shape != masks[0].shape:
+            raise BadPicture(Problem(part, "differs in size from the masks beside it", "save all at the image's size"))
+    if not masks:
+        raise BadPicture(Problem(name, "is a folder of masks without a mask", "put one in, or delete the folder"))
+    return np.logical_or.reduce(masks)
+
+
+def _ink(image: Image.Image, name: str) -> np.ndarray | None:
+    """A mask drawn on a transparent ground; None where it is opaque. Raises ``BadPicture`` where colour contradicts."""
+    opaque = _opaque(image)
+    black = np.asarray(image.convert("RGB")).max(axis=2) < _BLACK
+    if opaque.all():
+        return None
+    drawn = black[opaque] if opaque.any() else black
+    if drawn.all() or not drawn.any():
+        return opaque
+    raise BadPicture(
+        Problem(
+            name,
+            "has transparency, and beside it black and other colours, so that it is not clear which is the defect",
+            "save it without transparency, white where the defect is and black elsewhere",
+        )
+    )
+
+
+def _coloured_labels(image: Image.Image) -> np.ndarray | None:
+    """Where a mask of coloured labels is not black; None where it has no colours."""
+    if image.mode in ("1", "L") or image.mode.startswith("I"):
+        return None
+    rgb = np.asarray(image.convert("RGB"))
+    brightest = rgb.max(axis=2)
+    return brightest >= _BLACK if (brightest - rgb.min(axis=2)).max(initial=0) >= _COLOURED else None
 
 
 def resized_mask(mask: np.ndarray, side: int) -> np.ndarray:
