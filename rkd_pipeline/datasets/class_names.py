@@ -10,6 +10,7 @@ GOOD = frozenset(
     {"good", "ok", "okay", "normal", "pass", "passed", "defectfree", "nodefect", "nodefects", "faultless", "flawless",
      "healthy", "intact"}
 )  # fmt: skip
+GOOD_SHOWN = "good (or ok, normal, pass, defect-free, healthy)"
 BAD = frozenset(
     {"bad", "abnormal", "anomalous", "anomaly", "anomalies", "defect", "defects", "defective", "faulty", "fail",
      "failed", "ng", "nok", "ko", "notok", "notgood", "nogood", "nonnormal", "notnormal", "reject", "rejected"}

@@ -6,7 +6,7 @@ VisA keeps classes and masks apart: ``Images/{Normal,Anomaly}`` and ``Masks/Anom
 
 from pathlib import Path
 
-from rkd_pipeline.datasets.class_names import GOOD, IMAGES, MASKS, is_good
+from rkd_pipeline.datasets.class_names import GOOD, GOOD_SHOWN, IMAGES, MASKS, is_good
 from rkd_pipeline.datasets.listing import NORMAL, class_folders, name_the_rest, one_called, pictures_in, relative
 from rkd_pipeline.datasets.mask_folders import MaskFolder, lone_masks, warn_of_shared_masks
 from rkd_pipeline.datasets.pictures import Listing, Picture
@@ -24,7 +24,7 @@ def listing(folder: Path) -> Listing:
     if not any(is_good(kind.name) for kind in classes):
         names = ", ".join(kind.name for kind in classes) or "no folders"
         raise DataError(
-            f"{base} holds {names}; expected one folder named {', '.join(sorted(GOOD))}, and beside it the anomalous "
+            f"{base} holds {names}; expected one folder named {GOOD_SHOWN}, and beside it the anomalous "
             "images, if there are any (bad/, or one folder per kind of defect)"
         )
     place = one_called(folder, MASKS, "folder of masks")

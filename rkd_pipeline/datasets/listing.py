@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from rkd_pipeline.datasets.class_names import GOOD, MASKS, fold, is_doubtful, is_good, plain
+from rkd_pipeline.datasets.class_names import GOOD_SHOWN, MASKS, fold, is_doubtful, is_good, plain
 from rkd_pipeline.datasets.litter import entries_of, files_below
 from rkd_pipeline.datasets.pictures import SUFFIXES, Listing
 from rkd_pipeline.errors import DataError, Problem
@@ -82,7 +82,7 @@ def class_folders(folder: Path, root: Path, found: Listing) -> list[Path]:
     if len(good) > 1:
         raise DataError(
             f"{folder} holds {_and(p.name for p in good)}, which all mean normal; expected one folder named "
-            f"{', '.join(sorted(GOOD))}: merge them"
+            f"{GOOD_SHOWN}: merge them"
         )
     if doubtful := [p.name for p in classes if is_doubtful(p.name)]:
         raise DataError(

@@ -1,6 +1,6 @@
 """What operating systems, network drives, browsers and notebooks leave among images: one list, for every way in.
 
-``add-target``, ``predict``, the watched folder and archives all ask here, so that a file is litter everywhere or nowhere.
+``add-target``, ``predict``, the watched folder and archives all ask here: a file is litter everywhere or nowhere.
 """
 
 import os

@@ -68,7 +68,7 @@ class MaskFolder:
 
 
 def _class(name: str) -> str:
-    """Classes are matched without case, and by their meaning where they are normal: ``ok`` has the masks of ``good``."""
+    """Classes are matched without case, and normal ones by what they mean: ``ok`` has the masks of ``good``."""
     return NORMAL if is_good(name) else fold(name)
 
 
