@@ -156,6 +156,8 @@ def name_the_rest(
     busy = {parent for path in used for parent in path.parents}
     rest: dict[str, Counter[Path]] = {}
     for file in files_below(base):
+        if file in used:
+            continue
         chain = [file, *(p for p in file.parents if p.is_relative_to(base))]
         if not used.isdisjoint(chain) or ascii(relative(file, root)) in bad:
             continue
