@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
-from PIL import ExifTags, Image, ImageFile, ImageOps
+from PIL import ExifTags, Image, ImageOps
 
 from rkd_pipeline.datasets.litter import entries_of
 from rkd_pipeline.errors import DataError, Problem
@@ -144,9 +144,10 @@ def _opened(path: Path, name: str) -> tuple[Image.Image, bytes, bool]:
     return image, content, halved
 
 
-def _has_sixteen_bit_channels(image: ImageFile.ImageFile) -> bool:
+def _has_sixteen_bit_channels(image: Image.Image) -> bool:
     """Several channels of 16 bits: Pillow keeps the upper 8 of each, so that small values become 0."""
-    arguments = image.tile[0][3] if image.tile else ""
+    tiles = getattr(image, "tile", None)
+    arguments = tiles[0][3] if tiles else ""
     raw_mode = arguments[0] if isinstance(arguments, tuple) and arguments else arguments
     return len(image.getbands()) > 1 and ";16" in str(raw_mode)
 
@@ -232,25 +233,35 @@ def _bilinear(image: Image.Image, side: int) -> Image.Image:
 
 # The darkest colours that label masks use have a channel of 64 (PASCAL VOC's palette); JPEG's noise stays below half.
 _BLACK, _COLOURED = 32, 64
-MASK_RULE = "defect where the mask is at least half white (or, in masks of labels below 128, not 0); resized; > 0.5"
+MASK_RULE = (
+    "defect where the mask is at least half white (in masks of labels below 128, of colours, and of 16 bits: not 0; on a "
+    "transparent ground: the ink); resized in 8 bits, at least half covered"
+)
 
 
 def full_mask(path: Path, name: str | None = None) -> np.ndarray:
     """A ground-truth mask at its own size, bool ``(H, W)``. Raises ``BadPicture``.
 
     White on black at half of white, so that JPEG noise and soft edges add nothing; files of class labels (0, 1, 2,
-    ...) wherever there is a label. Coloured labels are a defect wherever they are not black. On a transparent ground
-    the ink is the defect. A folder's masks are merged into one.
+    ...) wherever there is a label. Masks of 16 or 32 bits a pixel are files of labels: scaled to 8 bits, a label of 1
+    or 255 would be gone. Coloured labels are a defect wherever they are not black. On a transparent ground the ink is
+    the defect. A folder's masks are merged into one.
     """
     name = name or str(path)
     if path.is_dir():
         return _merged_mask(path, name)
-    image, _, _ = _opened(path, name)
+    image, _, halved = _opened(path, name)
+    if image.mode.startswith("I"):
+        return np.asarray(image) != 0
     inked = _ink(image, name) if _has_transparency(image) else _coloured_labels(image)
     if inked is not None:
         return inked
-    upright = _eight_bits(image, name) if image.mode.startswith("I") else image
-    grey = np.asarray(upright if upright.mode == "L" else upright.convert("RGB").convert("L"))
+    grey = np.asarray(image if image.mode == "L" else image.convert("RGB").convert("L"))
+    if halved and not grey.any():
+        raise BadPicture(
+            Problem(name, "is a mask in colours of 16 bits, of which only the upper 8 can be read, and those are all 0",
+                    "save it with one channel of 8 or 16 bits")
+        )  # fmt: skip
     return grey >= 128 if grey.max(initial=0) >= 128 else grey > 0
 
 
