@@ -234,8 +234,8 @@ def _bilinear(image: Image.Image, side: int) -> Image.Image:
 # The darkest colours that label masks use have a channel of 64 (PASCAL VOC's palette); JPEG's noise stays below half.
 _BLACK, _COLOURED = 32, 64
 MASK_RULE = (
-    "defect where the mask is at least half white (in masks of labels below 128, of colours, and of 16 bits: not 0; on a "
-    "transparent ground: the ink); resized in 8 bits, at least half covered"
+    "defect where the mask is at least half white (in masks of labels below 128, of colours, and of 16 bits: not 0; "
+    "on a transparent ground: the ink); resized in 8 bits, at least half covered"
 )
 
 
