@@ -2,15 +2,18 @@
 
 import argparse
 import sys
-from pathlib import Path
+from collections import Counter
+from pathlib import Path, PurePath
 from typing import Any
 
 import pandas as pd
 
 from rkd_pipeline.catalog import DATASETS, TARGETS, dataset, targets_of
 from rkd_pipeline.datasets.fetch import Fetching, addresses, find_or_fetch, terms
+from rkd_pipeline.datasets.listing import some
+from rkd_pipeline.datasets.pictures import Listing
 from rkd_pipeline.datasets.split import TRAINING_PARTS, part_of
-from rkd_pipeline.errors import BadFiles, DataError, RkdError
+from rkd_pipeline.errors import BadFiles, DataError, RkdError, summary
 from rkd_pipeline.own_targets import LAYOUTS, make_entry
 from rkd_pipeline.settings import Settings
 from rkd_pipeline.stages import cards, data
@@ -49,17 +52,25 @@ def add_target(options: argparse.Namespace) -> int:
     found = entry.listing()
     if found.problems and not entry.skip_bad:
         raise BadFiles(f"{entry.name} in {entry.path}", found.problems)
-    normal = sum(not p.anomalous for p in found.pictures)
-    anomalous = len(found.pictures) - normal
-    if not normal or not anomalous:
-        raise DataError(f"{entry.path} has {normal} normal and {anomalous} anomalous pictures; both kinds are needed")
     store.targets.add(entry)
-    masks = sum(p.mask is not None for p in found.pictures)
+    normal = sum(not p.anomalous for p in found.pictures)
+    masks = sum(p.mask is not None and p.anomalous for p in found.pictures)
+    anomalous = len(found.pictures) - normal
     print(f"{entry.name}: layout {layout}, {normal} normal and {anomalous} anomalous pictures, {masks} masks")
-    for text in [*found.warnings, *(f"left out: {problem}" for problem in found.problems)]:
+    for text in [*_classes(found), *found.warnings, *(f"left out: {line}" for line in summary(found.problems))]:
         print(f"  {text}")
     print(f"entered in {store.targets.path}; now: rkd run --targets {entry.name}")
     return 0
+
+
+def _classes(found: Listing) -> list[str]:
+    """Which folders were taken for normal, and which for anomalous: what a name means is told, not only guessed."""
+    lines = []
+    for anomalous in (False, True):
+        folders = Counter(PurePath(p.path).parent.as_posix() for p in found.pictures if p.anomalous == anomalous)
+        shown = some(f"{folder} ({count})" for folder, count in folders.items())
+        lines += [f"{'anomalous' if anomalous else 'normal'}: {shown}"] if folders else []
+    return lines
 
 
 def verify(options: argparse.Namespace) -> int:

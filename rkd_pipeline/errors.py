@@ -4,6 +4,8 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+_NAMED = 10  # problems of a kind that are spelled out
+
 
 class RkdError(Exception):
     """Base of every error that this project raises on purpose."""
@@ -42,8 +44,24 @@ class Problem:
         return f"{self.path}: {self.what}; {self.fix}"
 
 
+def summary(problems: Iterable[Problem]) -> list[str]:
+    """A line per problem; of those that one folder has in common, the first ten are named and the others counted."""
+    alike: dict[tuple[str, str, str], list[Problem]] = {}
+    for problem in problems:
+        folder, _, name = problem.path.rpartition("/")
+        # Names within the texts differ from file to file, and so do numbers.
+        suffix, kind = (re.sub(r"\d+", "0", t) for t in (name.rpartition(".")[2], problem.what.replace(name, "")))
+        alike.setdefault((folder, suffix, kind), []).append(problem)
+    lines = []
+    for (folder, _, _), group in alike.items():
+        lines += [str(problem) for problem in group[:_NAMED]]
+        if len(group) > _NAMED:
+            lines.append(f"and {len(group) - _NAMED} more like these in {folder or 'the same place'}")
+    return lines
+
+
 class BadFiles(DataError):
-    """Files that cannot be used: one report that names them all."""
+    """Files that cannot be used: one report, which names them all or, of one kind, the first ten."""
 
     def __init__(
         self, where: str, problems: Sequence[Problem], of: int | None = None, *, skippable: bool = True
@@ -51,7 +69,7 @@ class BadFiles(DataError):
         self.problems = tuple(problems)
         count = f"{len(problems)}" if of is None else f"{len(problems)} of {of}"
         lines = [f"{where}: {count} {'entry' if len(problems) == 1 and of is None else 'entries'} cannot be used"]
-        lines += [f"  {problem}" for problem in self.problems]
+        lines += [f"  {line}" for line in summary(self.problems)]
         if skippable:
             lines.append(
                 "Mend or remove them, or go on without them: --skip-bad (or RKD_SKIP_BAD=1); every result then says so"

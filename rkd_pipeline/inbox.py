@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 
 from rkd_pipeline.champion import Reign, open_scorer, require_champion
+from rkd_pipeline.datasets.litter import files_below
 from rkd_pipeline.datasets.pictures import SUFFIXES, read_rgb, resized
 from rkd_pipeline.errors import DataError
 from rkd_pipeline.files import canonical_json, text_sha256
@@ -83,8 +84,8 @@ def look(store: Store, folder: Path, named: str) -> Inbox:
         training, version = reign.training, reign.model
     now = time.time()
     pictures = {}
-    for file in sorted(folder.rglob("*")):
-        if file.suffix.lower() not in SUFFIXES or any(part.startswith(".") for part in file.relative_to(folder).parts):
+    for file in sorted(files_below(folder)):
+        if file.suffix.lower() not in SUFFIXES:
             continue
         status = file.stat()
         if now - status.st_mtime >= SETTLED:

@@ -144,12 +144,13 @@ def predict(options: argparse.Namespace) -> int:
 
 def _pictures(named: list[str]) -> list[Path]:
     """The files, and the pictures in folders, that are named, each once. Raises ``DataError`` for an empty folder."""
+    from rkd_pipeline.datasets.litter import files_below
     from rkd_pipeline.datasets.pictures import SUFFIXES
 
     found: dict[Path, None] = {}
     for path in map(Path, named):
         if path.is_dir():
-            inside = sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES)
+            inside = sorted(p for p in files_below(path) if p.suffix.lower() in SUFFIXES)
             if not inside:
                 raise DataError(f"{path} holds no pictures ({', '.join(sorted(SUFFIXES))})")
             found |= dict.fromkeys(inside)

@@ -4,8 +4,8 @@
     screws = "/data/screws"
     tiles = { path = "/data/tiles.csv", kind = "texture", skip_bad = true }
 
-Layouts: ``mvtec`` (train/good, test/<defect>, ground_truth/<defect> where there are masks), ``folder`` (good/ and
-bad/), ``manifest`` (a CSV or parquet table). What is not said is recognised.
+Layouts: ``mvtec`` (train/good, test/<defect>, ground_truth/<defect> where there are masks), ``folder`` (good/, and
+bad/ where there are bad ones), ``manifest`` (a CSV or parquet table). What is not said is recognised.
 
 What belongs here: names and where the pictures are. What does not: reading them (``datasets/``).
 """
@@ -21,12 +21,16 @@ from typing import Any, get_args
 from rkd_pipeline import catalog
 from rkd_pipeline.catalog import Dataset, Kind, Target
 from rkd_pipeline.datasets import folder, manifest, mvtec_layout
+from rkd_pipeline.datasets.class_names import TRAIN, is_good
+from rkd_pipeline.datasets.listing import NORMAL, folders_in, is_image, one_called
+from rkd_pipeline.datasets.litter import entries_of
 from rkd_pipeline.datasets.pictures import Listing
 from rkd_pipeline.errors import DataError, UnknownName
 from rkd_pipeline.files import edited, write_atomically
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 LAYOUTS = ("mvtec", "folder", "manifest")
+_DEEPEST, _MOST_TRIED = 3, 50  # how far a hint is looked for
 _KEYS = {"path": str, "layout": str, "kind": str, "skip_bad": bool}
 
 
@@ -58,18 +62,20 @@ class OwnTarget:
         return self.layout or recognise(self.path)
 
     def listing(self) -> Listing:
-        """What is there. Raises ``DataError`` where it does not fit the layout."""
+        """What is there. Raises ``DataError`` where it does not fit the layout, or holds no normal images to learn."""
         layout = self.recognised()
         if not self.path.exists():
             raise DataError(
                 f"{self.path}, the pictures of {self.name}, is not there; bring it back or add the target again"
             )
         readers: dict[str, Callable[[], Listing]] = {
-            "mvtec": lambda: mvtec_layout.listing(self.path, "", masks=(self.path / "ground_truth").is_dir()),
+            "mvtec": lambda: mvtec_layout.listing(self.path, "", complete=False),
             "folder": lambda: folder.listing(self.path),
             "manifest": lambda: manifest.listing(self.path),
         }
         found = readers[layout]()
+        if not found.problems or self.skip_bad:  # otherwise they are the reason, and are told
+            _check_classes(self, found)
         found.variant = layout + (f", {found.variant}" if found.variant else "")
         return found
 
@@ -97,17 +103,63 @@ def recognise(path: Path) -> str:
         if path.suffix.lower() in manifest.SUFFIXES:
             return "manifest"
         raise DataError(f"{path} is no manifest; a manifest ends in {', '.join(sorted(manifest.SUFFIXES))}")
-    if (path / "train").is_dir() and (path / "test").is_dir():
-        return "mvtec"
-    names = sorted(p.name for p in path.iterdir() if p.is_dir() and not p.name.startswith("."))
-    if len(names) > 1 and any(n.lower() in folder.GOOD_NAMES for n in names):
-        return "folder"
-    nested = [n for n in names if (path / n / "train").is_dir() or (path / n / "good").is_dir()]
-    hint = f" Did you mean {path / nested[0]}?" if nested else ""
+    if layout := _layout_of(path):
+        return layout
+    names = ", ".join(p.name for p in folders_in(path))
+    loose = sum(is_image(p) for p in entries_of(path) if not p.is_dir())
+    fix = f" Move its {loose} images into {path / NORMAL} if they are normal." if loose and not names else ""
     raise DataError(
-        f"{path} holds {', '.join(names) or 'no folders'}, which is no layout that is known: train/good with "
-        f"test/<defect>, or good/ with bad/, or a CSV or parquet manifest.{hint}"
+        f"{path} holds {names or 'no folders'}, which is no layout that is known: train/good with test/<defect>, or "
+        f"good/ with bad/, or a CSV or parquet manifest.{_hint(path) or fix}"
     )
+
+
+def _layout_of(path: Path) -> str | None:
+    if path.is_file():
+        return "manifest"
+    if one_called(path, TRAIN, "train part"):
+        return "mvtec"
+    return "folder" if any(is_good(p.name) for p in folders_in(folder.images_folder(path))) else None
+
+
+def _hint(path: Path) -> str:
+    """The nearest folder or manifest that can be added as it is: each was tried, so that the advice works."""
+    level = [path]
+    nearby = [path.parent] if is_good(path.name) else []
+    for _ in range(_DEEPEST):
+        level = [p for place in level for p in entries_of(place) if p.is_dir() or p.suffix.lower() in manifest.SUFFIXES]
+        nearby += level[: _MOST_TRIED - len(nearby)]
+        level = [p for p in level if p.is_dir()]
+    for candidate in nearby:
+        try:
+            layout = _layout_of(candidate)
+            if layout and not OwnTarget("hint", candidate, layout).listing().problems:
+                return f" Did you mean {candidate}?"
+        except DataError:
+            continue
+    return ""
+
+
+def _check_classes(entry: OwnTarget, found: Listing) -> None:
+    """Note where only normal images are there. Raises ``DataError`` where a model cannot learn, or not be measured."""
+    path, kinds = entry.path, {(p.part, p.anomalous) for p in found.pictures}
+    if not any(not anomalous for _, anomalous in kinds):
+        raise DataError(f"{path} has no normal images that can be used, and a model learns from those alone; add some")
+    if ("test", True) in kinds and ("test", False) not in kinds:
+        missing, unsplit = (
+            ("no row of split test is labelled good", "leave the column split empty")
+            if path.is_file()
+            else (f"test/{NORMAL} is missing or empty", f"arrange all as {NORMAL}/ and bad/")
+        )
+        raise DataError(
+            f"{path} has a test part without good images ({missing}), so false alarms cannot be counted; move some "
+            f"normal images from train there, or {unsplit}: then they are split for you"
+        )
+    if not any(anomalous for _, anomalous in kinds):
+        found.warnings.append(
+            "no anomalous images: a model can be trained, and its threshold set on normal images held out from "
+            "training, but there is nothing to measure how many defects it finds"
+        )
 
 
 class OwnTargets:

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import IO
 
-from rkd_pipeline.datasets.listing import litter
+from rkd_pipeline.datasets.litter import in_litter
 from rkd_pipeline.errors import DataError
 from rkd_pipeline.progress import bar
 
@@ -38,7 +38,7 @@ def unpack(archive: Path, into: Path) -> None:
         with bar(archive.stat().st_size, f"unpack {archive.name}", "B", inner=True) as progress:
             for name, stream in _members(archive):
                 target = into / _safe(name, archive)
-                if any(litter(Path(part)) for part in PurePosixPath(name).parts):
+                if in_litter(PurePosixPath(name)):
                     continue
                 files += 1
                 if files > MOST_FILES:

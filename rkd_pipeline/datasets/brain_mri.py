@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from rkd_pipeline.datasets.listing import pictures_in, relative
+from rkd_pipeline.datasets.listing import child, name_the_rest, pictures_in, relative
 from rkd_pipeline.datasets.pictures import Listing, Picture
 from rkd_pipeline.errors import DataError
 
@@ -14,8 +14,10 @@ def listing(folder: Path, category: str) -> Listing:
     """
     found = Listing()
     for name, anomalous in (("no", False), ("yes", True)):
-        if not (folder / name).is_dir():
+        place = child(folder, name)
+        if place is None or not place.is_dir():
             raise DataError(f"{folder / name} is not a folder; expected {category}/no/* and {category}/yes/*")
-        files = pictures_in(folder / name, folder, found)
+        files = pictures_in(place, folder, found)
         found.pictures += [Picture(relative(p, folder), anomalous, "tumour" if anomalous else "good") for p in files]
+    name_the_rest(found, folder, folder, {}, "only the folders no and yes are read")
     return found

@@ -4,15 +4,20 @@ from pathlib import Path
 
 import pandas as pd
 
+from rkd_pipeline.datasets.class_names import fold
+from rkd_pipeline.datasets.listing import child, name_the_rest, relative
+from rkd_pipeline.datasets.litter import entries_of
 from rkd_pipeline.datasets.pictures import Listing, Picture
 from rkd_pipeline.errors import DataError, Problem
 
 
 def listing(folder: Path, category: str) -> Listing:
     """All pictures in the order of ``labels.csv``. Raises ``DataError`` when it is missing or not as expected."""
-    table = folder / "labels.csv"
-    if not table.is_file():
-        raise DataError(f"{table} does not exist; expected {category}/labels.csv beside {category}/head_ct/")
+    table = child(folder, "labels.csv")
+    if table is None:
+        raise DataError(
+            f"{folder / 'labels.csv'} does not exist; expected {category}/labels.csv beside {category}/head_ct/"
+        )
     try:
         labels = pd.read_csv(table, skipinitialspace=True)
     except (ValueError, UnicodeDecodeError) as error:  # pandas' ParserError and EmptyDataError are ValueErrors
@@ -21,12 +26,21 @@ def listing(folder: Path, category: str) -> Listing:
     if not (named and pd.api.types.is_integer_dtype(labels["id"]) and labels["hemorrhage"].isin([0, 1]).all()):
         raise DataError(f"{table}: expected columns id and hemorrhage (0 or 1), found {list(labels.columns)}")
     found = Listing()
-    pictures = "head_ct/head_ct" if (folder / "head_ct" / "head_ct").is_dir() else "head_ct"  # as Kaggle's zip has it
+    pictures = _pictures(folder)
+    there = {fold(p.name): p for p in entries_of(pictures)}
     for number, label in labels.itertuples(index=False):
-        picture = Picture(f"{pictures}/{int(number):03d}.png", bool(label), "hemorrhage" if label else "good")
-        if (folder / picture.path).is_file():
+        file = there.get(f"{int(number):03d}.png", pictures / f"{int(number):03d}.png")
+        picture = Picture(relative(file, folder), bool(label), "hemorrhage" if label else "good")
+        if file.is_file():
             found.pictures.append(picture)
         else:
             fix = "restore it from the dataset's source"
             found.problems.append(Problem(picture.path, "is named in labels.csv but is not there", fix))
+    name_the_rest(found, folder, folder, {}, "labels.csv does not name it", read=[table])
     return found
+
+
+def _pictures(folder: Path) -> Path:
+    """``head_ct``, or ``head_ct/head_ct`` as in Kaggle's archive."""
+    outer = child(folder, "head_ct") or folder / "head_ct"
+    return child(outer, "head_ct") or outer

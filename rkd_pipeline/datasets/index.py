@@ -15,6 +15,7 @@ import pandas as pd
 
 from rkd_pipeline.catalog import Target
 from rkd_pipeline.datasets.arrays import ArrayFile
+from rkd_pipeline.datasets.listing import some
 from rkd_pipeline.datasets.perceptual import perceptual_hash
 from rkd_pipeline.datasets.pictures import (
     BadPicture,
@@ -48,6 +49,7 @@ COLUMNS = {
     "mask_area": "share of the picture that its mask covers; empty where there is no mask",
 }
 PICTURES, MASKS = "pictures.npy", "masks.npy"
+_TWELVE_BITS, _FOURTEEN_BITS = 16, 64  # above the largest 8-bit value of a 16-bit file that holds so many bits
 _GREY = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R 601, as PIL converts
 
 
@@ -73,6 +75,9 @@ class _Row:
     values: dict[str, Any]
     picture: np.ndarray
     mask: np.ndarray | None
+    brightest: int | None  # 8-bit value, of a file with 16 bits a channel; None of others
+    transparent: bool
+    turned: bool
 
 
 def index_pictures(
@@ -97,6 +102,7 @@ def index_pictures(
     usable, doubled = _without_doubles(listing.pictures)
     problems += doubled
     rows: list[dict[str, Any]] = []
+    oddities = _Oddities()
     with_masks = any(p.mask for p in usable)
     with ExitStack() as stack:
         pictures = stack.enter_context(ArrayFile(out / PICTURES, (side, side, 3), np.uint8))
@@ -108,6 +114,7 @@ def index_pictures(
                 problems.append(result)
                 continue
             rows.append(result.values)
+            oddities.note(result)
             pictures.append(result.picture)
             if masks is not None:
                 masks.append(np.zeros((side, side), bool) if result.mask is None else result.mask)
@@ -115,8 +122,54 @@ def index_pictures(
         raise BadFiles(f"{target.name} in {folder}", problems, len(listing.pictures) + len(listing.problems))
     if not rows:
         raise DataError(f"{folder} holds no usable pictures of {target.name}")
+    oddities.refuse_shallow(target.name)
     table = pd.DataFrame(rows, columns=list(COLUMNS))
-    return Index(table, problems, listing.warnings + _warnings(table), listing.variant)
+    return Index(table, problems, listing.warnings + _warnings(table) + oddities.warnings(), listing.variant)
+
+
+@dataclass
+class _Oddities:
+    """What files have that their 8-bit RGB pixels do not show: depth, transparency, a wish to be turned."""
+
+    deep: dict[str, int] = field(default_factory=dict)
+    transparent: list[str] = field(default_factory=list)
+    turned: list[str] = field(default_factory=list)
+
+    def note(self, row: _Row) -> None:
+        name = row.values["image_id"]
+        if row.brightest is not None:
+            self.deep[name] = row.brightest
+        if row.transparent:
+            self.transparent.append(name)
+        if row.turned and row.mask is not None:
+            self.turned.append(name)
+
+    def refuse_shallow(self, target: str) -> None:
+        """Raises ``DataError`` where files of 16 bits hold 12 or fewer: of 256 grey levels 16 would be left."""
+        if self.deep and max(self.deep.values()) < _TWELVE_BITS:
+            raise DataError(
+                f"{target}: {len(self.deep)} images have 16 bits a channel, and none of them a value above 4095: they "
+                "hold 12 bits or fewer, and scaled to 8 by 1/256 at most 16 grey levels would be left. Multiply all "
+                f"their pixels by 16 (for 12 bits; by 64 for 10) and save them with 16 bits: {some(self.deep)}"
+            )
+
+    def warnings(self) -> list[str]:
+        dim = [name for name, brightest in self.deep.items() if brightest < _TWELVE_BITS]
+        fourteen = bool(self.deep) and max(self.deep.values()) < _FOURTEEN_BITS
+        said = [
+            (dim, "16-bit images have no value above 4095, while others have: at most 16 of 256 grey levels are left"),
+            (
+                list(self.deep) if fourteen else [],
+                "16-bit images have no value above 16383, so that at most 64 of 256 grey levels are left; if they hold "
+                "14 bits, multiply all their pixels by 4",
+            ),
+            (self.transparent, "images have transparent parts; the colour beneath is used"),
+            (
+                self.turned,
+                "images with a mask are turned upright, as their EXIF says; see that their masks were drawn upright",
+            ),
+        ]
+        return [f"{len(names)} {what}: {some(names)}" for names, what in said if names]
 
 
 def _without_doubles(pictures: Sequence[Picture]) -> tuple[list[Picture], list[Problem]]:
@@ -153,7 +206,9 @@ def _read(picture: Picture, folder: Path, side: int) -> _Row:
         "phash": perceptual_hash(grey.round().astype(np.uint8)),
         "mask_area": None if mask is None else np.count_nonzero(mask) / mask.size,
     }
-    return _Row(values, small, None if mask is None else resized_mask(mask, side))
+    brightest = int(np.asarray(pixels).max()) if decoded.deep else None
+    at_side = None if mask is None else resized_mask(mask, side)
+    return _Row(values, small, at_side, brightest, decoded.transparent, decoded.turned)
 
 
 def _mask_of(picture: Picture, folder: Path, size: tuple[int, int]) -> np.ndarray:
@@ -184,19 +239,8 @@ def _warnings(table: pd.DataFrame) -> list[str]:
         ("a mask that covers more than half of the picture; are black and white swapped?", defects["mask_area"] > 0.5),
     ):
         if which.any():
-            warnings.append(f"{int(which.sum())} defect pictures have {what}: {_some(defects.loc[which, 'image_id'])}")
-    deep = table[table["mode"].str.startswith("I") & (table["mean"] < 0.04)]
-    if len(deep):
-        warnings.append(
-            f"{len(deep)} 16-bit pictures are nearly black after scaling by 1/256; if they hold 10 or 12 bits, "
-            f"stretch them to 16 first: {_some(deep['image_id'])}"
-        )
+            warnings.append(f"{int(which.sum())} defect pictures have {what}: {some(defects.loc[which, 'image_id'])}")
     return warnings
-
-
-def _some(ids: "pd.Series[str]", most: int = 10) -> str:
-    shown = ", ".join(ids.head(most))
-    return shown if len(ids) <= most else f"{shown} and {len(ids) - most} more"
 
 
 def check_counts(target: Target, index: pd.DataFrame, skipped: int = 0) -> None:

@@ -1,18 +1,22 @@
 """A table that lists pictures: CSV or parquet, columns path and label, and, if wanted, split, mask and defect."""
 
 import csv
+import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+from rkd_pipeline.datasets.class_names import BAD, GOOD, plain
+from rkd_pipeline.datasets.listing import child, relative, some
+from rkd_pipeline.datasets.mask_folders import warn_of_shared_masks
 from rkd_pipeline.datasets.pictures import Listing, Picture
 from rkd_pipeline.errors import DataError, Problem
 
 SUFFIXES = frozenset({".csv", ".tsv", ".parquet"})
 REQUIRED, OPTIONAL = ("path", "label"), ("split", "mask", "defect")
-NORMAL_LABELS = frozenset({"0", "good", "normal", "ok", "false"})
-ANOMALOUS_LABELS = frozenset({"1", "bad", "anomalous", "anomaly", "defect", "defective", "ng", "nok", "true"})
+NORMAL_LABELS, ANOMALOUS_LABELS = GOOD | {"0", "false"}, BAD | {"1", "true"}
 _TRAIN, _TEST = frozenset({"train", "val", "valid", "validation"}), frozenset({"test"})
 
 
@@ -22,10 +26,16 @@ def listing(file: Path) -> Listing:
     Raises ``DataError`` where the table cannot be read or lacks a column; rows that cannot be used become problems.
     """
     table = _read(file)
-    found = Listing(variant="with a split" if "split" in table else "without a split")
+    split = "split" in table
+    found = Listing(variant="with a split" if split else "without a split")
+    if unknown := [name for name in table.columns if name not in REQUIRED + OPTIONAL]:
+        found.warnings.append(f"columns that are not read: {some(unknown)}; known: {', '.join(REQUIRED + OPTIONAL)}")
     for number, row in enumerate(table.to_dict("records"), start=2):  # as editors count, below the header
-        picture = _picture(row, f"{file.name}, row {number}", file.parent, "split" in table)
+        picture = _picture(row, f"{file.name}, row {number}", file.parent, split)
         (found.problems if isinstance(picture, Problem) else found.pictures).append(picture)  # type: ignore[arg-type]
+    if not any(p.part == "test" for p in found.pictures):
+        found.pictures = [replace(p, part=None) for p in found.pictures]  # nobody has split what only trains
+    warn_of_shared_masks(found)
     return found
 
 
@@ -77,15 +87,25 @@ def _text(value: Any) -> str:
     return str(value).strip()
 
 
+def _label(text: str) -> str:
+    """As it is compared: without case and punctuation, and 0.0 or 1.0, as tables of numbers write them, as 0 or 1."""
+    number = re.fullmatch(r"([01])[.,]0*", text)
+    if number:
+        return number[1]
+    return plain(text) if any(map(str.isalpha, text)) else text  # -1 is no 1
+
+
 def _picture(row: dict[str, Any], where: str, folder: Path, split: bool) -> Picture | Problem:
-    name, label = _text(row["path"]), _text(row["label"]).lower()
+    name, label = _text(row["path"]), _label(_text(row["label"]))
     if not name:
         return Problem(where, "names no picture", "fill in its path, or delete the row")
     path = _existing(name, folder)
     if path is None:
         return Problem(where, f"{name} is not there", f"mend the path; it is read relative to {folder}")
     if label not in NORMAL_LABELS | ANOMALOUS_LABELS:
-        return Problem(where, f"label {label!r} is not known", "write good or bad, or 0 or 1; defect names the kind")
+        return Problem(
+            where, f"label {_text(row['label'])!r} is not known", "write good or bad, or 0 or 1; defect names the kind"
+        )
     anomalous = label in ANOMALOUS_LABELS
     part = None
     if split:
@@ -112,4 +132,7 @@ def _existing(name: str, folder: Path) -> str | None:
     for candidate in (name, name.replace("\\", "/")):
         if (folder / candidate).is_file():
             return Path(candidate).as_posix()
-    return None
+    path: Path | None = folder
+    for part in Path(name.replace("\\", "/")).parts:  # the same name in another case or Unicode form
+        path = child(path, part) if path else None
+    return relative(path, folder) if path and path.is_file() and path.is_relative_to(folder) else None

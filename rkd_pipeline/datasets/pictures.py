@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image, ImageOps
 
+from rkd_pipeline.datasets.litter import entries_of
 from rkd_pipeline.errors import DataError, Problem
 
 T = TypeVar("T")
@@ -36,7 +37,7 @@ class Picture:
         anomalous: the label.
         defect: kind of defect, or ``good``.
         part: the publisher's ``train`` or ``test``; None where there is no official split.
-        mask: path of the ground-truth mask, relative too.
+        mask: path of the ground-truth mask, or of a folder of masks that are merged into one; relative too.
     """
 
     path: str
@@ -75,13 +76,23 @@ class BadPicture(DataError):
 class Decoded:
     """A picture in memory, and what its file was like.
 
-    ``pixels`` stay grey (mode L) where the file is: a third of the work of everything after.
+    Attributes:
+        pixels: grey (mode L) where the file is, a third of the work of everything after; else RGB.
+        mode: PIL's, of the file as stored.
+        file_bytes: its size.
+        file_sha256: its hash.
+        deep: it has 16 bits or more a channel, of which ``pixels`` keep the upper 8.
+        transparent: parts of it are transparent; ``pixels`` hold the colour beneath.
+        turned: the file asks to be turned, and ``pixels`` are.
     """
 
     pixels: Image.Image
     mode: str
     file_bytes: int
     file_sha256: str
+    deep: bool = False
+    transparent: bool = False
+    turned: bool = False
 
 
 def decode(path: Path, name: str | None = None) -> Decoded:
@@ -90,11 +101,19 @@ def decode(path: Path, name: str | None = None) -> Decoded:
     Reads the file once, for pixels and hash together. Raises ``BadPicture`` under ``name`` (default: the path).
     """
     name = name or str(path)
-    image, content, _ = _opened(path, name)
+    image, content, halved = _opened(path, name)
     mode = image.mode
     upright = _eight_bits(image, name) if mode.startswith("I") else image
     pixels = upright if upright.mode in ("L", "RGB") else upright.convert("RGB")
-    return Decoded(pixels, mode, len(content), hashlib.sha256(content).hexdigest())
+    return Decoded(
+        pixels,
+        mode,
+        len(content),
+        hashlib.sha256(content).hexdigest(),
+        deep=halved or mode.startswith("I"),
+        transparent=not _opaque(image).all() if _has_transparency(image) else False,
+        turned=_is_turned(content),
+    )
 
 
 def _opened(path: Path, name: str) -> tuple[Image.Image, bytes, bool]:
@@ -131,6 +150,21 @@ def _has_sixteen_bit_channels(image: Image.Image) -> bool:
     arguments = tiles[0][3] if tiles else ""
     raw_mode = arguments[0] if isinstance(arguments, tuple) and arguments else arguments
     return len(image.getbands()) > 1 and ";16" in str(raw_mode)
+
+
+def _is_turned(content: bytes) -> bool:
+    """The file asks to be turned or mirrored when it is shown (EXIF's orientation, 1 where it is upright)."""
+    with Image.open(BytesIO(content)) as image:
+        return image.getexif().get(ExifTags.Base.Orientation, 1) != 1
+
+
+def _has_transparency(image: Image.Image) -> bool:
+    return image.has_transparency_data and not image.mode.startswith("I")
+
+
+def _opaque(image: Image.Image) -> np.ndarray:
+    """Where a picture with transparency is at least half opaque, bool ``(H, W)``."""
+    return np.asarray(image.convert("RGBA").getchannel("A")) >= 128
 
 
 def _refuse_unfit(image: Image.Image, name: str) -> None:
@@ -197,9 +231,11 @@ def _bilinear(image: Image.Image, side: int) -> Image.Image:
     return image.resize((side, side), Image.Resampling.BILINEAR)
 
 
+# The darkest colours that label masks use have a channel of 64 (PASCAL VOC's palette); JPEG's noise stays below half.
+_BLACK, _COLOURED = 32, 64
 MASK_RULE = (
-    "defect where the mask is at least half white (in masks of labels below 128, and of 16 bits: not 0); resized in 8 "
-    "bits, at least half covered"
+    "defect where the mask is at least half white (in masks of labels below 128, of colours, and of 16 bits: not 0; "
+    "on a transparent ground: the ink); resized in 8 bits, at least half covered"
 )
 
 
@@ -208,12 +244,18 @@ def full_mask(path: Path, name: str | None = None) -> np.ndarray:
 
     White on black at half of white, so that JPEG noise and soft edges add nothing; files of class labels (0, 1, 2,
     ...) wherever there is a label. Masks of 16 or 32 bits a pixel are files of labels: scaled to 8 bits, a label of 1
-    or 255 would be gone.
+    or 255 would be gone. Coloured labels are a defect wherever they are not black. On a transparent ground the ink is
+    the defect. A folder's masks are merged into one.
     """
     name = name or str(path)
+    if path.is_dir():
+        return _merged_mask(path, name)
     image, _, halved = _opened(path, name)
     if image.mode.startswith("I"):
         return np.asarray(image) != 0
+    inked = _ink(image, name) if _has_transparency(image) else _coloured_labels(image)
+    if inked is not None:
+        return inked
     grey = np.asarray(image if image.mode == "L" else image.convert("RGB").convert("L"))
     if halved and not grey.any():
         raise BadPicture(
@@ -221,6 +263,48 @@ def full_mask(path: Path, name: str | None = None) -> np.ndarray:
                     "save it with one channel of 8 or 16 bits")
         )  # fmt: skip
     return grey >= 128 if grey.max(initial=0) >= 128 else grey > 0
+
+
+def _merged_mask(folder: Path, name: str) -> np.ndarray:
+    """The union of a folder's masks: MVTec LOCO has one for each defect of an image."""
+    masks: list[np.ndarray] = []
+    for path in entries_of(folder):
+        part = f"{name}/{path.name}"
+        if path.suffix.lower() not in SUFFIXES or not path.is_file():
+            raise BadPicture(Problem(part, "lies in a folder of masks and is none", "move it elsewhere"))
+        masks.append(full_mask(path, part))
+        if masks[-1].shape != masks[0].shape:
+            raise BadPicture(Problem(part, "differs in size from the masks beside it", "save all at the image's size"))
+    if not masks:
+        raise BadPicture(Problem(name, "is a folder of masks without a mask", "put one in, or delete the folder"))
+    return np.logical_or.reduce(masks)
+
+
+def _ink(image: Image.Image, name: str) -> np.ndarray | None:
+    """A mask drawn on a transparent ground; None where it is opaque. Raises ``BadPicture`` where colour contradicts."""
+    opaque = _opaque(image)
+    black = np.asarray(image.convert("RGB")).max(axis=2) < _BLACK
+    if opaque.all():
+        return None
+    drawn = black[opaque] if opaque.any() else black
+    if drawn.all() or not drawn.any():
+        return opaque
+    raise BadPicture(
+        Problem(
+            name,
+            "has transparency, and beside it black and other colours, so that it is not clear which is the defect",
+            "save it without transparency, white where the defect is and black elsewhere",
+        )
+    )
+
+
+def _coloured_labels(image: Image.Image) -> np.ndarray | None:
+    """Where a mask of coloured labels is not black; None where it has no colours."""
+    if image.mode in ("1", "L") or image.mode.startswith("I"):
+        return None
+    rgb = np.asarray(image.convert("RGB"))
+    brightest = rgb.max(axis=2)
+    return brightest >= _BLACK if (brightest - rgb.min(axis=2)).max(initial=0) >= _COLOURED else None
 
 
 def resized_mask(mask: np.ndarray, side: int) -> np.ndarray:

@@ -7,7 +7,7 @@ and 32 in ``val``. Both give the same target: the test part is the thousand, and
 from hashlib import sha256
 from pathlib import Path
 
-from rkd_pipeline.datasets.listing import pictures_in, relative
+from rkd_pipeline.datasets.listing import child, name_the_rest, pictures_in, relative
 from rkd_pipeline.datasets.pictures import Listing, Picture
 from rkd_pipeline.errors import DataError
 
@@ -25,39 +25,53 @@ def listing(folder: Path, category: str) -> Listing:
     ``category`` ``half`` keeps a seeded half of the training pictures. Raises ``DataError`` where the layout does not
     fit.
     """
-    base = _base(folder)
+    base, train = _base(folder)
+    normals = _class(train, NORMAL)
     found = Listing()
-    train = [relative(p, folder) for p in pictures_in(base / "train" / NORMAL, folder, found)]
-    if category == HALF:
-        train = seeded_half(train)
-    found.pictures += [Picture(name, False, "good", "train") for name in train]
-    test, held = _classes(base / "test", folder, found), _classes(base / "val", folder, found)
-    if len(test) == 1000 or not held:
-        found.variant = f"test {len(test)}" + (f"; {len(held)} in val, not used" if held else "")
-        found.pictures += test
+    names = [relative(p, folder) for p in pictures_in(normals, folder, found)]
+    chosen = seeded_half(names) if category == HALF else names
+    found.pictures += [Picture(name, False, "good", "train") for name in chosen]
+    test, val = (child(base, name) or base / name for name in ("test", "val"))
+    tested, held = _classes(test, folder, found), _classes(val, folder, found)
+    if len(tested) == 1000 or not held:
+        found.variant = f"test {len(tested)}" + (f"; {len(held)} in val, not used" if held else "")
+        found.pictures += tested
     else:
-        found.variant = f"test {len(test)} and val {len(held)}, together the test part"
-        found.pictures += test + held
+        found.variant = f"test {len(tested)} and val {len(held)}, together the test part"
+        found.pictures += tested + held
+    reasons = {
+        normals: "they are not in the seeded half",
+        train: "training is on normal images",
+        val: "the test part is complete without it",
+    }
+    name_the_rest(found, base, folder, reasons, f"only train/{NORMAL} and the classes of test and val are read")
     return found
 
 
-def _base(folder: Path) -> Path:
+def _base(folder: Path) -> tuple[Path, Path]:
+    """The folder of the parts, and the training part in it."""
     for nested in _NESTED:
         base = folder / nested
-        if (base / "train" / NORMAL).is_dir() and (base / "test").is_dir():
-            return base
+        train, test = child(base, "train"), child(base, "test")
+        if train and test and _class(train, NORMAL).is_dir():
+            return base, train
     raise DataError(
         f"{folder / 'train' / NORMAL} is not a folder; expected train/NORMAL/* and test/<class>/* with the classes "
         f"{', '.join(CLASSES)} (directly in {folder}, or in its folder OCT2017)"
     )
 
 
-def _classes(folder: Path, root: Path, found: Listing) -> list[Picture]:
+def _class(part: Path, name: str) -> Path:
+    return child(part, name) or part / name
+
+
+def _classes(part: Path, root: Path, found: Listing) -> list[Picture]:
     pictures: list[Picture] = []
     for name in CLASSES:
-        if (folder / name).is_dir():
+        place = _class(part, name)
+        if place.is_dir():
             defect = "good" if name == NORMAL else name.lower()
-            files = pictures_in(folder / name, root, found)
+            files = pictures_in(place, root, found)
             pictures += [Picture(relative(path, root), name != NORMAL, defect, "test") for path in files]
     return pictures
 

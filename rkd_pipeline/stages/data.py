@@ -11,6 +11,7 @@ from rkd_pipeline.catalog import Target
 from rkd_pipeline.datasets import demo
 from rkd_pipeline.datasets.fetch import Fetching, find_or_fetch, read_origin
 from rkd_pipeline.datasets.index import MASKS, PICTURES, check_counts, index_pictures
+from rkd_pipeline.datasets.litter import files_below
 from rkd_pipeline.datasets.pictures import MASK_RULE, Listing
 from rkd_pipeline.datasets.prepare import prepare_arrays
 from rkd_pipeline.datasets.registry import list_pictures
@@ -86,7 +87,7 @@ def _source_files(store: Store, wanted: Target, root: Path) -> list[Path]:
         entry = store.targets.entries()[wanted.name]
         return _own_files(entry.path, entry.listing())
     folder = root / wanted.category if wanted.dataset == "mvtec_ad" else root
-    return [p for p in folder.rglob("*") if p.is_file()]
+    return [p for p in files_below(folder) if p.is_file()]
 
 
 def source_folder(source: Result) -> Path:
@@ -97,7 +98,7 @@ def source_folder(source: Result) -> Path:
 def _own_files(path: Path, listing: Listing) -> list[Path]:
     """What an own target's results depend on: a folder's files, or a manifest and the files that it names."""
     if path.is_dir():
-        return [p for p in path.rglob("*") if p.is_file()]
+        return [p for p in files_below(path) if p.is_file()]
     named = [name for p in listing.pictures for name in (p.path, p.mask) if name]
     return [path, *(path.parent / name for name in dict.fromkeys(named))]
 
