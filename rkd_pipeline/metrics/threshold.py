@@ -14,6 +14,15 @@ import numpy as np
 FALSE_POSITIVE_RATE = 0.05
 
 
+def normals_needed(false_positive_rate: float = FALSE_POSITIVE_RATE) -> int:
+    """The fewest held-out normals that can promise the rate: with fewer, no score of theirs is high enough.
+
+    >>> normals_needed(0.05), normals_needed(0.01)
+    (19, 99)
+    """
+    return math.ceil(1 / false_positive_rate - 1e-9) - 1
+
+
 def validation_threshold(normal_scores: np.ndarray, false_positive_rate: float = FALSE_POSITIVE_RATE) -> float | None:
     """The score above which a picture is called anomalous, from held-out normal pictures ``(N,)``.
 

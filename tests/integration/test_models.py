@@ -138,7 +138,7 @@ def test_predict_writes_an_overlay_and_goes_on_past_what_is_no_picture(
     status = main(["predict", "--target", TARGET, *pictures, "--output", str(output), "--store", str(arena.store.root)])
     said = capfd.readouterr()
     assert status == 1
-    assert "1 of 3 pictures could not be scored" in said.err
+    assert "1 of 3 pictures have a problem" in said.err
     assert "broken.png: cannot be decoded" in said.err
     table = pd.read_csv(output / "predictions.csv")
     reign = champion.require_champion(arena.store, TARGET)
@@ -226,7 +226,8 @@ def test_mlflow_s_own_commands_predict_and_serve_it(arena: Arena, tmp_path: Path
     asked = [*command, "predict", *model, "-i", str(table), "-t", "csv", "-o", str(answer)]
     subprocess.run(asked, env=environment, check=True, capture_output=True, timeout=400)
     [predicted] = json.loads(answer.read_text())["predictions"]
-    expected = predict(champion.require_champion(arena.store, TARGET), [arena.picture], None).table.iloc[0]
+    reign = champion.require_champion(arena.store, TARGET)
+    expected = predict(champion.open_scorer(reign), [arena.picture], None).table.iloc[0]
     assert predicted["score"] == pytest.approx(expected["score"])
     assert predicted["anomalous"] == expected["anomalous"]
     assert np.shape(predicted["map"]) == (224, 224)
