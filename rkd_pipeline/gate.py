@@ -84,21 +84,26 @@ def why_no_threshold(store: Store, metrics: Result) -> str:
     rows = read_verified_split(store.require(SPLIT, target_name))
     repeat = TrainingKey.parse(training).repeat
     drawn = part_of(rows, store.targets.target(target_name), repeat, HELD_OUT)
-    return no_threshold_in_words(
-        target_name, training, int((scores["part"] == HELD_OUT).sum()), len(drawn), normals_needed()
-    )
+    found = int((scores["part"] == HELD_OUT).sum())
+    table = read_metrics(metrics)
+    which = (table["metric"] == "threshold") & (table["score_rule"] == deciding_rule(training))
+    reason = str(table.loc[which, "protocol"].iloc[0]).removeprefix("none: ")
+    return no_threshold_in_words(target_name, training, reason, found, len(drawn), normals_needed())
 
 
-def no_threshold_in_words(target_name: str, training: str, found: int, drawn: int, needed: int) -> str:
+def no_threshold_in_words(target_name: str, training: str, reason: str, found: int, drawn: int, needed: int) -> str:
     """The sentence of ``why_no_threshold``.
 
     Args:
         target_name, training: whose.
+        reason: as the protocol of the missing threshold says it.
         found: normal images that the training held out for the threshold.
         drawn: those that the target's split holds out, for recipes that use them so.
         needed: for the false-positive rate that is promised.
     """
-    said = f"it has no honest threshold, which takes {needed} held-out normal images, and it has {found}. "
+    said = (
+        f"it has no honest threshold, which takes {needed} held-out normal images, and it has {found} ({reason}). "
+    )
     if drawn >= needed:
         return (
             f"{said}Train a recipe that holds them out, as {WITH_THRESHOLD} does: "
