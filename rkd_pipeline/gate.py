@@ -101,9 +101,7 @@ def no_threshold_in_words(target_name: str, training: str, reason: str, found: i
         drawn: those that the target's split holds out, for recipes that use them so.
         needed: for the false-positive rate that is promised.
     """
-    said = (
-        f"it has no honest threshold, which takes {needed} held-out normal images, and it has {found} ({reason}). "
-    )
+    said = f"it has no honest threshold, which takes {needed} held-out normal images, and it has {found} ({reason}). "
     if drawn >= needed:
         return (
             f"{said}Train a recipe that holds them out, as {WITH_THRESHOLD} does: "

@@ -23,7 +23,9 @@ class Settings(BaseModel):
     download: bool = Field(False, description="download datasets that are absent")
     mvtec_ad_urls: str = Field("", description="addresses of MVTec AD's archive, separated by commas")
     skip_bad: bool = Field(False, description="go on without pictures that cannot be used, and say so everywhere")
-    store: Path = Field(Path("store"), description="folder of all results; a second store is a second world")
+    store: Path = Field(
+        Path("store"), validate_default=True, description="folder of all results; a second store is a second world"
+    )
     device: Literal["auto", "cpu", "cuda"] = "auto"
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     mlflow_uri: str = Field("", description="tracking server; MLFLOW_TRACKING_URI; empty: the store's own")

@@ -56,8 +56,11 @@ def png(figure: Figure, dpi: int = 100, about: Mapping[str, str] | None = None) 
     ``about`` goes into the file's text chunks.
     """
     for text in figure.findobj(Text):
-        text.set_parse_math(False)
         _make_drawable(text)
+        if text.get_wrap():  # matplotlib measures it as mathematics even where that is off
+            text.set_text(text.get_text().replace("$", r"\$"))
+        else:
+            text.set_parse_math(False)
     figure.set_dpi(dpi)
     buffer = BytesIO()
     # Without the "Software" entry the same figure gives the same bytes under every matplotlib release.
