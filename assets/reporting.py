@@ -10,7 +10,7 @@ import dagster as dg
 import pandas as pd
 
 from resources import last_words
-from rkd_pipeline.errors import RkdError, no_room
+from rkd_pipeline.errors import RkdError, of_the_system
 from rkd_pipeline.flow import Stage
 from rkd_pipeline.store import Result
 
@@ -122,12 +122,13 @@ def _inline(name: str, png: bytes) -> str:
 def user_errors() -> Iterator[None]:
     """Our own errors say what to do: show that, not a stack trace, and do not retry what cannot help.
 
-    So with a full disk. The reason of any error is also kept where it needs no room: Dagster may have none.
+    So with a full disk or a missing permission. The reason of any error is also kept where it needs no room: Dagster
+    may have none.
     """
     try:
         yield
     except Exception as error:
-        ours = str(error) if isinstance(error, RkdError) else no_room(error)
+        ours = str(error) if isinstance(error, RkdError) else of_the_system(error)
         last_words.speak(ours or str(error))
         if not ours:
             raise

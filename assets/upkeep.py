@@ -121,7 +121,9 @@ def new_pictures(store: StoreResource, watch: Watch) -> dg.RunRequest | dg.SkipR
         return dg.SkipReason(str(error))
     if not found.new:
         return dg.SkipReason(f"nothing new in {watch.folder}")
-    return dg.RunRequest(run_key=f"pictures {found.key}")
+    # A look that failed is made again, once an hour: a full disk must neither fill the list of runs nor end the watch.
+    hour = datetime.now(UTC).strftime("%Y-%m-%dT%H")
+    return dg.RunRequest(run_key=f"pictures {found.key}, {hour}")
 
 
 @dg.run_failure_sensor(

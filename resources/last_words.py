@@ -36,7 +36,7 @@ def speak(text: str) -> None:
     """Leave the last words of this process's run, where it has one."""
     for file in _mine:
         with suppress(OSError), file.open("r+b") as stream:  # the error that is told of must not be lost to another
-            stream.write(text.encode()[:SIZE].ljust(SIZE))
+            stream.write(text.encode(errors="backslashreplace")[:SIZE].ljust(SIZE))
 
 
 def heard(home: Path, run_id: str) -> str:

@@ -102,8 +102,9 @@ def require_champion(store: Store, target_name: str) -> Reign:
     reign = champion(store, target_name)
     if reign is None:
         raise NoChampion(
-            f"{target_name} has no champion yet; train a recipe with a validation part "
-            f"(`rkd run --targets {target_name} --recipes rkd-es`), then `rkd champion challenge {target_name}`"
+            f"{target_name} has no champion yet; train a recipe that holds normal images out for a threshold "
+            f"(`rkd run --targets {target_name} --recipes {gate.WITH_THRESHOLD}`), then "
+            f"`rkd champion challenge {target_name}`. Without a champion: `rkd predict --training KEY`"
         )
     return reign
 
@@ -153,7 +154,7 @@ def challenge(store: Store, target_name: str, trainings: Sequence[str] = ()) -> 
         named = _named(store, target_name, trainings)
         finished = gate.finished_trainings(store, target_name)
         lines: list[str] = []
-        candidates = named or _eligible(finished, lines)
+        candidates = named or _eligible(store, finished, lines)
         reign = champion(store, target_name)
         if reign is None:
             return _first(store, target_name, candidates, finished, lines)
@@ -206,7 +207,7 @@ def _named(store: Store, target_name: str, trainings: Sequence[str]) -> dict[str
     return found
 
 
-def _eligible(finished: dict[str, list[Result]], lines: list[str]) -> dict[str, Result]:
+def _eligible(store: Store, finished: dict[str, list[Result]], lines: list[str]) -> dict[str, Result]:
     """Of every configuration the first training with an honest threshold; the others get a line."""
     found = {}
     for name, results in finished.items():
@@ -214,7 +215,7 @@ def _eligible(finished: dict[str, list[Result]], lines: list[str]) -> dict[str, 
         if able:
             found[name] = able[0]
         else:
-            lines.append(f"{name}: cannot be champion, it has no honest threshold")
+            lines.append(f"{name}: cannot be champion: {gate.why_no_threshold(store, results[0])}")
     return found
 
 
@@ -222,9 +223,9 @@ def _first(
     store: Store, target_name: str, candidates: dict[str, Result], finished: dict[str, list[Result]], lines: list[str]
 ) -> Outcome:
     if not candidates:
+        first = f"train one: `rkd run --targets {target_name} --recipes {gate.WITH_THRESHOLD}`"
         raise NoChampion(
-            "; ".join([f"{target_name} has no finished training that could be champion", *lines])
-            + f". Train a recipe with a validation part: rkd run --targets {target_name} --recipes rkd-es"
+            "\n  ".join([f"{target_name} has no finished training that could be champion:", *(lines or [first])])
         )
     means = {name: _mean(store, finished[name]) for name in candidates}
     best = max(means, key=lambda name: means[name])

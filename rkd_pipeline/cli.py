@@ -13,12 +13,13 @@ import time
 import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from io import TextIOWrapper
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rkd_pipeline import data_commands, model_commands, progress
 from rkd_pipeline.ablation.design import INTERACTIONS
-from rkd_pipeline.errors import BadKey, RkdError, no_room
+from rkd_pipeline.errors import BadKey, RkdError, of_the_system
 from rkd_pipeline.flow import (
     HISTORY,
     METRICS,
@@ -61,6 +62,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     0 fine, 1 something failed, 2 wrong usage; 130 and 143 ended by Ctrl-C and SIGTERM, as a shell counts.
     """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):  # a name in letters that the terminal lacks is spelled out
+            stream.reconfigure(errors="backslashreplace")
     options = _parser().parse_args(arguments)
     _export(options)
     command: Callable[[argparse.Namespace], int] = options.command
@@ -71,9 +75,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"rkd: {error}", file=sys.stderr)
         return 1
     except Exception as error:
-        if not (full := no_room(error)):
+        if not (said := of_the_system(error)):
             raise
-        print(f"rkd: {full}", file=sys.stderr)
+        print(f"rkd: {said}", file=sys.stderr)
         return 1
     except Interrupted as ended:
         print(f"\nrkd: ended by {ended}; the same command goes on from here", file=sys.stderr)
@@ -173,7 +177,9 @@ def _export(options: argparse.Namespace) -> None:
 
 
 def _run(options: argparse.Namespace) -> int:
-    terminal = os.fdopen(os.dup(2), "w")  # Dagster captures file descriptor 2 while a step runs
+    terminal = os.fdopen(
+        os.dup(2), "w", errors="backslashreplace"
+    )  # Dagster captures file descriptor 2 while a step runs
     progress.show_on(terminal)
     session = Session.open(say=lambda text: print(text, file=terminal, flush=True))
     cells = named(options.plan) if options.plan else _asked_for(session, options)
@@ -190,7 +196,7 @@ def _rebenchmark(options: argparse.Namespace) -> int:
         settings = Settings.from_environment()
         print(f"round {rebenchmark.accept(Store(settings.store), options.new_reference)} is the new reference")
         return 0
-    terminal = os.fdopen(os.dup(2), "w")
+    terminal = os.fdopen(os.dup(2), "w", errors="backslashreplace")
     progress.show_on(terminal)
     session = Session.open(say=lambda text: print(text, file=terminal, flush=True))
     report = session.rebenchmark()

@@ -30,6 +30,13 @@ def add_parsers(commands: Any, shared: argparse.ArgumentParser) -> None:
     add.add_argument("--skip-bad", action="store_true", help="always go on without files that cannot be used")
     add.set_defaults(command=add_target)
 
+    removed = commands.add_parser(
+        "remove-target", parents=[shared], help="take one of your own targets, and its results, out of the store"
+    )
+    removed.add_argument("name", metavar="NAME")
+    removed.add_argument("--yes", action="store_true", help="do not ask")
+    removed.set_defaults(command=remove_target)
+
     parser = commands.add_parser("data", help="verify, describe or fetch datasets")
     actions = parser.add_subparsers(required=True, metavar="ACTION")
     for name, what, command in (
@@ -71,6 +78,31 @@ def _classes(found: Listing) -> list[str]:
         shown = some(f"{folder} ({count})" for folder, count in folders.items())
         lines += [f"{'anomalous' if anomalous else 'normal'}: {shown}"] if folders else []
     return lines
+
+
+def remove_target(options: argparse.Namespace) -> int:
+    """Say what goes and what stays, ask, and remove; 1 where anything stayed that was to go."""
+    from rkd_pipeline import pruning, removal
+
+    store = Store(Settings.from_environment().store)
+    name = options.name
+    items = removal.removable(store, name)
+    rows = pd.DataFrame({"what": [i.what for i in items], "MiB": [size / 2**20 for size in pruning.sizes(items)]})
+    print(f"of {name} goes: its line in {store.targets.path}, and of {store.root}")
+    if len(rows):
+        print(rows.groupby("what", sort=False)["MiB"].agg(["count", "sum"]).to_markdown(headers=["what", "", "MiB"]))
+    print(
+        f"stays: the images in {store.targets.entries()[name].path}; what MLflow and Dagster have on record; the "
+        "records of re-benchmarks; the tables as they are, until the next `rkd report` refreshes them"
+    )
+    if not options.yes and not (sys.stdin.isatty() and input(f"remove {name}? [y/N] ").strip().lower() in ("y", "yes")):
+        print("nothing was removed" + ("" if sys.stdin.isatty() else "; with --yes it is"))
+        return 1
+    stayed = removal.remove(store, name, items)
+    for item, why in stayed.items():
+        print(f"stays   {item}: {why}; the same command goes on from here", file=sys.stderr)
+    print(f"{name} is {'still in' if stayed else 'removed from'} {store.targets.path}")
+    return 1 if stayed else 0
 
 
 def verify(options: argparse.Namespace) -> int:

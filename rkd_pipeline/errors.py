@@ -4,11 +4,16 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from rkd_pipeline.names import printable
+
 _NAMED = 10  # problems of a kind that are spelled out
 
 
 class RkdError(Exception):
-    """Base of every error that this project raises on purpose."""
+    """Base of every error that this project raises on purpose; its text can be printed and stored whatever it names."""
+
+    def __init__(self, message: object = "") -> None:
+        super().__init__(printable(str(message)))
 
 
 class UnknownName(RkdError):
@@ -89,17 +94,30 @@ class CheckpointError(StoreError):
     """A checkpoint that cannot be resumed: damaged, or of another training."""
 
 
+# The kernel's words, and SQLite's, of which the second also stands for a folder that may not be written.
+_NO_ACCESS = re.compile(
+    "Permission denied|Operation not permitted|Read-only file system"
+    "|attempt to write a readonly database|unable to open database file"
+)
 # The kernel's words, and SQLite's: it speaks of an I/O error where its shared memory cannot grow.
 _NO_ROOM = re.compile("No space left on device|Disk quota exceeded|disk is full|disk I/O error")
 
 
-def no_room(error: BaseException | None) -> str:
-    """What to say of an error behind which is a full disk; empty where none is. Libraries wrap what the kernel says."""
+def of_the_system(error: BaseException | None) -> str:
+    """What to say of an error that a full disk or a missing permission is behind; empty where neither is.
+
+    Libraries wrap what the kernel says, so the causes are looked at too.
+    """
     while error is not None:
+        said = (str(error).splitlines() or [""])[0]
         if _NO_ROOM.search(str(error)):
-            said = str(error).splitlines()[0]
             return (
                 f"{said}. Make room on the disk (`rkd prune` lists what can go) and start again: what is done is kept"
+            )
+        if _NO_ACCESS.search(str(error)):
+            return printable(
+                f"{said}. The place belongs to another user, or is read-only: run as its owner, get write permission "
+                "for the store and what is in it, or name another place (--store, --output)"
             )
         error = error.__cause__ or error.__context__
     return ""

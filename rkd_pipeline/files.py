@@ -23,8 +23,8 @@ def file_sha256(path: Path) -> str:
 
 
 def text_sha256(text: str) -> str:
-    """SHA-256 of a text's UTF-8 bytes, as 64 hex digits."""
-    return hashlib.sha256(text.encode()).hexdigest()
+    """SHA-256 of a text's UTF-8 bytes, as 64 hex digits; odd bytes of a file's name count as they are."""
+    return hashlib.sha256(text.encode(errors="surrogateescape")).hexdigest()
 
 
 def canonical_json(value: Any) -> str:

@@ -16,16 +16,20 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from rkd_pipeline.datasets.split import part_of
 from rkd_pipeline.errors import RkdError
-from rkd_pipeline.flow import ANOMALY_SCORES, IMAGES, METRICS, TRAINED_MODEL
+from rkd_pipeline.flow import ANOMALY_SCORES, IMAGES, METRICS, SPLIT, TRAINED_MODEL
 from rkd_pipeline.metrics.paired_auroc import Pair, PairedAuroc, paired_auroc
-from rkd_pipeline.stages.data import read_index
+from rkd_pipeline.metrics.threshold import normals_needed
+from rkd_pipeline.stages.data import read_index, read_verified_split
 from rkd_pipeline.stages.evaluation import read_metrics, read_scores, value_of
 from rkd_pipeline.stages.tables import stale_reason
 from rkd_pipeline.store import Ref, Result, Store
 from rkd_pipeline.training_key import TrainingKey
 
 ERROR = 0.05
+HELD_OUT = "calibration"  # the part of a split whose normals set the threshold
+WITH_THRESHOLD = "rkd-cal"  # a recipe that holds that part out
 
 
 class NotEligible(RkdError):
@@ -62,6 +66,53 @@ def honest_threshold(metrics: Result) -> float | None:
     return value_of(read_metrics(metrics), "threshold", deciding_rule(metrics.provenance.key[1]))
 
 
+def threshold_of(store: Store, target_name: str, training: str) -> tuple[float | None, str]:
+    """The honest threshold of a training; where it has none, None and why."""
+    metrics = store.find(Ref(METRICS.name, target_name, training))
+    if metrics is None:
+        return None, "it is not evaluated yet; `rkd run` does that"
+    if reason := stale_reason(store, metrics):
+        return None, f"its metrics are out of date: {reason}; `rkd run` makes them again"
+    found = honest_threshold(metrics)
+    return found, "" if found is not None else why_no_threshold(store, metrics)
+
+
+def why_no_threshold(store: Store, metrics: Result) -> str:
+    """Why a training has no honest threshold, with the numbers of held-out normal images, and what would give one."""
+    target_name, training = metrics.provenance.key
+    scores, _ = read_scores(store.require(ANOMALY_SCORES, target_name, training))
+    rows = read_verified_split(store.require(SPLIT, target_name))
+    repeat = TrainingKey.parse(training).repeat
+    drawn = part_of(rows, store.targets.target(target_name), repeat, HELD_OUT)
+    found = int((scores["part"] == HELD_OUT).sum())
+    table = read_metrics(metrics)
+    which = (table["metric"] == "threshold") & (table["score_rule"] == deciding_rule(training))
+    reason = str(table.loc[which, "protocol"].iloc[0]).removeprefix("none: ")
+    return no_threshold_in_words(target_name, training, reason, found, len(drawn), normals_needed())
+
+
+def no_threshold_in_words(target_name: str, training: str, reason: str, found: int, drawn: int, needed: int) -> str:
+    """The sentence of ``why_no_threshold``.
+
+    Args:
+        target_name, training: whose.
+        reason: as the protocol of the missing threshold says it.
+        found: normal images that the training held out for the threshold.
+        drawn: those that the target's split holds out, for recipes that use them so.
+        needed: for the false-positive rate that is promised.
+    """
+    said = f"it has no honest threshold, which takes {needed} held-out normal images, and it has {found} ({reason}). "
+    if drawn >= needed:
+        return (
+            f"{said}Train a recipe that holds them out, as {WITH_THRESHOLD} does: "
+            f"`rkd run --targets {target_name} --recipes {WITH_THRESHOLD}`"
+        )
+    return (
+        f"{said}The split of {target_name} holds out {drawn}, so no recipe has enough: add normal images, or decide by "
+        f"a threshold of your own: `rkd predict --target {target_name} --training {training} --threshold X IMAGE ...`"
+    )
+
+
 def require_eligible(store: Store, target_name: str, training: str) -> Result:
     """The ``metrics`` of a training that may be champion; raises ``NotEligible`` or ``StoreError`` with the reason."""
     store.targets.target(target_name)
@@ -70,13 +121,7 @@ def require_eligible(store: Store, target_name: str, training: str) -> Result:
     if reason := stale_reason(store, metrics):
         raise NotEligible(f"{target_name} {training} is out of date: {reason}; run it again, with `rkd run`")
     if honest_threshold(metrics) is None:
-        rows = read_metrics(metrics)
-        which = (rows["metric"] == "threshold") & (rows["score_rule"] == deciding_rule(training))
-        why = rows.loc[which, "protocol"].iloc[0]
-        raise NotEligible(
-            f"{target_name} {training} cannot be champion. Its honest threshold: {why}. "
-            "Train a recipe with a validation part (rkd-es, for example), or add normal pictures"
-        )
+        raise NotEligible(f"{target_name} {training} cannot be champion: {why_no_threshold(store, metrics)}")
     return metrics
 
 

@@ -5,8 +5,9 @@ Nothing is trained. Rows of earlier pictures are kept; a picture is scored again
 takes over. A file that is still being written (younger than ``SETTLED`` seconds) waits for the next look.
 """
 
+import os
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,11 +17,13 @@ import pandas as pd
 
 from rkd_pipeline.champion import Reign, open_scorer, require_champion
 from rkd_pipeline.datasets.litter import files_below
-from rkd_pipeline.datasets.pictures import SUFFIXES, read_rgb, resized
+from rkd_pipeline.datasets.pictures import SUFFIXES, read_rgb
 from rkd_pipeline.errors import DataError
 from rkd_pipeline.files import canonical_json, text_sha256
-from rkd_pipeline.flow import METRICS, SCORED_PICTURES, TRAINED_MODEL
-from rkd_pipeline.gate import honest_threshold
+from rkd_pipeline.flow import SCORED_PICTURES, TRAINED_MODEL
+from rkd_pipeline.gate import threshold_of
+from rkd_pipeline.names import shown
+from rkd_pipeline.prediction import OVERLAY
 from rkd_pipeline.store import Ref, Result, Store
 
 if TYPE_CHECKING:
@@ -31,8 +34,8 @@ TABLE, STRIP = "scores.parquet", "newest.png"
 SHOWN = 8
 _BATCH = 32
 COLUMNS = {
-    "picture": "path relative to the folder",
-    "fingerprint": "of size and time of the file",
+    "picture": "path relative to the folder; bytes that are no text spelled out",
+    "fingerprint": "of size and time of the file, and whether it may be read",
     "model": "target and training that scored it, with the weights' data version",
     "score": "image score of the model's system: the map's maximum, or Multiresolution KD's loss",
     "threshold": "honest threshold of the model; empty where its recipe has none",
@@ -52,6 +55,7 @@ class Inbox:
         reign: of the champion; None where a training was named.
         pictures: name to fingerprint.
         new: those that this model has not scored.
+        files: name to the file itself.
     """
 
     folder: Path
@@ -61,6 +65,7 @@ class Inbox:
     reign: Reign | None
     pictures: dict[str, str]
     new: list[str]
+    files: dict[str, Path]
 
     @property
     def key(self) -> str:
@@ -74,6 +79,8 @@ def look(store: Store, folder: Path, named: str) -> Inbox:
     ``named`` is a target, whose champion scores, or ``TARGET|TRAINING``. Raises ``DataError`` where there is no folder,
     ``NoChampion`` or ``StoreError`` where there is no model.
     """
+    from rkd_pipeline.figures.overlay import is_overlay
+
     if not folder.is_dir():
         raise DataError(f"{folder} is no folder; set RKD_WATCH to the one whose pictures are to be scored")
     target, bar, training = named.partition("|")
@@ -83,17 +90,33 @@ def look(store: Store, folder: Path, named: str) -> Inbox:
     else:
         training, version = reign.training, reign.model
     now = time.time()
-    pictures = {}
+    pictures, files = {}, {}
     for file in sorted(files_below(folder)):
         if file.suffix.lower() not in SUFFIXES:
             continue
-        status = file.stat()
-        if now - status.st_mtime >= SETTLED:
-            pictures[file.relative_to(folder).as_posix()] = f"{status.st_size} {status.st_mtime_ns}"
+        fingerprint, changed = _look_at(file)
+        if fingerprint and now - changed >= SETTLED and not (file.name.endswith(OVERLAY) and is_overlay(file)):
+            name = shown(file.relative_to(folder).as_posix())
+            pictures[name], files[name] = fingerprint, file
     model = f"{target} {training} {version}"
     known = _known(store.find(Ref(SCORED_PICTURES.name)), model)
     new = [name for name, fingerprint in pictures.items() if known.get(name) != fingerprint]
-    return Inbox(folder, target, training, model, reign, pictures, new)
+    return Inbox(folder, target, training, model, reign, pictures, new, files)
+
+
+def _look_at(file: Path) -> tuple[str, float]:
+    """A file's fingerprint and when it changed, in seconds since 1970; empty for what is no file, or gone again.
+
+    A file that may not be read, and a link that leads nowhere, have another one as soon as that is mended.
+    """
+    try:
+        if file.is_dir():
+            return "", 0.0
+        status = file.stat() if file.exists() else file.lstat()
+    except OSError:  # gone since it was listed
+        return "", 0.0
+    away = "" if os.access(file, os.R_OK) else " not readable"
+    return f"{status.st_size} {status.st_mtime_ns}{away}", status.st_mtime
 
 
 def _known(earlier: Result | None, model: str) -> dict[str, str]:
@@ -140,57 +163,44 @@ def score_new(store: Store, inbox: Inbox) -> Result:
 def _score(store: Store, inbox: Inbox) -> tuple[pd.DataFrame, bytes]:
     from rkd_pipeline.figures import map_strip, message
 
-    scorer, side = _open_scorer(store, inbox)
+    scorer = _open_scorer(store, inbox)
     rows: list[dict[str, Any]] = []
-    shown: list[tuple[float, str, np.ndarray, np.ndarray]] = []
+    newest: list[tuple[int, str, np.ndarray, np.ndarray]] = []
     for start in range(0, len(inbox.new), _BATCH):
-        names = inbox.new[start : start + _BATCH]
-        good, problems = _readable(inbox.folder, names, side)
-        scores, maps = scorer.score([inbox.folder / name for name in good]) if good else (pd.DataFrame(), np.empty(0))
-        for row, name in enumerate(good):
+        good, problems = _readable(scorer, {name: inbox.files[name] for name in inbox.new[start : start + _BATCH]})
+        scores, maps = scorer.score_prepared(list(good.values())) if good else (pd.DataFrame(), np.empty(0))
+        for row, (name, pixels) in enumerate(good.items()):
             value, called = float(scores["score"].iloc[row]), scores["anomalous"].iloc[row]
             rows.append({"picture": name, "score": value, "anomalous": called, "problem": ""})
-            shown.append(
-                ((inbox.folder / name).stat().st_mtime, f"{Path(name).name[:24]}\n{value:.3f}", good[name], maps[row])
-            )
+            changed = int(inbox.pictures[name].split()[1])
+            newest.append((changed, f"{Path(name).name[:24]}\n{value:.3f}", pixels, maps[row]))
         rows += [{"picture": name, "problem": problem} for name, problem in problems.items()]
-        shown = sorted(shown, key=lambda entry: entry[0])[-SHOWN:]
+        newest = sorted(newest, key=lambda entry: entry[0])[-SHOWN:]
     table = pd.DataFrame(rows, columns=list(COLUMNS)).astype({"anomalous": "boolean", "score": "Float64"})
     table["fingerprint"] = table["picture"].map(inbox.pictures)
     table["model"], table["threshold"] = inbox.model, scorer.card.threshold
-    if not shown:
+    if not newest:
         return table, message("No new picture could be scored")
-    captions = [caption for _, caption, _, _ in shown]
-    pictures, maps = (np.stack([entry[i] for entry in shown]) for i in (2, 3))
+    captions = [caption for _, caption, _, _ in newest]
+    pictures, maps = (np.stack([entry[i] for entry in newest]) for i in (2, 3))
     return table, map_strip(pictures, maps, captions, f"newest pictures, {inbox.target} {inbox.training}")
 
 
-def _open_scorer(store: Store, inbox: Inbox) -> "tuple[Scorer, int]":
-    """The model taken out of the store, with the side of its pictures."""
-    import tempfile
+def _open_scorer(store: Store, inbox: Inbox) -> "Scorer":
+    from rkd_pipeline.scorer import Scorer
 
-    from rkd_pipeline.scorer import CARD, STUDENT, TEACHER, Scorer, export_scorer
-    from rkd_pipeline.training_key import TrainingKey
-
-    side = TrainingKey.parse(inbox.training).recipe.side
     if inbox.reign is not None:
-        return open_scorer(inbox.reign), side
-    model = store.require(TRAINED_MODEL, inbox.target, inbox.training)
-    metrics = store.find(Ref(METRICS.name, inbox.target, inbox.training))
-    threshold = None if metrics is None else honest_threshold(metrics)
-    with tempfile.TemporaryDirectory(dir=store.root, prefix=".export-") as temporary:
-        folder = Path(temporary)
-        export_scorer(store, model, threshold, folder)
-        scorer = Scorer(folder / STUDENT, folder / TEACHER, folder / CARD)
-    return scorer, side
+        return open_scorer(inbox.reign)
+    threshold, _ = threshold_of(store, inbox.target, inbox.training)
+    return Scorer.of_training(store, store.require(TRAINED_MODEL, inbox.target, inbox.training), threshold)
 
 
-def _readable(folder: Path, names: Sequence[str], side: int) -> tuple[dict[str, np.ndarray], dict[str, str]]:
-    """Pictures that decode, at the model's side, and the others with the reason."""
+def _readable(scorer: "Scorer", files: Mapping[str, Path]) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    """Images that decode, as the model sees them, and the others with the reason."""
     good, problems = {}, {}
-    for name in names:
+    for name, file in files.items():
         try:
-            good[name] = resized(read_rgb(folder / name), side)
-        except (DataError, OSError) as error:
+            good[name] = scorer.prepare(read_rgb(file))
+        except DataError as error:
             problems[name] = str(error)
     return good, problems

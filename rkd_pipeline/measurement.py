@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from rkd_pipeline.metrics.intervals import Interval
-from rkd_pipeline.metrics.threshold import FALSE_POSITIVE_RATE, fewest_for
+from rkd_pipeline.metrics.threshold import FALSE_POSITIVE_RATE, normals_needed
 from rkd_pipeline.recipes import Recipe
 
 LAST_EPOCH = "last epoch"
@@ -26,7 +26,7 @@ NO_NORMAL = "none: no normal test images"
 def why_no_threshold(recipe: Recipe, calibration_images: int) -> str:
     """Why a training has no threshold, for its protocol; ``calibration_images`` is how many could have set it."""
     if recipe.calibrates:
-        return TOO_FEW.format(found=calibration_images, needed=fewest_for(FALSE_POSITIVE_RATE))
+        return TOO_FEW.format(found=calibration_images, needed=normals_needed())
     return HELD_OUT_FOR_TRAINING if recipe.held_out else TRAINS_ON_ALL
 
 

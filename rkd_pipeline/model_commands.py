@@ -4,18 +4,24 @@ Whoever adds these commands says how a new champion is announced to the outside.
 """
 
 import argparse
+import math
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from rkd_pipeline import champion
+from rkd_pipeline import champion, gate
 from rkd_pipeline.champion import Reign
 from rkd_pipeline.errors import DataError
+from rkd_pipeline.flow import TRAINED_MODEL
 from rkd_pipeline.settings import Settings
 from rkd_pipeline.store import Store
+from rkd_pipeline.training_key import TrainingKey
+
+if TYPE_CHECKING:
+    from rkd_pipeline.scorer import Scorer
 
 Announce = Callable[[Store, Reign], None]
 
@@ -44,9 +50,18 @@ def add_parsers(commands: Any, shared: argparse.ArgumentParser, announce: Announ
     action.add_argument("--why", required=True, metavar="REASON")
     action.set_defaults(command=lambda options: force(options, announce))
 
-    action = commands.add_parser("predict", parents=[shared], help="score pictures with a target's champion")
+    action = commands.add_parser(
+        "predict", parents=[shared], help="score pictures with a target's champion, or a training"
+    )
     action.add_argument("pictures", nargs="+", metavar="PICTURE", help="files, or folders of them")
     action.add_argument("--target", required=True)
+    action.add_argument("--training", metavar="KEY", help="score with this training, not with the champion")
+    action.add_argument(
+        "--threshold",
+        type=_number,
+        metavar="X",
+        help="above which a score is anomalous; the model's own, where not given",
+    )
     action.add_argument(
         "--output", default="predictions", metavar="DIR", help="for overlays and predictions.csv, default predictions/"
     )
@@ -114,38 +129,68 @@ def force(options: argparse.Namespace, announce: Announce) -> int:
 
 
 def predict(options: argparse.Namespace) -> int:
-    """Print score and decision per picture and write overlays; 1 where a picture could not be scored."""
+    """Print score and decision per picture and write overlays; 1 where a picture has a problem."""
     from rkd_pipeline.prediction import TABLE
     from rkd_pipeline.prediction import predict as score
 
     store = _store()
-    reign = champion.require_champion(store, options.target)
+    pictures = _pictures(options.pictures)
+    scorer, who = _scorer(store, options.target, options.training, asks=options.threshold is None)
     output = Path(options.output)
-    found = score(reign, _pictures(options.pictures), output)
+    found = score(scorer, pictures, output, options.threshold)
+    print(who)
+    print(_for_people(found.table).to_markdown(index=False, disable_numparse=True))
+    print(f"table   {output / TABLE}")
+    if found.problems:
+        print(f"rkd: {found.problems} of {len(found.table)} pictures have a problem:", file=sys.stderr)
+        print("\n".join(f"  {problem}" for problem in found.table["problem"] if problem), file=sys.stderr)
+    return 1 if found.problems else 0
+
+
+def _scorer(store: Store, target: str, training: str | None, *, asks: bool) -> "tuple[Scorer, str]":
+    """Who scores, and a line that says so; ``asks`` for a threshold: then it says too why there is none."""
+    from rkd_pipeline.scorer import Scorer
+
+    if training is None:
+        reign = champion.require_champion(store, target)
+        return champion.open_scorer(reign), f"champion {reign.training}, since {reign.since}"
+    store.targets.target(target)
+    TrainingKey.parse(training)
+    model = store.require(TRAINED_MODEL, target, training)
+    threshold, reason = gate.threshold_of(store, target, training)
+    line = f"training {training}" + (f"; nothing is decided: {reason}" if reason and asks else "")
+    return Scorer.of_training(store, model, threshold), line
+
+
+def _for_people(table: pd.DataFrame) -> pd.DataFrame:
     called = {True: "anomalous", False: "normal"}
-    rows = [
+    return pd.DataFrame(
         {
             "picture": row.picture,
             "score": "" if pd.isna(row.score) else f"{row.score:.4f}",
-            "threshold": f"{row.threshold:.4f}",
-            "decision": "not scored" if row.problem else called[row.anomalous],
-            "overlay": "" if row.problem else row.overlay,
+            "threshold": "none" if pd.isna(row.threshold) else f"{row.threshold:.4f}",
+            "decision": "not scored" if pd.isna(row.score) else called.get(row.anomalous, "none"),
+            "overlay": "" if pd.isna(row.overlay) else row.overlay,
         }
-        for row in found.table.itertuples()
-    ]
-    print(f"champion {reign.training}, since {reign.since}")
-    print(pd.DataFrame(rows).to_markdown(index=False, disable_numparse=True))
-    print(f"table   {output / TABLE}")
-    if found.unreadable:
-        print(f"rkd: {found.unreadable} of {len(found.table)} pictures could not be scored:", file=sys.stderr)
-        print("\n".join(f"  {problem}" for problem in found.table["problem"] if problem), file=sys.stderr)
-    return 1 if found.unreadable else 0
+        for row in table.itertuples()
+    )
+
+
+def _number(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"{text} is no threshold")
+    return value
 
 
 def _pictures(named: list[str]) -> list[Path]:
-    """The files, and the pictures in folders, that are named, each once. Raises ``DataError`` for an empty folder."""
+    """The files, and the pictures in folders, that are named, each once, without overlays of earlier predictions.
+
+    Raises ``DataError`` where a folder holds none, or nothing is left.
+    """
     from rkd_pipeline.datasets.litter import files_below
     from rkd_pipeline.datasets.pictures import SUFFIXES
+    from rkd_pipeline.figures.overlay import is_overlay
 
     found: dict[Path, None] = {}
     for path in map(Path, named):
@@ -156,4 +201,9 @@ def _pictures(named: list[str]) -> list[Path]:
             found |= dict.fromkeys(inside)
         else:
             found[path] = None
-    return list(found)
+    pictures = [path for path in found if not is_overlay(path)]
+    if drawn := len(found) - len(pictures):
+        print(f"left out: {drawn} overlays that an earlier prediction drew", file=sys.stderr)
+    if not pictures:
+        raise DataError(f"{', '.join(named)}: overlays of an earlier prediction, and no picture to score")
+    return pictures

@@ -218,6 +218,26 @@ class OwnTargets:
         tomllib.loads(after)
         write_atomically(self.path, after.encode())
 
+    def remove(self, name: str) -> None:
+        """Take a target's line out, keeping everything else in the file.
+
+        Raises ``DataError`` where there is no such target, or it is written in a way that only its author can undo.
+        """
+        before = self.path.read_text(encoding="utf-8") if self.path.exists() else ""
+        wanted = tomllib.loads(before)
+        if name not in wanted.get("targets", {}):
+            raise DataError(f"{name} is not in {self.path}")
+        del wanted["targets"][name]
+        spelled = "|".join(re.escape(s) for s in (json.dumps(name), f"'{name}'", name))
+        line = rf"^[ \t]*(?:{spelled})[ \t]*=.*\n?"
+        table = rf"^[ \t]*\[targets\.(?:{spelled})\].*\n?(?:(?![ \t]*\[).*\n?)*"
+        for pattern in (line, table):
+            after = re.sub(pattern, "", before, count=1, flags=re.MULTILINE)
+            if _read_toml(after) in (wanted, {k: v for k, v in wanted.items() if v}):
+                write_atomically(self.path, after.encode())
+                return
+        raise DataError(f"{self.path}: {name} is not on a line of its own; take it out by hand")
+
     def names(self) -> list[str]:
         """The catalog's targets, then the user's own."""
         return [*catalog.TARGETS, *self.entries()]
@@ -235,6 +255,13 @@ class OwnTargets:
         """The dataset that a target belongs to."""
         target = self.target(name)
         return self.entries()[name].dataset() if target.own else catalog.dataset(target.dataset)
+
+
+def _read_toml(text: str) -> dict[str, Any] | None:
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError:
+        return None
 
 
 def check_name(name: str) -> None:

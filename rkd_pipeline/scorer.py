@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
+from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from rkd_pipeline.datasets.pictures import read_rgb, resized
@@ -58,29 +59,44 @@ class Scorer:
 
     def __init__(self, student: Path, teacher: Path, card: Path) -> None:
         record = json.loads(card.read_text(encoding="utf-8"))
-        self.card = ScorerCard(ModelCard(**record["model"]), record["threshold"])
-        self._key = TrainingKey.parse(self.card.model.training)
-        weights = TeacherWeights(self._key.teacher, load_file(teacher), str(teacher), self.card.model.teacher_sha256)
-        recipe, system = self._key.recipe, system_of(self._key.recipe)
-        frozen = system.teacher(weights, recipe)
-        self._detector = system.detector(
-            recipe, frozen, load_file(student), self.card.model.lambda_, torch.device("cpu")
-        )
+        made = ScorerCard(ModelCard(**record["model"]), record["threshold"])
+        name = TrainingKey.parse(made.model.training).teacher
+        weights = TeacherWeights(name, load_file(teacher), str(teacher), made.model.teacher_sha256)
+        self._assemble(made, load_file(student), weights)
+
+    @classmethod
+    def of_training(cls, store: Store, model: Result, threshold: float | None) -> "Scorer":
+        """The scorer of a ``trained_model``, in place: nothing is exported, so the store may be read-only."""
+        card = read_model_card(model)
+        made = cls.__new__(cls)
+        weights = open_teacher(store, TrainingKey.parse(card.training))
+        made._assemble(ScorerCard(card, threshold), load_file(model.folder / WEIGHTS_FILE), weights)
+        return made
+
+    def _assemble(self, card: ScorerCard, student: dict[str, torch.Tensor], weights: TeacherWeights) -> None:
+        self.card = card
+        self._recipe = TrainingKey.parse(card.model.training).recipe
+        system = system_of(self._recipe)
+        frozen = system.teacher(weights, self._recipe)
+        self._detector = system.detector(self._recipe, frozen, student, card.model.lambda_, torch.device("cpu"))
+
+    def prepare(self, image: Image.Image) -> np.ndarray:
+        """An image as in training: uint8 ``(side, side, 3)``."""
+        return resized(image, self._recipe.side)
 
     def score(self, pictures: Sequence[Path]) -> tuple[pd.DataFrame, np.ndarray]:
-        """Score picture files, prepared as in training.
+        """Score picture files; returns what ``score_prepared`` does. Raises ``DataError`` where one does not decode."""
+        return self.score_prepared([self.prepare(read_rgb(path)) for path in pictures])
+
+    def score_prepared(self, pixels: Sequence[np.ndarray]) -> tuple[pd.DataFrame, np.ndarray]:
+        """Score images that ``prepare`` made.
 
         Returns:
             A table with one column per score rule, ``score`` (the system's own of them) and ``anomalous`` (it is
             above the threshold; empty where there is none), and the anomaly maps ``(N, side, side)``.
-
-        Raises:
-            DataError: a file does not decode.
         """
-        recipe = self._key.recipe
-        pixels = np.stack([resized(read_rgb(p), recipe.side) for p in pictures])
-        scores = self._detector.score(pixels)
-        table = pd.DataFrame(scores.images).assign(score=scores.images[recipe.own_score])
+        scores = self._detector.score(np.stack(pixels))
+        table = pd.DataFrame(scores.images).assign(score=scores.images[self._recipe.own_score])
         called = pd.array([pd.NA] * len(table), "boolean")
         if self.card.threshold is not None:
             called = pd.array(table["score"] > self.card.threshold, "boolean")

@@ -8,6 +8,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from rkd_pipeline.errors import RkdError
+from rkd_pipeline.names import printable
 
 _SECRET = ("hook_url", "mlflow_uri")  # addresses may hold a password or a token
 
@@ -22,7 +23,9 @@ class Settings(BaseModel):
     download: bool = Field(False, description="download datasets that are absent")
     mvtec_ad_urls: str = Field("", description="addresses of MVTec AD's archive, separated by commas")
     skip_bad: bool = Field(False, description="go on without pictures that cannot be used, and say so everywhere")
-    store: Path = Field(Path("store"), description="folder of all results; a second store is a second world")
+    store: Path = Field(
+        Path("store"), validate_default=True, description="folder of all results; a second store is a second world"
+    )
     device: Literal["auto", "cpu", "cuda"] = "auto"
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     mlflow_uri: str = Field("", description="tracking server; MLFLOW_TRACKING_URI; empty: the store's own")
@@ -39,6 +42,19 @@ class Settings(BaseModel):
     hook_url: str = Field("", description="webhook that is told of failures and of numbers that got worse or better")
     watch: Path | None = Field(None, description="folder whose new pictures are scored")
     watch_model: str = Field("", description="what scores them: a target (its champion) or TARGET|TRAINING")
+
+    @field_validator("store")
+    @classmethod
+    def _is_a_place_for_databases(cls, store: Path) -> Path:
+        """Dagster and MLflow write a path into an address of SQLite, where ``?`` and ``%`` mean something else."""
+        path = str(store.resolve())
+        if found := [c for c in "?%" if c in path]:
+            raise ValueError(f"the path {path} holds {' and '.join(found)}, which databases cannot have in it; rename")
+        if printable(path) != path:
+            raise ValueError(f"the path {printable(path)} is no UTF-8 text, which databases need; rename")
+        if store.exists() and not store.is_dir():
+            raise ValueError(f"{path} is a file; name a folder, or a new one")
+        return store
 
     @field_validator("rebenchmark_timezone")
     @classmethod

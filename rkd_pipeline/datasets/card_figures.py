@@ -9,6 +9,7 @@ from scipy.ndimage import binary_dilation
 from rkd_pipeline.datasets.card import Card, between_training_and_test
 from rkd_pipeline.datasets.split import TRAINING_PARTS
 from rkd_pipeline.figures import BLUE, GREY, NO_MASK, ORANGE, png
+from rkd_pipeline.names import shown as shown_name
 
 _COLUMNS, _ROWS = 8, 14
 _GREY = np.array([0.299, 0.587, 0.114])
@@ -49,7 +50,13 @@ def montage(
             elif masks is not None and index["anomalous"].iloc[number]:
                 axis.set_title(NO_MASK, fontsize=7, pad=1)
         line[0].text(
-            -0.08, 0.5, f"{name}\n({len(members)})", transform=line[0].transAxes, ha="right", va="center", fontsize=9
+            -0.08,
+            0.5,
+            f"{shown_name(name, 40)}\n({len(members)})",
+            transform=line[0].transAxes,
+            ha="right",
+            va="center",
+            fontsize=9,
         )
     more = f"; {len(left_out)} more kinds of defect are not shown" if left_out else ""
     outlined = ", masks outlined" if masks is not None else ""
@@ -127,7 +134,7 @@ def copies(index: pd.DataFrame, pictures: np.ndarray, card: Card, title: str) ->
     for line, pair in zip(axes.T, shown.itertuples(), strict=False):
         for axis, name, part in zip(line, (pair.first, pair.second), (pair.first_part, pair.second_part), strict=True):
             axis.imshow(pictures[row[name]])
-            axis.set_title(f"{part}\n{name[-22:]}", fontsize=7)
+            axis.set_title(f"{part}\n{shown_name(name)[-22:]}", fontsize=7)
     rest = f", {len(card.pairs) - len(shown)} more not shown" if len(card.pairs) > len(shown) else ""
     figure.suptitle(f"{title}: pairs that are alike ({len(card.pairs)} in all{rest})", fontsize=11)
     return png(figure)

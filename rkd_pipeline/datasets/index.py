@@ -29,6 +29,7 @@ from rkd_pipeline.datasets.pictures import (
     resized_mask,
 )
 from rkd_pipeline.errors import BadFiles, DataError, Problem
+from rkd_pipeline.names import printable
 from rkd_pipeline.progress import bar
 
 COLUMNS = {
@@ -173,10 +174,16 @@ class _Oddities:
 
 
 def _without_doubles(pictures: Sequence[Picture]) -> tuple[list[Picture], list[Problem]]:
-    """Pictures sorted by id, each once; an id that is listed twice is a problem, since its label may differ."""
+    """Pictures sorted by id, each once; an id that is listed twice is a problem, since its label may differ.
+
+    So is a name that no table can hold.
+    """
     unique: dict[str, Picture] = {}
     doubled = []
     for picture in sorted(pictures, key=lambda p: p.path):
+        if any(name != printable(name) for name in (picture.path, picture.mask or "")):
+            doubled.append(Problem(printable(picture.path), "its name, or its mask's, is no UTF-8 text", "rename it"))
+            continue
         if picture.path in unique:
             doubled.append(Problem(picture.path, "is listed more than once", "list it once"))
         unique.setdefault(picture.path, picture)

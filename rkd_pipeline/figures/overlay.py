@@ -1,4 +1,6 @@
-"""One picture beside its anomaly map, laid over it."""
+"""One picture beside its anomaly map, laid over it; such files know that they are none of the pictures to score."""
+
+from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -7,6 +9,34 @@ from PIL import Image
 from rkd_pipeline.figures.style import MAP_COLOURS, SKY, png
 
 LONGEST = 900  # pixels of the picture's longer side, as drawn
+STEEPEST = 4  # longer side over shorter, as drawn: a figure of a 64 x 12000 image would take gigabytes, and show a line
+_MARK = {"Description": "anomaly map drawn by rkd-pipeline"}
+
+
+def ground(image: Image.Image) -> Image.Image:
+    """The image as an overlay shows it: RGB, at most ``LONGEST`` pixels long, stretched where it is a narrow strip."""
+    if not is_strip(image.size):
+        shown = image.copy()
+        shown.thumbnail((LONGEST, LONGEST))
+        return shown
+    short = LONGEST // STEEPEST
+    return image.resize((LONGEST, short) if image.width > image.height else (short, LONGEST))
+
+
+def is_strip(size: tuple[int, int]) -> bool:
+    """An image of this width and height is drawn stretched."""
+    return max(size) > STEEPEST * min(size)
+
+
+def is_overlay(file: Path) -> bool:
+    """The file is an overlay that ``overlay`` drew, wherever it has been put since."""
+    if file.suffix.lower() != ".png":
+        return False
+    try:
+        with Image.open(file) as image:
+            return _MARK.items() <= image.info.items()
+    except Exception:  # Pillow raises a dozen kinds; whoever decodes the file says what is wrong with it
+        return False
 
 
 def overlay(picture: Image.Image, anomaly_map: np.ndarray, threshold: float | None, title: str) -> bytes:
@@ -16,13 +46,12 @@ def overlay(picture: Image.Image, anomaly_map: np.ndarray, threshold: float | No
     compared. Without a threshold they run to the map's maximum.
 
     Args:
-        picture: RGB, any size.
+        picture: RGB, any size; or already its ``ground``.
         anomaly_map: ``(S, S)``, stretched over the picture.
         threshold: map maximum above which a picture is called anomalous; None where another score decides.
         title: of the whole.
     """
-    shown = picture.copy()
-    shown.thumbnail((LONGEST, LONGEST))
+    shown = ground(picture)
     width, height = shown.size
     stretched = np.asarray(
         Image.fromarray(anomaly_map.astype(np.float32)).resize(shown.size, Image.Resampling.BILINEAR)
@@ -43,4 +72,4 @@ def overlay(picture: Image.Image, anomaly_map: np.ndarray, threshold: float | No
         bar.ax.axhline(threshold, color=SKY, lw=2)
     bar.ax.tick_params(labelsize=7)
     figure.suptitle(title, fontsize=10)
-    return png(figure)
+    return png(figure, about=_MARK)

@@ -14,13 +14,13 @@ import numpy as np
 FALSE_POSITIVE_RATE = 0.05
 
 
-def fewest_for(false_positive_rate: float) -> int:
-    """The least number of calibration images that can promise a false-positive rate in (0, 1).
+def normals_needed(false_positive_rate: float = FALSE_POSITIVE_RATE) -> int:
+    """The fewest calibration images that can promise the rate: with fewer, no score of theirs is high enough.
 
-    >>> fewest_for(0.05), fewest_for(0.01)
+    >>> normals_needed(0.05), normals_needed(0.01)
     (19, 99)
     """
-    return math.ceil(round(1 / false_positive_rate, 9)) - 1
+    return math.ceil(1 / false_positive_rate - 1e-9) - 1
 
 
 def calibrated_threshold(normal_scores: np.ndarray, false_positive_rate: float = FALSE_POSITIVE_RATE) -> float | None:

@@ -1,13 +1,17 @@
 """A teacher's weights: read, checked against an architecture, identified by SHA-256. Never a silent substitute."""
 
 import hashlib
+import pickle
+import re
+import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import torch
 import torchvision
+from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -62,18 +66,27 @@ def load_weights(registry: TeacherRegistry, name: TeacherName) -> TeacherWeights
 
 
 def read_state(file: Path) -> dict[str, Tensor]:
-    """A state dict from a ``.safetensors`` file or a torch file, never unpickling code; floats in single precision.
+    """A state dict from a safetensors or a torch file, never unpickling code; floats in single precision.
 
-    Raises ``TeacherError`` when the file is missing, unreadable, or holds anything but named tensors.
+    Raises ``TeacherError`` when the file is missing, unreadable, or holds anything but named tensors: what it is
+    instead, as far as its first bytes tell, and the fix.
     """
+    if file.is_dir():
+        raise TeacherError(f"{file} is a folder; give the weights file in it")
     if not file.is_file():
         raise TeacherError(f"weights file {file} does not exist; give the path of a torchvision ResNet state dict")
     try:
-        state: Any = load_file(file) if file.suffix == ".safetensors" else torch.load(file, weights_only=True)
-    except Exception as error:  # safetensors and torch raise a dozen unrelated kinds for a bad file
-        raise TeacherError(f"{file} cannot be read as weights: {type(error).__name__}: {error}") from error
+        if reason := _no_weights(file):
+            raise TeacherError(f"{file} cannot be read as weights: {reason}")
+        state: Any = load_file(file) if _is_safetensors(file) else _unpickled(file)
+    except OSError as error:
+        raise TeacherError(
+            f"{file} cannot be read as weights: {error.strerror}; give read permission, or copy it"
+        ) from error
     if not isinstance(state, Mapping) or not all(isinstance(v, Tensor) for v in state.values()):
-        raise TeacherError(f"{file} is not a plain state dict (names to tensors); save model.state_dict()")
+        inside = _state_inside(state)
+        hint = f"; its entry {inside!r} is one: save that" if inside else ""
+        raise TeacherError(f"{file} is not a plain state dict (names to tensors){hint or f'; {_SAVE}'}")
     # A file in half precision is a smaller file, not another computation.
     return {k: v.float() if v.is_floating_point() else v for k, v in state.items()}
 
@@ -81,6 +94,85 @@ def read_state(file: Path) -> dict[str, Tensor]:
 def not_finite(state: Mapping[str, Tensor]) -> list[str]:
     """Names of the tensors that hold a NaN or an infinity."""
     return [name for name, v in state.items() if v.is_floating_point() and not torch.isfinite(v).all()]
+
+
+_SAVE = "where the model is trusted, load it and torch.save(model.state_dict(), FILE)"
+_AGAIN = "get it again, whole"
+
+
+def _no_weights(file: Path) -> str:
+    """What a file is that cannot be weights, by its first bytes, and the fix; empty where it may be weights."""
+    with file.open("rb") as stream:
+        head = stream.read(512)
+    text = head.lstrip().lower()
+    if not head:
+        return f"it is empty; {_AGAIN}"
+    if head.startswith(b"version https://git-lfs"):
+        return "it is a pointer of git-lfs, not the file itself; run `git lfs pull` in its repository"
+    if text.startswith((b"<!doctype", b"<html", b"<?xml", b"<head", b"<body")):
+        return "it is a web page, not the file that the page offers; download that one"
+    if head.startswith(b"PK\x03\x04"):
+        return _no_torch_archive(file)
+    if file.suffix == ".safetensors" or _is_safetensors(file):
+        return _no_safetensors(file)
+    if not head.startswith(b"\x80"):
+        return "it is neither a torch file nor safetensors; give the file that torch.save or save_file wrote"
+    return ""
+
+
+def _no_torch_archive(file: Path) -> str:
+    try:
+        with zipfile.ZipFile(file) as archive:
+            names = {PurePosixPath(name).name for name in archive.namelist()}
+            damaged = archive.testzip()
+    except zipfile.BadZipFile:
+        return f"it is cut short; {_AGAIN}"
+    if damaged:
+        return f"it is damaged at {damaged}; {_AGAIN}"
+    if "constants.pkl" in names:
+        return f"it is a TorchScript archive, which holds a program; {_SAVE}"
+    return "" if "data.pkl" in names else "it is a zip archive, but no torch file; unpack it, and give what is in it"
+
+
+def _is_safetensors(file: Path) -> bool:
+    """Eight bytes for the length of a header, then the header, which is JSON."""
+    with file.open("rb") as stream:
+        head = stream.read(9)
+    return len(head) == 9 and head[8:] == b"{" and int.from_bytes(head[:8], "little") < 2**32
+
+
+def _no_safetensors(file: Path) -> str:
+    try:
+        with safe_open(file, "pt"):
+            return ""
+    except Exception as error:  # the library raises kinds of its own, and OSError
+        return f"it is cut short, or no safetensors ({error}); {_AGAIN}"
+
+
+def _unpickled(file: Path) -> Any:
+    """What a torch file holds, if that is tensors and plain values; a name of anything else in it is refused."""
+    try:
+        return torch.load(file, map_location="cpu", weights_only=True)
+    except OSError:
+        raise
+    except pickle.UnpicklingError as error:
+        # torch advises to read such a file with weights_only=False, which runs what it holds.
+        found = re.search(r"(?:GLOBAL|class|function|Unsupported (?:global|class|operand))\W+([\w.]+\.\w+)", str(error))
+        what = f" ({found[1]})" if found else ""
+        raise TeacherError(
+            f"{file} cannot be read as weights: it is damaged, or holds Python objects{what}, such as a whole model, "
+            f"and reading those would run code; {_SAVE}"
+        ) from None
+    except Exception as error:  # torch raises a dozen unrelated kinds for a damaged file
+        raise TeacherError(f"{file} cannot be read as weights: it is cut short or damaged; {_AGAIN}") from error
+
+
+def _state_inside(content: Any) -> str | None:
+    """The entry of a checkpoint that is a state dict; None where there is none."""
+    if not isinstance(content, Mapping):
+        return None
+    inner = ((name, v) for name, v in content.items() if isinstance(v, Mapping) and v)
+    return next((str(name) for name, v in inner if all(isinstance(w, Tensor) for w in v.values())), None)
 
 
 def _needed(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -109,6 +201,20 @@ def _require_fit(state: Mapping[str, Tensor], arch: Architecture | Vgg, file: Pa
         fitting = _fitting(state)
         fix = f"it is a {fitting[0]}: say --teacher {fitting[0]}" if fitting else "give torchvision's own names"
         raise TeacherError(f"{file} is not {arch.name} {arch.part} ({'; '.join(misfits[:3])}); {fix}")
+    for key, values in _needed(state).items():
+        if wrong := _unusable(key, values):
+            raise TeacherError(f"{file}: {key} {wrong}, so its features would be worth nothing; get other weights")
+
+
+def _unusable(key: str, values: Tensor) -> str:
+    """What is wrong with the values of a tensor; empty where nothing is."""
+    if key.endswith("num_batches_tracked"):
+        return ""
+    if not values.is_floating_point():
+        return f"holds {str(values.dtype).removeprefix('torch.')}, not floating-point numbers"
+    if bad := int((~values.isfinite()).sum()):
+        return f"holds {bad} of {values.numel()} values that are NaN or infinite"
+    return "is a variance below 0" if key.endswith("running_var") and bool((values < 0).any()) else ""
 
 
 def _registered_weights(registry: TeacherRegistry, name: TeacherName) -> TeacherWeights:
@@ -128,9 +234,11 @@ def _registered_weights(registry: TeacherRegistry, name: TeacherName) -> Teacher
 def _published_weights(name: TeacherName) -> TeacherWeights:
     weights = next(w for w in torchvision.models.get_model_weights(name.arch) if w.name.lower() == name.weights)
     file = Path(torch.hub.get_dir()) / "checkpoints" / Path(weights.url).name
+    if file.exists():
+        return TeacherWeights(name, _needed(read_state(file)), str(file), file_sha256(file))
     try:
         state = weights.get_state_dict(progress=True, check_hash=True)
-    except Exception as error:  # urllib, OSError, hash mismatch, damaged cache: one fix for all
+    except Exception as error:  # urllib, OSError, hash mismatch: one fix for all
         raise TeacherError(
             f"torchvision's {weights} is not at {file} and could not be downloaded ({error}). Put the file there, "
             "or name weights that you have: --weights FILE"

@@ -58,7 +58,7 @@ def find_source(
     parameters = {"folder": str(source), "files": len(listing.splitlines()), "listing": text_sha256(listing)}
 
     def write(folder: Path) -> dict[str, Any]:
-        (folder / "files.tsv").write_text(listing, encoding="utf-8")
+        (folder / "files.tsv").write_text(listing, encoding="utf-8", errors="surrogateescape")
         return {"folder": str(source), "origin": read_origin(source)}
 
     return store.produce(DATASET_SOURCE, [target_name], write, parameters=parameters)

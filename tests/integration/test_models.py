@@ -10,7 +10,9 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
+from types import SimpleNamespace
 
 import dagster as dg
 import mlflow
@@ -19,8 +21,11 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from assets import upkeep
 from assets.champions import keeps_up_with_champion
+from assets.inbox import Watch
 from assets.partitions import TRAINING_DIMENSION, grid_key, offer_targets
+from resources.storage import StoreResource
 from resources.tracking import MlflowTracking
 from rkd_pipeline import champion
 from rkd_pipeline.cli import main
@@ -138,7 +143,7 @@ def test_predict_writes_an_overlay_and_goes_on_past_what_is_no_picture(
     status = main(["predict", "--target", TARGET, *pictures, "--output", str(output), "--store", str(arena.store.root)])
     said = capfd.readouterr()
     assert status == 1
-    assert "1 of 3 pictures could not be scored" in said.err
+    assert "1 of 3 pictures have a problem" in said.err
     assert "broken.png: cannot be decoded" in said.err
     table = pd.read_csv(output / "predictions.csv")
     reign = champion.require_champion(arena.store, TARGET)
@@ -153,6 +158,56 @@ def test_predict_writes_an_overlay_and_goes_on_past_what_is_no_picture(
             assert drawn.width > drawn.height > 200
     assert main(["predict", "--target", "demo.weave", pictures[0], "--store", str(arena.store.root)]) == 1
     assert "demo.weave has no champion yet" in capfd.readouterr().err
+
+
+def test_a_training_predicts_without_a_champion_and_at_a_threshold_of_one_s_own(
+    new_arena: Callable[[Path], tuple[Store, Finish]],
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name in ("RKD_STORE", "RKD_DATA"):
+        monkeypatch.setenv(name, "")
+    store, finish = new_arena(tmp_path)
+    training = "rkd@resnet18.random~1e-s0"  # no threshold
+    finish(training, 1.0)
+    picture = _noise(tmp_path / "noise.png")
+    asked = ["predict", "--target", TARGET, str(picture), "--store", str(store.root), "--output", str(tmp_path / "out")]
+    assert main(asked) == 1
+    assert "rkd predict --training" in capfd.readouterr().err
+
+    assert main([*asked, "--training", training]) == 0
+    assert "nothing is decided: it has no honest threshold, which takes 19" in capfd.readouterr().out
+    [row] = pd.read_csv(tmp_path / "out" / "predictions.csv").to_dict("records")
+    assert np.isnan(row["threshold"])
+    for threshold, called in ((row["score"] - 1e-3, True), (row["score"] + 1e-3, False)):
+        assert main([*asked, "--training", training, "--threshold", str(threshold)]) == 0
+        [decided] = pd.read_csv(tmp_path / "out" / "predictions.csv").to_dict("records")
+        assert (decided["anomalous"], decided["score"]) == (called, pytest.approx(row["score"]))
+    assert main([*asked, "--training", "rkd@resnet18.random~1e-s7"]) == 1
+    assert "is missing" in capfd.readouterr().err
+    with pytest.raises(SystemExit):
+        main([*asked, "--threshold", "nan"])
+
+
+def _noise(file: Path) -> Path:
+    Image.fromarray(np.random.default_rng(4).integers(0, 256, (40, 60, 3), dtype=np.uint8)).save(file)
+    return file
+
+
+def test_a_look_at_the_watched_folder_that_failed_is_made_again(
+    arena: Arena, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Dagster runs a run key once: the same one for ever would leave images unscored after one full disk."""
+    file = _noise(tmp_path / "a.png")
+    os.utime(file, (1e9, 1e9))
+    hours = iter([datetime(2026, 1, 1, 9, 10, tzinfo=UTC), *[datetime(2026, 1, 1, 10, m, tzinfo=UTC) for m in (5, 9)]])
+    monkeypatch.setattr(upkeep, "datetime", SimpleNamespace(now=lambda _: next(hours)))
+    watch = Watch(folder=str(tmp_path), model=TARGET)
+    store = StoreResource(root=str(arena.store.root))
+    keys = [upkeep.new_pictures(store=store, watch=watch).run_key for _ in range(3)]
+    assert keys[0] != keys[1]
+    assert keys[1] == keys[2]
 
 
 @pytest.mark.slow
@@ -226,7 +281,8 @@ def test_mlflow_s_own_commands_predict_and_serve_it(arena: Arena, tmp_path: Path
     asked = [*command, "predict", *model, "-i", str(table), "-t", "csv", "-o", str(answer)]
     subprocess.run(asked, env=environment, check=True, capture_output=True, timeout=400)
     [predicted] = json.loads(answer.read_text())["predictions"]
-    expected = predict(champion.require_champion(arena.store, TARGET), [arena.picture], None).table.iloc[0]
+    reign = champion.require_champion(arena.store, TARGET)
+    expected = predict(champion.open_scorer(reign), [arena.picture], None).table.iloc[0]
     assert predicted["score"] == pytest.approx(expected["score"])
     assert predicted["anomalous"] == expected["anomalous"]
     assert np.shape(predicted["map"]) == (224, 224)

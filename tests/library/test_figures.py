@@ -2,12 +2,18 @@
 
 from io import BytesIO
 
+import matplotlib as mpl
 import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.font_manager import findfont, get_font
 from PIL import Image
 
+from rkd_pipeline.datasets.card import Card
+from rkd_pipeline.datasets.card_figures import copies, montage
 from rkd_pipeline.figures import (
     Discrepancy,
     best_and_worst,
@@ -19,6 +25,7 @@ from rkd_pipeline.figures import (
     rank_diagram,
     recipe_losses,
     score_distribution,
+    style,
     thumbnail,
 )
 from rkd_pipeline.figures.paper import Category, cover
@@ -122,3 +129,57 @@ def test_the_strip_outlines_the_ground_truth(scene: tuple[np.ndarray, np.ndarray
 def test_a_threshold_is_drawn_where_there_is_one() -> None:
     scores = pd.DataFrame({"part": "test", "anomalous": [False, True] * 10, "map_max": np.linspace(0, 1, 20)})
     assert score_distribution(scores, "map_max", None, "t") != score_distribution(scores, "map_max", 0.4, "t")
+
+
+DOLLARS = "part$1_$2 $\\frac{$ 5$ to 6$"
+
+
+def test_a_dollar_is_a_dollar_in_every_figure(
+    scene: tuple[np.ndarray, np.ndarray, np.ndarray], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As matplotlib itself draws with its mathematics turned off, which is another way than the code's."""
+    pictures, maps, masks = scene
+    history = pd.DataFrame({"epoch": [1, 2], "train_loss": [2.0, 1.0], "validation_loss": [2.1, 1.0]})
+    pair = {"first": "a" + DOLLARS, "second": "b", "first_part": DOLLARS, "second_part": "test", "identical": True}
+    card = Card(pd.DataFrame(), pd.DataFrame(), pd.DataFrame([pair]))
+    index = pd.DataFrame({"image_id": ["a" + DOLLARS, "b", "c", "d"], "defect": DOLLARS, "anomalous": True})
+    split = pd.Series("test", index=index["image_id"])
+    draws = [
+        lambda: loss_curve(history, DOLLARS),
+        lambda: map_strip(pictures, maps, [DOLLARS] * 4, DOLLARS, masks),
+        lambda: rank_diagram({DOLLARS: 1.2, "b": 1.8}, [], DOLLARS),
+        lambda: best_and_worst([Category(DOLLARS, pictures, maps, masks)], DOLLARS),
+        lambda: recipe_losses({DOLLARS: (history, 1)}, DOLLARS),
+        lambda: copies(index, pictures, card, DOLLARS),
+        lambda: montage(index, split, pictures, masks, DOLLARS),
+    ]
+    drawn = [draw() for draw in draws]
+    monkeypatch.setattr(Figure, "findobj", lambda *_: [])  # through which the code reaches texts
+    with mpl.rc_context({"text.parse_math": False}):
+        assert [draw() for draw in draws] == drawn
+
+
+def test_a_message_draws_dollars_too() -> None:
+    """matplotlib measures a text that it may wrap as mathematics, whether or not that is on."""
+    figure = Figure(figsize=(7, 1.2))
+    figure.text(0.5, 0.5, DOLLARS, ha="center", va="center", fontsize=11, color=style.GREY, parse_math=False)
+    buffer = BytesIO()
+    FigureCanvasAgg(figure).print_png(buffer)
+    np.testing.assert_array_equal(pixels(message(DOLLARS)), pixels(buffer.getvalue()))
+
+
+@pytest.mark.filterwarnings("error")  # matplotlib warns of a glyph that it lacks
+def test_what_no_font_can_draw_is_spelled_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(style, "FALLBACK_FONTS", ())
+    assert message("a\u6837\udcf6\x07") == message(r"a\u6837\xf6\x07")
+    assert message("ä 50 % ≤ ½") != message(r"\xe4 50 % \u2264 \xbd")
+
+
+@pytest.mark.filterwarnings("error")
+def test_another_font_draws_what_the_first_one_lacks(monkeypatch: pytest.MonkeyPatch) -> None:
+    own, other = (set(get_font(findfont(name)).get_charmap()) for name in ("DejaVu Sans", "STIXGeneral"))
+    character = chr(min(c for c in other - own if c > 0x2000))
+    monkeypatch.setattr(style, "FALLBACK_FONTS", ("STIXGeneral",))
+    spelled_out = message(character.encode("unicode_escape").decode())
+    assert (pixels(message(character)) < 128).any()
+    assert message(character) != spelled_out

@@ -2,6 +2,7 @@ import os
 from pathlib import Path
 
 import pytest
+import sqlalchemy
 
 from rkd_pipeline.errors import RkdError
 from rkd_pipeline.settings import Settings
@@ -39,4 +40,40 @@ def test_variables_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_wrong_value_is_named_with_its_variable(monkeypatch: pytest.MonkeyPatch, variable: str, value: str) -> None:
     monkeypatch.setenv(variable, value)
     with pytest.raises(RkdError, match=f"{variable}='{value}'"):
+        Settings.from_environment()
+
+
+@pytest.mark.parametrize("name", ["a?b", "100%", "c%20d", b"sch\xf6n"])
+def test_a_store_whose_path_databases_would_misread_is_refused(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str | bytes
+) -> None:
+    path = tmp_path / os.fsdecode(name) / "store"
+    monkeypatch.setenv("RKD_STORE", str(path))
+    with pytest.raises(RkdError, match=r"RKD_STORE=.*which databases"):
+        Settings.from_environment()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_relative_store_is_judged_by_where_it_lies(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "a?b").mkdir()
+    monkeypatch.chdir(tmp_path / "a?b")
+    with pytest.raises(RkdError, match="which databases"):
+        Settings.from_environment()
+
+
+@pytest.mark.parametrize("name", ["with a blank", "a#b", "a&b=c;d", "样品"])
+def test_sqlite_opens_what_is_allowed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str) -> None:
+    """By the very address that Dagster and MLflow write."""
+    monkeypatch.setenv("RKD_STORE", str(tmp_path / name))
+    store = Settings.from_environment().store
+    store.mkdir()
+    with sqlalchemy.create_engine(f"sqlite:///{store / 'x.db'}").connect() as connection:
+        connection.execute(sqlalchemy.text("create table t (i integer)"))
+    assert [p.name for p in store.iterdir()] == ["x.db"]
+
+
+def test_a_store_that_is_a_file_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "store").write_text("")
+    monkeypatch.setenv("RKD_STORE", str(tmp_path / "store"))
+    with pytest.raises(RkdError, match="is a file"):
         Settings.from_environment()

@@ -1,4 +1,5 @@
 import shutil
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -100,6 +101,97 @@ def test_garbage_is_named(registry: TeacherRegistry, tmp_path: Path, content: by
     (tmp_path / "g.pth").write_bytes(content)
     with pytest.raises(TeacherError, match=r"g\.pth cannot be read as weights"):
         register_weights(registry, tmp_path / "g.pth")
+
+
+LFS = (
+    b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a214614ab2935c943f9e0ff69d22eadbb8f32\nsize 46830571\n"
+)
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (LFS, "git lfs pull"),
+        (b"\n <!DOCTYPE html><html><body>Sign in</body></html>", "web page"),
+        (b'<?xml version="1.0"?><Error><Code>AccessDenied</Code></Error>', "web page"),
+        (b"", "it is empty"),
+        (b"not weights", "neither a torch file nor safetensors|no safetensors"),
+    ],
+)
+def test_what_is_no_weights_file_is_named_for_what_it_is(
+    registry: TeacherRegistry, tmp_path: Path, content: bytes, said: str, suffix: str
+) -> None:
+    file = tmp_path / f"w{suffix}"
+    file.write_bytes(content)
+    refused(registry, file, said)
+
+
+def refused(registry: TeacherRegistry, file: Path, said: str) -> None:
+    with pytest.raises(TeacherError, match=said) as error:
+        register_weights(registry, file)
+    assert file.name in str(error.value)
+    assert "weights_only" not in str(error.value)
+    assert registry.files() == {}
+
+
+@pytest.mark.parametrize("new_format", [True, False])
+def test_a_pickled_model_is_refused_without_the_advice_to_run_it(
+    registry: TeacherRegistry, tmp_path: Path, new_format: bool
+) -> None:
+    file = tmp_path / "whole.pth"
+    torch.save(torch.nn.Sequential(torch.nn.Linear(2, 2)), file, _use_new_zipfile_serialization=new_format)
+    refused(registry, file, r"holds Python objects \(torch\.nn\..*Sequential.*state_dict\(\)")
+
+
+def test_cut_nested_and_other_archives_are_told_apart(
+    registry: TeacherRegistry, weights_file: Path, tmp_path: Path
+) -> None:
+    state = read_state(weights_file)
+    whole = weights_file.read_bytes()
+    (tmp_path / "cut.pth").write_bytes(whole[: len(whole) // 2])
+    refused(registry, tmp_path / "cut.pth", "cut short")
+    torch.save(state, tmp_path / "old.pth", _use_new_zipfile_serialization=False)
+    old = (tmp_path / "old.pth").read_bytes()
+    (tmp_path / "cut old.pth").write_bytes(old[: len(old) // 2])
+    refused(registry, tmp_path / "cut old.pth", "cut short or damaged")
+    save_file(state, tmp_path / "w.safetensors")
+    tensors = (tmp_path / "w.safetensors").read_bytes()
+    (tmp_path / "cut.safetensors").write_bytes(tensors[: len(tensors) // 2])
+    refused(registry, tmp_path / "cut.safetensors", "cut short")
+    torch.save({"epoch": 3, "model": state}, tmp_path / "nested.pth")
+    refused(registry, tmp_path / "nested.pth", "its entry 'model' is one")
+    with zipfile.ZipFile(tmp_path / "packed.pth", "w") as archive:
+        archive.writestr("weights.txt", "in here")
+    refused(registry, tmp_path / "packed.pth", "no torch file; unpack it")
+    refused(registry, tmp_path, "is a folder")
+    shutil.copyfile(tmp_path / "w.safetensors", tmp_path / "by another name.bin")
+    assert register_weights(registry, tmp_path / "by another name.bin").arch == "resnet18"
+
+
+@pytest.mark.parametrize(("key", "value", "said"), [
+    ("conv1.weight", float("nan"), "holds 1 of 9408 values that are NaN or infinite"),
+    ("layer3.1.bn2.weight", float("inf"), "holds 1 of 256 values"),
+    ("bn1.running_var", -1.0, "is a variance below 0"),
+])  # fmt: skip
+def test_weights_that_give_no_features_are_refused(
+    registry: TeacherRegistry, weights_file: Path, key: str, value: float, said: str
+) -> None:
+    state = read_state(weights_file)
+    state[key].view(-1)[0] = value
+    torch.save(state, weights_file)
+    refused(registry, weights_file, rf"{key} {said}")
+
+
+def test_a_web_page_in_torchvision_s_cache_is_named(
+    registry: TeacherRegistry, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    cached = tmp_path / "hub" / "checkpoints" / "resnet18-f37072fd.pth"
+    cached.parent.mkdir(parents=True)
+    cached.write_bytes(b"<html>please sign in</html>")
+    with pytest.raises(TeacherError, match=r"resnet18-f37072fd\.pth .* web page"):
+        load_weights(registry, TeacherName("resnet18"))
 
 
 def test_unregistered_and_absent_weights_are_errors_with_the_fix(

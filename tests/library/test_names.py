@@ -1,0 +1,71 @@
+import io
+import os
+import sys
+
+import pytest
+
+from rkd_pipeline import cli
+from rkd_pipeline.errors import DataError, RkdError, of_the_system
+from rkd_pipeline.names import printable, shown
+
+NOT_UTF8 = os.fsdecode(b"sch\xf6n.png")
+
+
+def test_every_error_of_ours_can_be_encoded() -> None:
+    assert str(DataError(f"{NOT_UTF8} is gone")).encode() == rb"sch\xf6n.png is gone"
+    assert printable("样品 ü\n") == "样品 ü\n"
+
+
+def test_a_long_name_keeps_both_ends_and_its_length() -> None:
+    name = "begin" + "x" * 240 + "end.png"
+    cut = shown(name, 30)
+    assert len(cut) == 30
+    assert cut.startswith("begin")
+    assert cut.endswith("end.png")
+
+
+@pytest.mark.parametrize("encoding", ["cp1252", "ascii", "utf-8"])
+def test_a_terminal_that_lacks_a_letter_ends_no_command(monkeypatch: pytest.MonkeyPatch, encoding: str) -> None:
+    for name in ("RKD_STORE", "RKD_DATA"):
+        monkeypatch.setenv(name, "")
+    out, err = (io.TextIOWrapper(io.BytesIO(), encoding=encoding) for _ in range(2))
+    monkeypatch.setattr(sys, "stdout", out)
+    monkeypatch.setattr(sys, "stderr", err)
+
+    def status(_: object) -> int:
+        print(f"样品 ü {NOT_UTF8}")
+        raise RkdError("样品 is odd")
+
+    monkeypatch.setattr(cli, "_status", status)
+    assert cli.main(["status"]) == 1
+    out.flush()
+    err.flush()
+    said = out.buffer.getvalue() + err.buffer.getvalue()  # type: ignore[attr-defined]
+    letters = "样品" if encoding == "utf-8" else r"\u6837\u54c1"
+    assert said.decode(encoding).count(letters) == 2
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        PermissionError(13, "Permission denied", "/store/x"),
+        OSError(30, "Read-only file system", "/store/x"),
+        RuntimeError("(sqlite3.OperationalError) attempt to write a readonly database\n[SQL: ...]"),
+    ],
+)
+def test_a_store_of_another_user_is_named_with_the_fix(
+    error: Exception, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("RKD_STORE", "RKD_DATA"):
+        monkeypatch.setenv(name, "")
+
+    def status(_: object) -> int:
+        raise ValueError("wrapped") from error
+
+    monkeypatch.setattr(cli, "_status", status)
+    assert cli.main(["status"]) == 1
+    said = capsys.readouterr().err
+    assert said.startswith("rkd: ")
+    assert "belongs to another user, or is read-only" in said
+    assert "SQL:" not in said
+    assert of_the_system(KeyError("x")) == ""

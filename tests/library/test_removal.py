@@ -1,0 +1,89 @@
+import shutil
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from rkd_pipeline import champion, removal
+from rkd_pipeline.cli import main
+from rkd_pipeline.errors import DataError, UnknownName
+from rkd_pipeline.flow import IMAGES, METRICS
+from rkd_pipeline.own_targets import OwnTargets
+from rkd_pipeline.store import Ref, Store
+from tests.library.arena import TARGET, Finish
+
+ES = "rkd-es@resnet18.random~1e"
+
+
+def holding(root: Path, name: str) -> list[Path]:
+    """Everything under a folder that has a part of that name in its path."""
+    return [p for p in root.rglob("*") if name in p.relative_to(root).parts]
+
+
+def test_a_removed_target_leaves_nothing_but_its_images(
+    arena: tuple[Store, Finish], capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("RKD_STORE", "RKD_DATA"):
+        monkeypatch.setenv(name, "")
+    store, finish = arena
+    finish(f"{ES}-s0", 1.0)
+    champion.challenge(store, TARGET)
+    pictures = store.targets.entries()[TARGET].path
+    before = sorted(pictures.rglob("*"))
+    other = store.folder(Ref(IMAGES.name, "other"))
+    shutil.copytree(store.folder(Ref(IMAGES.name, TARGET)), other)
+    command = ["remove-target", TARGET, "--store", str(store.root)]
+
+    assert main(command) == 1  # nobody answers
+    said = capfd.readouterr().out
+    assert "champions" in said
+    assert f"stays: the images in {pictures}" in said
+    assert "nothing was removed; with --yes it is" in said
+    assert store.find(Ref(METRICS.name, TARGET, f"{ES}-s0")) is not None
+
+    with store.lock(f"champion {TARGET}"):
+        assert main([*command, "--yes"]) == 1
+    assert "a process works on it" in capfd.readouterr().err
+    assert TARGET in store.targets.entries()
+
+    assert main([*command, "--yes"]) == 0
+    assert holding(store.root, TARGET) == []
+    assert TARGET not in store.targets.names()
+    assert other.exists()
+    assert sorted(pictures.rglob("*")) == before
+
+
+def test_only_own_targets_can_be_removed(store: Store) -> None:
+    with pytest.raises(DataError, match="target of the catalog"):
+        removal.removable(store, "brain_mri")
+    with pytest.raises(UnknownName, match="nobody"):
+        removal.removable(store, "nobody")
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        'b = "/b"  # mine\n',
+        '"b" = { path = "/b", kind = "texture" }\n',
+        "'b' = { path = '/b' }\n",
+        '  b = "/b"\n',
+    ],
+)
+def test_a_line_is_taken_out_and_the_rest_stays_as_it_is(tmp_path: Path, entry: str) -> None:
+    file = tmp_path / "targets.toml"
+    begin, end = '# by hand\n[targets]\na = "/a"\n', '"b.c" = "/bc"\nbb = "/bb"\n'
+    file.write_text(begin + entry + end)
+    OwnTargets(file).remove("b")
+    assert file.read_text() == begin + end
+
+
+def test_a_table_of_its_own_is_taken_out_too_and_what_cannot_be_is_named(tmp_path: Path) -> None:
+    file = tmp_path / "targets.toml"
+    file.write_text('[targets.b]\npath = "/b"\nkind = "object"\n[targets."c.d"]\npath = "/c"\n')
+    OwnTargets(file).remove("b")
+    assert tomllib.loads(file.read_text()) == {"targets": {"c.d": {"path": "/c"}}}
+    inline = 'targets = { b = "/b", c = "/c" }\n'
+    file.write_text(inline)
+    with pytest.raises(DataError, match="take it out by hand"):
+        OwnTargets(file).remove("b")
+    assert file.read_text() == inline
