@@ -156,7 +156,7 @@ def test_a_crash_while_crowning_leaves_the_old_champion(
         raise OSError("no space left on device")
 
     with monkeypatch.context() as broken:
-        broken.setattr(champion.os, "rename", fails)
+        broken.setattr(champion, "publish", fails)
         with pytest.raises(OSError, match="no space"):
             champion.force(store, TARGET, f"{ES}-s1", "second")
     assert champion.champion(store, TARGET) == reign
