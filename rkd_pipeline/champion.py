@@ -10,7 +10,6 @@ its training's folder. MLflow's alias ``champion`` mirrors this. The value that 
 """
 
 import json
-import os
 import shutil
 import uuid
 from collections.abc import Sequence
@@ -25,7 +24,7 @@ import pandas as pd
 
 from rkd_pipeline import gate
 from rkd_pipeline.errors import RkdError, StoreError
-from rkd_pipeline.files import write_atomically
+from rkd_pipeline.files import file_sha256, make_folder, publish, write_atomically
 from rkd_pipeline.flow import IMAGES, SPLIT, TRAINED_MODEL
 from rkd_pipeline.metrics.image_auroc import image_auroc
 from rkd_pipeline.metrics.paired_auroc import Pair, paired_auroc
@@ -62,6 +61,7 @@ class Reign:
         threshold: of its system's own image score, above which a picture is called anomalous.
         selected: the number it was chosen by: metric, score_rule, protocol ``selected``, value. For no table.
         parameters: of the training.
+        files: name to SHA-256 of what was exported; empty in earlier records, where nothing vouches for the files.
         folder: where it lies.
     """
 
@@ -76,6 +76,7 @@ class Reign:
     threshold: float
     selected: dict[str, Any]
     parameters: dict[str, Any]
+    files: dict[str, str] = field(default_factory=dict)
     folder: Path = field(default=Path(), compare=False)
 
 
@@ -115,9 +116,16 @@ def targets_with_champions(store: Store) -> list[str]:
 
 
 def open_scorer(reign: Reign) -> "Scorer":
-    """The champion's model, ready to score pictures on the CPU."""
+    """The champion's model, ready to score pictures on the CPU. Raises ``StoreError`` where its files are damaged."""
     from rkd_pipeline.scorer import CARD, STUDENT, TEACHER, Scorer
 
+    for name, recorded in reign.files.items():
+        file = reign.folder / name
+        if not file.exists() or file_sha256(file) != recorded:
+            raise StoreError(
+                f"{file} is {'damaged' if file.exists() else 'missing'}: it is not what was exported on {reign.since}; "
+                f'run `rkd champion force {reign.target} {reign.training} --why "damaged files"` to export it again'
+            )
     return Scorer(reign.folder / STUDENT, reign.folder / TEACHER, reign.folder / CARD)
 
 
@@ -284,7 +292,7 @@ def _crown(store: Store, metrics: Result, how: How, why: str, value: float) -> R
     for leftover in folder.parent.glob(".*.tmp"):  # of a process that was killed: the lock is held, so none is alive
         shutil.rmtree(leftover, ignore_errors=True)
     temporary = folder.with_name(f".{number:04d}.{uuid.uuid4().hex[:8]}.tmp")
-    temporary.mkdir(parents=True)
+    make_folder(temporary)
     try:
         export_scorer(store, model, threshold, temporary)
         scores = gate.test_scores(store, metrics)
@@ -309,11 +317,12 @@ def _crown(store: Store, metrics: Result, how: How, why: str, value: float) -> R
                 "value": value,
             },
             parameters=training_parameters(TrainingKey.parse(training)),
+            files={file.name: file_sha256(file) for file in sorted(temporary.iterdir())},
         )
         fields = asdict(record)
         del fields["folder"]
         write_atomically(temporary / REIGN, json.dumps(fields, indent=1).encode())
-        os.rename(temporary, folder)
+        publish(temporary, folder)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise

@@ -24,7 +24,7 @@ class Stage:
     version: int
 
 
-DATASET_SOURCE = Stage("dataset_source", 2)
+DATASET_SOURCE = Stage("dataset_source", 3)
 IMAGES = Stage("images", 3)
 SPLIT = Stage("split", 3)
 PREPARED_IMAGES = Stage("prepared_images", 3)

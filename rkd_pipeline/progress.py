@@ -18,8 +18,8 @@ def show_on(stream: TextIO) -> None:
     _stream = stream
 
 
-def bar(total: int, description: str, unit: str, *, inner: bool = False) -> "tqdm[Never]":
-    """A bar; ``inner`` ones stand under an outer one and vanish when done."""
+def bar(total: int, description: str, unit: str, *, inner: bool = False, delay: float = 0) -> "tqdm[Never]":
+    """A bar, after ``delay`` seconds; ``inner`` ones stand under an outer one and vanish when done."""
     return tqdm(
         total=total,
         desc=description,
@@ -29,4 +29,5 @@ def bar(total: int, description: str, unit: str, *, inner: bool = False) -> "tqd
         position=1 if inner else 0,
         leave=not inner,
         dynamic_ncols=True,
+        delay=delay,
     )

@@ -4,7 +4,6 @@ Holds student and teacher as safetensors and ``scorer.json``; this is what MLflo
 """
 
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -16,7 +15,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from rkd_pipeline.datasets.pictures import read_rgb, resized
-from rkd_pipeline.files import link_or_copy
+from rkd_pipeline.files import keep, link_or_copy
 from rkd_pipeline.models.weights import TeacherWeights
 from rkd_pipeline.stages.training import WEIGHTS_FILE, ModelCard, open_teacher, read_model_card
 from rkd_pipeline.store import Result, Store
@@ -38,12 +37,10 @@ def export_scorer(store: Store, model: Result, threshold: float | None, folder: 
     """Write a scorer into ``folder``. Weights are hard links into the store where the file system allows."""
     key = TrainingKey.parse(read_model_card(model).training)
     weights = open_teacher(store, key)
-    kept = store.root / "teacher_weights" / f"{weights.sha256}.safetensors"
-    if not kept.exists():
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        temporary = kept.with_suffix(f".{os.getpid()}.tmp")
-        save_file({k: v.contiguous() for k, v in weights.state.items()}, temporary)
-        os.replace(temporary, kept)
+    kept = keep(
+        store.root / "teacher_weights" / f"{weights.sha256}.safetensors",
+        lambda path: save_file({k: v.contiguous() for k, v in weights.state.items()}, path),
+    )
     link_or_copy(model.folder / WEIGHTS_FILE, folder / STUDENT)
     link_or_copy(kept, folder / TEACHER)
     card = ScorerCard(read_model_card(model), threshold)

@@ -5,6 +5,9 @@ A folder appears whole (written under a temporary name, then renamed) or not at 
 matches what is asked for: stage version, parameters, and the data versions of its inputs. The data version of a
 result is a hash of its data files, so equal results stop a change from travelling further.
 
+Everything is on the disk before it gets its name, and a result's files are hashed before they are believed: once per
+state of a file, as ``.verified/`` records. That folder is safe to lose.
+
 The root is a folder of a local file system: locks, renames and memory maps need one.
 """
 
@@ -18,21 +21,33 @@ import socket
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
+from filelock import Timeout
 
 from rkd_pipeline import __version__
 from rkd_pipeline.errors import StoreError
-from rkd_pipeline.files import canonical_json, file_sha256, remove_leftovers, text_sha256, write_atomically
+from rkd_pipeline.files import (
+    canonical_json,
+    file_sha256,
+    make_folder,
+    publish,
+    remove_leftovers,
+    sync,
+    text_sha256,
+    write_atomically,
+)
 from rkd_pipeline.flow import STAGES, Stage
+from rkd_pipeline.hashes import HashRecord, State, state_of
+from rkd_pipeline.locks import locked
 from rkd_pipeline.own_targets import OwnTargets
 
 PROVENANCE = "provenance.json"
+VERIFIED = ".verified"
 _log = logging.getLogger(__name__)
 _PACKAGES = ("torch", "torchvision", "numpy", "scipy", "scikit-learn", "pandas", "pyarrow", "pillow")
 
@@ -107,6 +122,7 @@ class Store:
 
     def __init__(self, root: Path) -> None:
         self.root = root.resolve()
+        self._records: dict[tuple[str, ...], HashRecord] = {}
 
     @property
     def dagster_home(self) -> Path:
@@ -156,19 +172,28 @@ class Store:
         return result
 
     def why_stale(self, result: Result) -> str | None:
-        """Why a stored result is not what its stage would make now, looking all the way up; None if it is."""
+        """Why a stored result is not what its stage would make now, looking all the way up; None if it is.
+
+        Every result on the way is looked at once, and its files are hashed where they have not been in this state.
+        """
+        return self._why_stale(result, {})
+
+    def _why_stale(self, result: Result, seen: dict[str, tuple[Result | None, str | None]]) -> str | None:
         found = result.provenance
         stage = STAGES.get(found.stage)
         if stage is None or found.stage_version != stage.version:
             now = stage.version if stage else "gone"
             return f"it was made by version {found.stage_version} of {found.stage}, which is now {now}"
         for name, recorded in found.inputs.items():
-            upstream = self.find(Ref.parse(name))
+            if name not in seen:
+                upstream = self.find(Ref.parse(name))
+                seen[name] = (upstream, None if upstream is None else self._why_stale(upstream, seen))
+            upstream, reason = seen[name]
             if upstream is None or upstream.data_version != recorded:
                 return f"{name} has changed since"
-            if reason := self.why_stale(upstream):
+            if reason:
                 return f"{name} is stale ({reason})"
-        return _damage(result)
+        return self._damage(result)
 
     def current(
         self, stage: Stage, key: Sequence[str], parameters: Mapping[str, Any], inputs: Sequence[Result]
@@ -182,7 +207,10 @@ class Store:
         asked = (stage.version, canonical_json(parameters), _versions(inputs))
         if (found.stage_version, canonical_json(found.parameters), found.inputs) != asked:
             return None
-        return None if _damage(result) else result
+        if damage := self._damage(result):
+            _log.warning("%s is made again: %s", ref, damage)
+            return None
+        return result
 
     def produce(
         self,
@@ -205,7 +233,7 @@ class Store:
             if done := self.current(stage, key, parameters, inputs):
                 return done
             remove_leftovers(folder)
-            folder.parent.mkdir(parents=True, exist_ok=True)
+            make_folder(folder.parent)
             temporary = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}.tmp")
             temporary.mkdir()
             started = time.monotonic()
@@ -229,16 +257,18 @@ class Store:
                 )
                 write_atomically(temporary / PROVENANCE, json.dumps(asdict(provenance), indent=1).encode())
                 _swap(temporary, folder)
+                self._believe(result := Result(folder, provenance))
             except BaseException:
                 shutil.rmtree(temporary, ignore_errors=True)
                 raise
-        return Result(folder, provenance)
+        return result
 
     def remove(self, ref: Ref) -> None:
         """Delete a result, whole: it is gone under its name before its first file is. The caller holds its lock."""
         folder = self.folder(ref)
         hidden = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}.old.tmp")
         os.rename(folder, hidden)
+        sync(folder.parent)
         shutil.rmtree(hidden, ignore_errors=True)
 
     @contextmanager
@@ -247,31 +277,25 @@ class Store:
         path = self._lock_file(name)
         # The holder is written beside the lock, not into it: another process may have the lock file open.
         holder = path.with_suffix(".holder")
-        lock = FileLock(path)
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            _log.warning("waiting for %s, held by %s", name, _holder(path))
-            lock.acquire()
-        try:
-            write_atomically(holder, f"process {os.getpid()} on {socket.gethostname()}".encode())
+        with ExitStack() as held:
+            try:
+                held.enter_context(locked(path, self.root, timeout=0))
+            except Timeout:
+                _log.warning("waiting for %s, held by %s", name, _holder(path))
+                held.enter_context(locked(path, self.root))
+            write_atomically(holder, f"process {os.getpid()} on {socket.gethostname()}".encode(), durable=False)
             yield
-        finally:
-            lock.release()
 
     @contextmanager
     def lock_if_free(self, name: str) -> Iterator[bool]:
         """Hold a lock for the block if nobody else does; gives whether it is held now, and never waits."""
-        lock = FileLock(self._lock_file(name))
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            yield False
-            return
-        try:
+        with ExitStack() as held:
+            try:
+                held.enter_context(locked(self._lock_file(name), self.root, timeout=0))
+            except Timeout:
+                yield False
+                return
             yield True
-        finally:
-            lock.release()
 
     def at_work(self) -> list[str]:
         """Who holds a lock of this store right now, in words; empty where nobody is at work."""
@@ -281,6 +305,39 @@ class Store:
         path = self.root / ".locks" / f"{text_sha256(name)[:16]}.lock"
         path.parent.mkdir(parents=True, exist_ok=True)
         return path
+
+    def hashes(self, *names: str) -> HashRecord:
+        """The record of hashes that have these names; of a result: its stage and key."""
+        if names not in self._records:
+            self._records[names] = HashRecord(self.root.joinpath(VERIFIED, *names[:-1], f"{names[-1]}.json"))
+        return self._records[names]
+
+    def _hashes_of(self, result: Result) -> HashRecord:
+        return self.hashes(result.provenance.stage, *result.provenance.key)
+
+    def _damage(self, result: Result) -> str | None:
+        """Which file is missing, cut short or not what it was, and how that shows; None where all are whole."""
+        recorded, states = result.provenance.files, {}
+        for name, file in recorded.items():
+            state = state_of(f"{result.folder}/{name}")
+            if state is None or state.size != file["bytes"]:
+                return f"{result.folder / name} is missing or cut short"
+            states[name] = state
+        found = self._hashes_of(result).of(result.folder, states, f"check {result.folder.name}")
+        for name, file in recorded.items():
+            if found[name] != file["sha256"]:
+                return (
+                    f"{result.folder / name} is damaged: its SHA-256 begins with {found[name][:8]}, and with "
+                    f"{file['sha256'][:8]} when it was written"
+                )
+        return None
+
+    def _believe(self, result: Result) -> None:
+        """What was just written need not be hashed again: its hashes are known, and it is on the disk."""
+        files = result.provenance.files
+        states = {name: state_of(result.folder / name) for name in files}
+        known: dict[str, State] = {name: state for name, state in states.items() if state is not None}
+        self._hashes_of(result).note(known, {name: file["sha256"] for name, file in files.items()})
 
     def keys(self, stage: Stage) -> list[tuple[str, ...]]:
         """Partitions of a stage that are in the store, sorted; stale ones too."""
@@ -295,29 +352,15 @@ def _holder(lock_file: Path) -> str:
 
 
 def _is_free(lock_file: Path) -> bool:
-    lock = FileLock(lock_file)
     try:
-        lock.acquire(timeout=0)
+        with locked(lock_file, timeout=0):
+            return True
     except Timeout:
         return False
-    lock.release()
-    return True
 
 
 def _versions(inputs: Sequence[Result]) -> dict[str, str]:
     return {str(Ref(i.provenance.stage, *i.provenance.key)): i.data_version for i in inputs}
-
-
-def _damage(result: Result) -> str | None:
-    """Which file is missing or cut short, judged by size: hashing every map on every look would cost too much."""
-    for name, file in result.provenance.files.items():
-        if _size(result.folder / name) != file["bytes"]:
-            return f"{result.folder / name} is missing or cut short"
-    return None
-
-
-def _size(path: Path) -> int:
-    return path.stat().st_size if path.exists() else -1
 
 
 def _swap(temporary: Path, folder: Path) -> None:
@@ -325,10 +368,10 @@ def _swap(temporary: Path, folder: Path) -> None:
     if folder.exists():
         old = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}.old.tmp")
         os.rename(folder, old)
-        os.rename(temporary, folder)
+        publish(temporary, folder)
         shutil.rmtree(old, ignore_errors=True)
     else:
-        os.rename(temporary, folder)
+        publish(temporary, folder)
 
 
 def _environment(seconds: float) -> dict[str, Any]:

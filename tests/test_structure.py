@@ -59,3 +59,24 @@ def test_every_test_folder_of_the_library_mirrors_a_module() -> None:
     }
     named = {t.stem.removeprefix("test_") for t in (ROOT / "tests/library").glob("test_*.py")}
     assert named <= names | {"bad_input"}, f"no module of these names: {sorted(named - names)}"
+
+
+def test_names_are_given_and_locks_are_taken_in_one_place() -> None:
+    """A rename that nobody synced, or a lock that may turn into a soft one, is a fault that shows in no other test."""
+    allowed = {
+        "files.py": {"replace"},
+        "store.py": {"rename"},  # out of the way; what takes its place is published
+        "fetch.py": {"rename"},  # into the user's data folder, synced around it
+        "download.py": {"replace"},  # a part becomes pooch's temporary file, which is hashed and synced
+        "tracking.py": {"replace"},  # a copy in MLflow's folder becomes a link to the same bytes
+        "locks.py": {"FileLock"},
+    }
+    found = {
+        (module.name, node.attr if isinstance(node, ast.Attribute) else node.id)
+        for package in ("rkd_pipeline", "resources", "assets")
+        for module in modules(package)
+        for node in ast.walk(ast.parse(module.read_text(encoding="utf-8")))
+        if (isinstance(node, ast.Attribute) and ast.unparse(node) in ("os.replace", "os.rename", "filelock.FileLock"))
+        or (isinstance(node, ast.Name) and node.id == "FileLock")
+    }
+    assert found == {(name, call) for name, calls in allowed.items() for call in calls}

@@ -15,6 +15,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 from rkd_pipeline.datasets.archives import disk_message
 from rkd_pipeline.errors import DataError
+from rkd_pipeline.files import sync
 from rkd_pipeline.progress import bar
 
 ATTEMPTS = 3
@@ -52,8 +53,10 @@ def download(urls: Sequence[str], folder: Path, name: str, sha256: str, size: in
         resumable = _Resuming(folder / f".{name}.part", size)
         for _ in range(2):  # a part that was continued and turns out wrong is worth one fresh start
             try:
-                fetched = pooch.retrieve(url, f"sha256:{sha256}", name, folder, downloader=resumable)
-                return Path(fetched)
+                fetched = Path(pooch.retrieve(url, f"sha256:{sha256}", name, folder, downloader=resumable))
+                sync(fetched)
+                sync(folder)
+                return fetched
             except DownloadError as error:
                 failures.append(f"{shown(url)}: {error}")
                 if error.fatal:

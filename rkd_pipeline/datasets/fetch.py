@@ -14,14 +14,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
-
 from rkd_pipeline.catalog import Dataset, Target
 from rkd_pipeline.datasets.archives import disk_message, unpack
 from rkd_pipeline.datasets.download import download, shown
 from rkd_pipeline.datasets.registry import list_pictures
 from rkd_pipeline.errors import BadFiles, DataError
-from rkd_pipeline.files import file_sha256, link_or_copy
+from rkd_pipeline.files import file_sha256, link_or_copy, make_folder, sync, sync_tree
+from rkd_pipeline.locks import locked
 
 ORIGIN = ".rkd-origin.json"
 _DEEPEST = 3  # folders that archives wrap around a dataset
@@ -63,8 +62,8 @@ def find_or_fetch(dataset: Dataset, target: Target, data_root: Path, fetching: F
     archive = None if dataset.archive is None else _local_archive(dataset, target, fetching)
     if archive is None and not (fetching.download and dataset.archive):
         raise DataError(f"{complaint}\n{_how_to_get(dataset, target, data_root, fetching)}")
-    data_root.mkdir(parents=True, exist_ok=True)
-    with FileLock(data_root / f".{dataset.name}.lock"):
+    make_folder(data_root)
+    with locked(data_root / f".{dataset.name}.lock"):
         if _complaint(dataset, target, folder) is None:  # another process was faster
             return folder
         fetching.say(terms(dataset))
@@ -225,12 +224,15 @@ def _install(dataset: Dataset, target: Target, unpacked: Path, folder: Path, ori
         )
     note = origin | {"fetched": datetime.now(UTC).isoformat(timespec="seconds")}
     (base / ORIGIN).write_text(json.dumps(note, indent=1), encoding="utf-8")
+    sync_tree(base)
     if not folder.exists():
         os.rename(base, folder)
+        sync(folder.parent)
         return
     for entry in sorted(base.iterdir()):
         if not (folder / entry.name).exists():
             os.rename(entry, folder / entry.name)
+    sync(folder)
     if complaint := _complaint(dataset, target, folder):
         raise DataError(f"{complaint}. It is an incomplete copy in the way; move {folder} aside and run this again")
 

@@ -1,4 +1,4 @@
-"""Walking folders of images: what counts as one, what is ignored, what is reported.
+"""Walking folders of images: what counts as one, what is ignored, what is reported, and what identifies it.
 
 The rule of all layouts: whatever lies under a target's folder is used, or named with the reason.
 """
@@ -11,6 +11,7 @@ from rkd_pipeline.datasets.class_names import GOOD_SHOWN, MASKS, fold, is_doubtf
 from rkd_pipeline.datasets.litter import entries_of, files_below
 from rkd_pipeline.datasets.pictures import SUFFIXES, Listing
 from rkd_pipeline.errors import DataError, Problem
+from rkd_pipeline.hashes import HashRecord, state_of
 
 NORMAL = "good"  # what normal images have as their kind of defect, whatever their folder is called
 _SHOWN = 10
@@ -24,6 +25,32 @@ def relative(path: Path, folder: Path) -> str:
 def is_image(path: Path) -> bool:
     """The file's suffix is that of an image, in whatever case."""
     return path.suffix.lower() in SUFFIXES
+
+
+def content_listing(files: Iterable[Path], folder: Path, record: HashRecord, doing: str) -> str:
+    """What identifies files wherever they lie and whenever they were copied: a line per file, sorted by name.
+
+    Args:
+        files: to list, each once.
+        folder: that their names start from; a file elsewhere keeps its whole path.
+        record: of hashes, so that a file is read once per state of it.
+        doing: what the progress bar says.
+
+    Returns ``name<tab>size in bytes<tab>SHA-256`` lines. Raises ``DataError`` naming a file that cannot be read.
+    """
+    paths = {p.relative_to(folder).as_posix() if p.is_relative_to(folder) else str(p): p for p in files}
+    states = {}
+    for name, path in sorted(paths.items()):
+        if (state := state_of(path)) is None:
+            raise DataError(f"{path} is gone while the files of {folder} are listed; bring it back, or run this again")
+        states[name] = state
+    try:
+        hashes = record.of(folder, states, doing)
+    except OSError as error:
+        raise DataError(
+            f"{error.filename or folder} cannot be read ({error.strerror}); give read permission, or remove the file"
+        ) from error
+    return "".join(f"{name}\t{state.size}\t{hashes[name]}\n" for name, state in states.items())
 
 
 def folders_in(folder: Path) -> list[Path]:

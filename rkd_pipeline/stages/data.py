@@ -1,6 +1,6 @@
 """From a dataset's folder to arrays that are ready to train on."""
 
-from collections.abc import Iterable
+import os
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ from rkd_pipeline.catalog import Target
 from rkd_pipeline.datasets import demo
 from rkd_pipeline.datasets.fetch import Fetching, find_or_fetch, read_origin
 from rkd_pipeline.datasets.index import MASKS, PICTURES, check_counts, index_pictures
+from rkd_pipeline.datasets.listing import content_listing
 from rkd_pipeline.datasets.litter import files_below
 from rkd_pipeline.datasets.pictures import MASK_RULE, Listing
 from rkd_pipeline.datasets.prepare import prepare_arrays
@@ -18,7 +19,7 @@ from rkd_pipeline.datasets.registry import list_pictures
 from rkd_pipeline.datasets.rows import Rows
 from rkd_pipeline.datasets.split import split, verify
 from rkd_pipeline.errors import DataError
-from rkd_pipeline.files import file_sha256, link_or_copy, text_sha256
+from rkd_pipeline.files import bytes_sha256, file_sha256, link_or_copy
 from rkd_pipeline.flow import DATASET_SOURCE, IMAGES, PREPARED_IMAGES, SPLIT
 from rkd_pipeline.store import Ref, Result, Store
 
@@ -35,6 +36,7 @@ def find_source(
 ) -> Result:
     """``dataset_source``: where a target's files are, and a listing whose change makes everything after it stale.
 
+    The listing holds names, sizes and hashes: the same files elsewhere, or with other times, change nothing.
     Datasets on disk are used in place; an absent one is unpacked or downloaded where ``fetching`` allows it; the demo
     is generated into the store. One result per target, so that a new category of a dataset leaves the others alone.
     Raises ``DataError`` where the files are absent.
@@ -54,11 +56,12 @@ def find_source(
     else:
         source = find_or_fetch(described, wanted, data_root.resolve(), fetching or Fetching())
     files = _source_files(store, wanted, source)
-    listing = _describe(sorted(files), source)
-    parameters = {"folder": str(source), "files": len(listing.splitlines()), "listing": text_sha256(listing)}
+    with store.lock(f"files of {target_name}"):  # two processes would read every file twice
+        listing = _listing(store, target_name, files, source)
+    parameters = {"folder": str(source), "files": len(files), "listing": bytes_sha256(listing)}
 
     def write(folder: Path) -> dict[str, Any]:
-        (folder / "files.tsv").write_text(listing, encoding="utf-8", errors="surrogateescape")
+        (folder / "files.tsv").write_bytes(listing)
         return {"folder": str(source), "origin": read_origin(source)}
 
     return store.produce(DATASET_SOURCE, [target_name], write, parameters=parameters)
@@ -67,15 +70,17 @@ def find_source(
 def changed_source(store: Store, target_name: str) -> str | None:
     """A fingerprint of a target's files where they differ from what its ``dataset_source`` lists; None otherwise.
 
-    ``gone`` where they can no longer be read. The demo is generated and never changes.
+    ``gone`` where they can no longer be read. The demo is generated and never changes; what another version of the
+    stage has listed is stale for that, and was listed by another rule.
     """
     source = store.find(Ref(DATASET_SOURCE.name, target_name))
-    if source is None or "listing" not in source.provenance.parameters:
+    if source is None or source.provenance.stage_version != DATASET_SOURCE.version:
+        return None
+    if "listing" not in source.provenance.parameters:
         return None
     wanted, root = store.targets.target(target_name), source_folder(source)
     try:
-        files = _source_files(store, wanted, root)
-        listing = text_sha256(_describe(sorted(files), root))
+        listing = bytes_sha256(_listing(store, target_name, _source_files(store, wanted, root), root))
     except (DataError, OSError):
         return "gone"
     return None if listing == source.provenance.parameters["listing"] else listing[:16]
@@ -103,9 +108,10 @@ def _own_files(path: Path, listing: Listing) -> list[Path]:
     return [path, *(path.parent / name for name in dict.fromkeys(named))]
 
 
-def _describe(files: Iterable[Path], folder: Path) -> str:
-    rows = ((p.relative_to(folder).as_posix() if p.is_relative_to(folder) else str(p), p.stat()) for p in files)
-    return "".join(f"{name}\t{stat.st_size}\t{stat.st_mtime_ns}\n" for name, stat in rows)
+def _listing(store: Store, target_name: str, files: list[Path], folder: Path) -> bytes:
+    """Names as the file system has them, which need not be UTF-8."""
+    record = store.hashes("files", target_name)
+    return os.fsencode(content_listing(files, folder, record, f"hash the files of {target_name}"))
 
 
 def index_images(store: Store, target_name: str, *, skip_bad: bool = False) -> Result:

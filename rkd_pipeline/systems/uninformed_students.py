@@ -11,14 +11,12 @@ densely.
 """
 
 import hashlib
-import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import cast
 
 import numpy as np
 import torch
-from filelock import FileLock
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -26,7 +24,7 @@ from torch.nn import functional as F
 from rkd_pipeline.compute import Compute, place
 from rkd_pipeline.datasets.rows import Pictures
 from rkd_pipeline.errors import StoreError
-from rkd_pipeline.files import canonical_json
+from rkd_pipeline.files import canonical_json, keep
 from rkd_pipeline.models.patch_network import PatchNetwork, padded, patches_at
 from rkd_pipeline.models.teacher import Teacher
 from rkd_pipeline.models.weights import TeacherWeights, not_finite
@@ -258,13 +256,7 @@ def descriptors(
     if cache is None:
         return _distilled(recipe, teacher, compute)
     file = cache / f"{hashlib.sha256(canonical_json(settings).encode()).hexdigest()[:16]}.safetensors"
-    cache.mkdir(parents=True, exist_ok=True)
-    with FileLock(file.with_suffix(".lock")):
-        if not file.exists():
-            temporary = file.with_suffix(f".{os.getpid()}.tmp")
-            save_file(_distilled(recipe, teacher, compute), temporary)
-            os.replace(temporary, file)
-    return load_file(file)
+    return load_file(keep(file, lambda path: save_file(_distilled(recipe, teacher, compute), path)))
 
 
 def _distilled(recipe: UninformedStudents, teacher: Teacher, compute: Compute) -> dict[str, Tensor]:

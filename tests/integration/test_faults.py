@@ -192,7 +192,7 @@ def test_the_daemon_is_killed(world: World) -> None:
 
 
 def test_everything_is_killed(world: World) -> None:
-    """The power goes. The run that was under way is reported as failed at the next start, and retried."""
+    """Every process dies at once. The run that was under way is reported as failed at the next start, and retried."""
     run = world.begin()
     world.kill_everything()
     assert world.checkpoint.exists()

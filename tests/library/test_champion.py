@@ -194,10 +194,37 @@ def test_a_crash_while_crowning_leaves_the_old_champion(
         raise OSError("no space left on device")
 
     with monkeypatch.context() as broken:
-        broken.setattr(champion.os, "rename", fails)
+        broken.setattr(champion, "publish", fails)
         with pytest.raises(OSError, match="no space"):
             champion.force(store, TARGET, f"{ES}-s1", "second")
     assert champion.champion(store, TARGET) == reign
     assert sorted(p.name for p in reign.folder.parent.iterdir()) == ["0001"]
     assert json.loads((reign.folder / "reign.json").read_text())["why"] == "first"
     assert store.require(METRICS, TARGET, f"{ES}-s1")
+
+
+def test_a_champion_whose_files_are_damaged_does_not_speak(arena: tuple[Store, Finish]) -> None:
+    store, finish = arena
+    finish(f"{ES}-s0", 1.0)
+    reign = champion.force(store, TARGET, f"{ES}-s0", "first")
+    student = reign.folder / "student.safetensors"
+    content = bytearray(student.read_bytes())
+    content[-1] ^= 1  # of the last weight: safetensors reads it without a word
+    student.unlink()
+    student.write_bytes(content)
+    with pytest.raises(StoreError, match=rf"{student} is damaged.*rkd champion force {TARGET} {ES}-s0"):
+        champion.open_scorer(reign)
+    student.unlink()
+    with pytest.raises(StoreError, match=rf"{student} is missing"):
+        champion.open_scorer(reign)
+
+
+def test_a_record_of_before_files_were_hashed_is_read(arena: tuple[Store, Finish]) -> None:
+    store, finish = arena
+    finish(f"{ES}-s0", 1.0)
+    reign = champion.force(store, TARGET, f"{ES}-s0", "first")
+    record = json.loads((reign.folder / "reign.json").read_text())
+    del record["files"]
+    (reign.folder / "reign.json").write_text(json.dumps(record))
+    (found,) = champion.reigns(store, TARGET)
+    assert (found.training, found.files) == (reign.training, {})

@@ -1,5 +1,7 @@
+import hashlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -149,3 +151,54 @@ def test_keys_lists_partitions_and_no_leftovers(store: Store) -> None:
     os.makedirs(store.root / "metrics" / "a" / ".rkd-s9.12345678.tmp")
     (store.root / "metrics" / "a" / ".rkd-s9.12345678.tmp" / "provenance.json").write_text("{}")
     assert store.keys(METRICS) == [("a", "rkd@resnet18~2e-s0"), ("b", "rkd-s1")]
+
+
+def damaged(file: Path, how: str) -> None:
+    content = file.read_bytes()
+    file.write_bytes(bytes(len(content)) if how == "zeros" else bytes([content[0] ^ 1]) + content[1:])
+
+
+@pytest.mark.parametrize("how", ["zeros", "a flipped bit"])
+@pytest.mark.parametrize("known", [True, False])
+def test_damage_of_the_same_size_is_found_and_mended(store: Store, how: str, known: bool) -> None:
+    images = store.produce(IMAGES, ["t"], write("abc"))
+    split = store.produce(SPLIT, ["t"], write("b"), inputs=[images])
+    damaged(images.folder / "data.txt", how)
+    if not known:
+        shutil.rmtree(store.root / ".verified")  # a record that is lost costs time, nothing else
+    reader = Store(store.root)
+    says = rf"images\[t\] is stale: {images.folder}/data\.txt is damaged: its SHA-256 .*; materialise it again"
+    with pytest.raises(StoreError, match=says):
+        reader.require(IMAGES, "t")
+    assert "data.txt is damaged" in str(reader.why_stale(split))
+    mended = reader.produce(IMAGES, ["t"], write("abc"))
+    assert not mended.reused
+    assert mended.data_version == images.data_version
+    assert reader.why_stale(split) is None
+
+
+def test_a_file_is_hashed_once_per_state(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = store.produce(IMAGES, ["t"], write("abc"))
+    hashed: list[str] = []
+
+    def count(path: Path) -> str:
+        hashed.append(path.name)
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+
+    monkeypatch.setattr("rkd_pipeline.hashes.file_sha256", count)
+    assert Store(store.root).require(IMAGES, "t").data_version == made.data_version
+    assert hashed == []  # its writer has hashed it
+    (store.root / ".verified/images/t.json").write_bytes(b"\0" * 40)
+    os.utime(made.folder / "data.txt", ns=(1, 1))
+    for _ in range(3):
+        Store(store.root).require(IMAGES, "t")
+    assert hashed == ["data.txt"]
+    os.utime(made.folder / "data.txt", ns=(2, 2))
+    assert Store(store.root).require(IMAGES, "t").data_version == made.data_version
+    assert hashed == ["data.txt"] * 2
+
+
+def test_results_of_before_there_were_records_are_read(store: Store) -> None:
+    made = store.produce(IMAGES, ["t"], write("abc"))
+    shutil.rmtree(store.root / ".verified")
+    assert Store(store.root).require(IMAGES, "t").data_version == made.data_version
