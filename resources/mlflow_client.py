@@ -141,22 +141,26 @@ def _move_addresses(database: Path, before: str, now: str) -> None:
 
 
 def _restore_experiment(server: Server) -> None:
-    """Bring back the experiment with its runs, but for those that never were complete."""
+    """Bring back the experiment, and of its runs, which all come with it, those that are whole."""
     server.client.restore_experiment(server.experiment)
-    for run in server.client.search_runs([server.experiment], "attributes.status != 'FINISHED'"):
-        server.client.delete_run(run.info.run_id)
+    for run in server.client.search_runs([server.experiment], max_results=50_000):
+        if not _is_whole(server, run, with_model=MODEL_TAG in run.data.tags):
+            server.client.delete_run(run.info.run_id)
 
 
 def still_there(server: Server, run_id: str, *, with_model: bool = False) -> bool:
     """Whether MLflow has a run, complete, and the model that was logged with it; what is in its bin comes back."""
     run = _or_none(server.client.get_run, run_id)
-    if run is None or run.info.status != "FINISHED":
-        return False
-    if with_model and not has_model(server, run.data.tags.get(MODEL_TAG)):
+    if run is None or not _is_whole(server, run, with_model=with_model):
         return False
     if run.info.lifecycle_stage == "deleted":
         server.client.restore_run(run_id)
     return True
+
+
+def _is_whole(server: Server, run: Any, *, with_model: bool) -> bool:
+    finished = run.info.status == "FINISHED"
+    return finished and (not with_model or has_model(server, run.data.tags.get(MODEL_TAG)))
 
 
 def has_model(server: Server, model_id: str | None) -> bool:

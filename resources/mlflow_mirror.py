@@ -162,8 +162,9 @@ def log_model(folder: Path, tags: dict[str, str]) -> str:
     info = mlflow.pyfunc.log_model(
         name="model",
         python_model=str(Path(__file__).with_name("mlflow_scorer.py")),
-        artifacts={
-            role: str(folder / name) for role, name in (("student", STUDENT), ("teacher", TEACHER), ("card", CARD))
+        artifacts={  # as addresses: MLflow would unquote a path that has a % in it
+            role: (folder / name).as_uri()
+            for role, name in (("student", STUDENT), ("teacher", TEACHER), ("card", CARD))
         },
         signature=signature,
         input_example=pd.DataFrame({"picture": [f"data:image/jpeg;base64,{encoded}"]}),

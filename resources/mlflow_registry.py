@@ -51,7 +51,8 @@ def version_of(server: Server, target_name: str, contents: set[str]) -> str | No
     for version in server.client.search_model_versions(f"name = '{target_name}'"):
         if version.tags.get(CONTENT_TAG) not in contents:
             continue
-        if has_model(server, version.model_id):
+        # Its field ``model_id`` is empty in what a search gives.
+        if has_model(server, str(version.source).removeprefix("models:/")):
             found = str(version.version)
         else:
             server.client.delete_model_version(target_name, version.version)

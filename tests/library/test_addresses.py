@@ -27,6 +27,7 @@ def test_a_port_is_free_or_taken(busy: int) -> None:
 
 def test_a_port_whose_last_connection_is_still_closing_is_free() -> None:
     with socket.socket() as server:
+        server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as servers do
         server.bind(("127.0.0.1", 0))
         server.listen()
         port = server.getsockname()[1]
