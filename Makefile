@@ -5,6 +5,10 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
+# For `make ui`. Not from the environment, where PORT often belongs to something else.
+PORT        := 3000
+MLFLOW_PORT := 5000
+
 .PHONY: help setup demo ui test test-all check audit format lock clean
 
 help: ## this list
@@ -23,8 +27,8 @@ $(STAMP): pyproject.toml constraints.txt
 demo: setup ## train on generated pictures with the teacher that comes along, no download: five minutes on two cores
 	$(BIN)/rkd run --plan demo
 
-ui: setup ## Dagster on 127.0.0.1:3000 and MLflow on 127.0.0.1:5000, over the store that the command line fills
-	$(BIN)/rkd ui
+ui: setup ## Dagster on 127.0.0.1:3000 and MLflow on 127.0.0.1:5000 over the store; other ports: make ui PORT=3001 MLFLOW_PORT=5001
+	$(BIN)/rkd ui --port $(PORT) --mlflow-port $(MLFLOW_PORT)
 
 test: setup ## the tests, but for the slow ones
 	$(BIN)/pytest -m 'not slow'

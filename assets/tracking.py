@@ -29,7 +29,7 @@ def mlflow_run(context: dg.AssetExecutionContext, store: StoreResource, tracking
     """The MLflow run of a training: parameters, curves, metrics, dataset, figures, and a model that scores pictures.
 
     A mirror of the store. Where MLflow is away, this stays unmaterialised, nothing else suffers, and materialising it
-    later sends what is missing.
+    later sends what is missing. Errors of our own fail it.
     """
     target_name, training = target_and_training(context)
     tags = {"dagster.run_id": context.run.run_id}
@@ -38,7 +38,7 @@ def mlflow_run(context: dg.AssetExecutionContext, store: StoreResource, tracking
         try:
             run_id = tracking.mirror(opened, target_name, training, tags)
         except TrackingError as error:
-            context.log.warning(f"MLflow did not take {target_name} {training}: {error}. Materialise mlflow_run later.")
+            context.log.warning(f"MLflow did not take {target_name} {training}: {error}; {error.advice}")
             return
     sent = _sent(opened, tracking, run_id)
     link = {"mlflow": sent.get("mlflow", run_id)}
@@ -67,7 +67,7 @@ def mlflow_report(context: dg.AssetExecutionContext, store: StoreResource, track
         try:
             run_id = tracking.mirror_report(opened, {"dagster.run_id": context.run.run_id})
         except TrackingError as error:
-            context.log.warning(f"MLflow did not take the report: {error}. Materialise mlflow_report later.")
+            context.log.warning(f"MLflow did not take the report: {error}; {error.advice}")
             return
     yield dg.MaterializeResult(metadata=_sent(opened, tracking, run_id))
 

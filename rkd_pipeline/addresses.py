@@ -1,5 +1,8 @@
-"""Addresses as they may be shown: without what gives access."""
+"""Addresses: as they may be shown, without what gives access; whether they are addresses; whether they are free."""
 
+import errno
+import re
+import socket
 from urllib.parse import urlsplit, urlunsplit
 
 
@@ -32,3 +35,84 @@ def browsable(address: str) -> str:
     """
     parts = urlsplit(address)
     return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path.rstrip("/"), "", ""))
+
+
+def web_fault(address: str) -> str:
+    """What keeps an address from being a web address; empty where nothing does. The address itself is not repeated.
+
+    >>> web_fault("localhost:5000")
+    'begins with neither http:// nor https://'
+    >>> web_fault("http://localhost:5000")
+    ''
+    """
+    if not address.startswith(("http://", "https://")):
+        return "begins with neither http:// nor https://"
+    if re.search(r"\s", address):
+        return "has a blank in it"
+    try:
+        parts = urlsplit(address)
+        host, _ = parts.hostname, parts.port
+    except ValueError as error:
+        return f"is no web address ({'the port is no number from 0 to 65535' if 'ort' in str(error) else error})"
+    return "" if host else "names no host after http://"
+
+
+def tracking_fault(address: str) -> str:
+    """What keeps an address from being one of MLflow's tracking URIs, with the fix; empty where nothing does.
+
+    >>> tracking_fault("localhost:5000")
+    "begins with neither http:// nor https://; a server's address looks like http://localhost:5000, a database's like \
+sqlite:////path/to/mlflow.db"
+    >>> tracking_fault("postgresql+psycopg2://mlflow@db/mlflow")
+    ''
+    """
+    scheme, is_url, _ = address.partition("://")
+    scheme = scheme.lower()
+    if re.fullmatch(r"databricks(-uc)?(:.*)?", scheme) or (is_url and scheme not in ("http", "https", "file")):
+        return ""  # a database's, or one of those that MLflow's plug-ins bring
+    if scheme == "file" or address.startswith(("/", "./", "file:")):
+        fault = "is a folder, where MLflow keeps runs no more"
+    else:
+        fault = web_fault(address)
+    example = "a server's address looks like http://localhost:5000, a database's like sqlite:////path/to/mlflow.db"
+    return f"{fault}; {example}" if fault else ""
+
+
+def web_address(host: str, port: int) -> str:
+    """Where a browser finds a server that listens there.
+
+    >>> web_address("::1", 3000)
+    'http://[::1]:3000'
+    """
+    return f"http://{f'[{host}]' if ':' in host else host}:{port}"
+
+
+def port_fault(host: str, port: int) -> str:
+    """What keeps a server from listening there; empty where nothing does."""
+    if not 0 < port < 65536:
+        return f"{port} is no port: ports are numbers from 1 to 65535"
+    try:
+        places = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError):
+        return f"{host} is no host name or address that this machine knows (--host)"
+    faults = [_bind_fault(family, place) for family, *_, place in places]
+    taken = [fault for fault in faults if fault == errno.EADDRINUSE]
+    if not taken and None in faults:  # a name may stand for addresses of which the machine has some only
+        return ""
+    if taken:
+        return f"port {port} of {host} is taken by another program, maybe by another `rkd ui`"
+    if errno.EACCES in faults:
+        return f"port {port} of {host} is reserved: ports below 1024 often are"
+    return f"{host} is no address of this machine (--host)"
+
+
+def _bind_fault(family: int, place: tuple[object, ...]) -> int | None:
+    """The error number of listening there; None where one can."""
+    try:
+        with socket.socket(family, socket.SOCK_STREAM) as probe:
+            # As servers do: a port whose last connections are still closing counts as free.
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(place)
+    except OSError as error:
+        return error.errno
+    return None

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 
 from rkd_pipeline import data_commands, model_commands, progress
 from rkd_pipeline.ablation.design import INTERACTIONS
+from rkd_pipeline.addresses import port_fault, shown, web_address
 from rkd_pipeline.errors import BadKey, RkdError, of_the_system
 from rkd_pipeline.flow import (
     HISTORY,
@@ -152,8 +153,8 @@ def _parser() -> argparse.ArgumentParser:
 
     ui = commands.add_parser("ui", parents=[shared], help="Dagster's and MLflow's pages over this store")
     ui.add_argument("--host", default="127.0.0.1")
-    ui.add_argument("--port", type=int, default=3000, help="of Dagster")
-    ui.add_argument("--mlflow-port", type=int, default=5000)
+    ui.add_argument("--port", type=int, default=3000, help="of Dagster, default 3000")
+    ui.add_argument("--mlflow-port", type=int, default=5000, help="of MLflow, default 5000")
     ui.set_defaults(command=_ui)
     return parser
 
@@ -260,8 +261,9 @@ def _announce(store: Store, reign: "Reign") -> None:
 def _mirror(options: argparse.Namespace) -> int:
     session = Session.open(say=lambda text: print(text, file=sys.stderr))
     if error := session._launch("mirror_to_mlflow"):
-        raise RkdError(f"{error}. The same command goes on from here")
-    print(f"MLflow ({session.tracking_uri()}) has everything that is finished in {session.store.root}")
+        raise RkdError(error)
+    uri = shown(session.tracking().tracking_uri(session.store))
+    print(f"MLflow ({uri}) has everything that is finished in {session.store.root}")
     return 0
 
 
@@ -298,17 +300,20 @@ def _prune(options: argparse.Namespace) -> int:
 
 
 def _ui(options: argparse.Namespace) -> int:
+    elsewhere = Settings.from_environment().mlflow_uri.startswith(("http://", "https://", "databricks"))
+    _require_ports(options, ["port"] if elsewhere else ["port", "mlflow_port"])
     session = Session.open(say=print)
     session.offer_paper_keys()
-    tracking = session.tracking_uri()
+    tracking = session.tracking()
+    uri = tracking.tracking_uri(session.store)
     workspace = ["-m", "rkd_pipeline.definitions", "-d", str(Path(__file__).parent.parent)]
-    dagster = ["-m", "dagster", "dev", "-h", options.host, "-p", str(options.port), *workspace]
-    mlflow = ["-m", "mlflow", "server", "--backend-store-uri", tracking, "--workers", "1"]
-    mlflow += ["--host", options.host, "--port", str(options.mlflow_port)]
-    commands = [dagster]
-    if tracking.startswith("sqlite:"):
-        commands.append(mlflow)
-    served = {"RKD_MLFLOW_PAGES": f"http://{options.host}:{options.mlflow_port}"}  # links on asset pages lead there
+    commands = [["-m", "dagster", "dev", "-h", options.host, "-p", str(options.port), *workspace]]
+    if not elsewhere:
+        tracking.prepare(session.store)
+        mlflow = ["-m", "mlflow", "server", "--backend-store-uri", uri, "--workers", "1"]
+        commands.append([*mlflow, "--host", options.host, "--port", str(options.mlflow_port)])
+    mlflow_pages = web_address(options.host, options.mlflow_port)
+    served = {"RKD_MLFLOW_PAGES": mlflow_pages}  # links on asset pages lead there
     quiet = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
     children = [
         # Each leads its own group, so that its own children end with it.
@@ -319,8 +324,8 @@ def _ui(options: argparse.Namespace) -> int:
         )
         for command in commands
     ]
-    print(f"Dagster  http://{options.host}:{options.port}")
-    print(f"MLflow   http://{options.host}:{options.mlflow_port}" if len(commands) == 2 else f"MLflow   {tracking}")
+    print(f"Dagster  {web_address(options.host, options.port)}")
+    print(f"MLflow   {shown(uri) if elsewhere else mlflow_pages}")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     try:
         while all(child.poll() is None for child in children):
@@ -330,6 +335,16 @@ def _ui(options: argparse.Namespace) -> int:
         return 0
     finally:
         _stop(children)
+
+
+def _require_ports(options: argparse.Namespace, names: Sequence[str]) -> None:
+    """Raise ``RkdError`` unless the servers can listen where they are to: the addresses are printed at once."""
+    for name in names:
+        if fault := port_fault(options.host, getattr(options, name)):
+            option = f"--{name.replace('_', '-')}"
+            raise RkdError(f"{option}: {fault}; choose another: rkd ui {option} NUMBER, make ui {name.upper()}=NUMBER")
+    if len({getattr(options, name) for name in names}) < len(names):
+        raise RkdError(f"--port and --mlflow-port are both {options.port}; each server needs a port of its own")
 
 
 def _stop(children: list[subprocess.Popen[bytes]]) -> None:
@@ -500,12 +515,6 @@ class Session:
 
         return MlflowTracking(uri=self.settings.mlflow_uri, pages=self.settings.mlflow_pages)
 
-    def tracking_uri(self) -> str:
-        """MLflow's tracking URI, its database made ready."""
-        tracking = self.tracking()
-        tracking.prepare(self.store)
-        return tracking.tracking_uri(self.store)
-
     def _prepare_data(self, targets: list[str]) -> dict[str, str]:
         """Bring targets up to date with their files; returns, per target that could not be prepared, why.
 
@@ -584,7 +593,9 @@ class Session:
         )
         lines += [f"failed  {name}: {why}" for name, why in report.failures.items()]
         if unmirrored and not report.failed:
-            lines.append(f"MLflow did not take {len(unmirrored)} of them; `rkd mirror` sends them later")
+            lines.append(
+                f"MLflow did not take {len(unmirrored)} of them; `rkd mirror` sends them, or says what hinders it"
+            )
         lines += [f"table   {file}" for file in tables.values()]
         if written := self.store.find(Ref(REPORT.name)):
             lines.append(f"report  {written.folder / 'report.html'}")

@@ -7,6 +7,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from rkd_pipeline.addresses import tracking_fault, web_fault
 from rkd_pipeline.errors import RkdError
 from rkd_pipeline.names import printable
 
@@ -65,11 +66,18 @@ class Settings(BaseModel):
             raise ValueError("not a time zone, such as Europe/Rome") from error
         return name
 
-    @field_validator("hook_url")
+    @field_validator("hook_url", "mlflow_pages")
     @classmethod
     def _is_web(cls, address: str) -> str:
-        if address and not address.startswith(("http://", "https://")):
-            raise ValueError("a webhook's address begins with http:// or https://")
+        if address and (fault := web_fault(address)):
+            raise ValueError(f"it {fault}; a web address looks like http://localhost:5000")
+        return address
+
+    @field_validator("mlflow_uri")
+    @classmethod
+    def _is_tracking(cls, address: str) -> str:
+        if address and (fault := tracking_fault(address)):
+            raise ValueError(f"it {fault}")
         return address
 
     @classmethod

@@ -1,7 +1,7 @@
 """From all metrics to the tidy benchmark table and the paper's tables."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,8 @@ import pandas as pd
 
 from rkd_pipeline.benchmark_columns import COLUMN_TYPES, COLUMNS
 from rkd_pipeline.conditions import computed_on, remark
-from rkd_pipeline.errors import BadKey
+from rkd_pipeline.errors import BadKey, StoreError
+from rkd_pipeline.files import text_sha256
 from rkd_pipeline.flow import ANOMALY_SCORES, BENCHMARK, IMAGES, METRICS, TABLE_3, TABLE_DEMO, TRAINED_MODEL, Stage
 from rkd_pipeline.published import published_rows
 from rkd_pipeline.stages.data import data_note, open_prepared
@@ -206,9 +207,50 @@ def _strip(store: Store, target_name: str, training: str) -> bytes:
 
 
 def mlflow_run_id(store: Store, target_name: str, training: str) -> str | None:
-    """The MLflow run that mirrors a training, once tracking has received it; None before."""
-    file = tracking_file(store, target_name, training)
-    return json.loads(file.read_text(encoding="utf-8"))["run_id"] if file.exists() else None
+    """The MLflow run that mirrors a training as it is in the store now; None before tracking has received it.
+
+    By the mirror's record: MLflow itself is asked by ``rkd mirror`` alone.
+    """
+    record = read_tracking(tracking_file(store, target_name, training))
+    if record is None or record["content"] not in tracking_contents(store, record, target_name, training):
+        return None
+    return str(record["run_id"])
+
+
+def tracking_contents(
+    store: Store, record: Mapping[str, Any] | None, target_name: str, training: str
+) -> tuple[str, ...]:
+    """What the mirror of a training is marked with; empty where there is no training. See ``mirror_marks``."""
+    model, metrics = (store.find(Ref(stage.name, target_name, training)) for stage in (TRAINED_MODEL, METRICS))
+    if model is None or metrics is None:
+        return ()
+    return mirror_marks(record, f"{model.data_version} {metrics.data_version}", f"{target_name} {training}")
+
+
+def mirror_marks(record: Mapping[str, Any] | None, versions: str, name: str = "") -> tuple[str, ...]:
+    """Marks of what is mirrored, from its data versions: the one that is set now first, then that of an old record.
+
+    Old marks held the address of MLflow too, so that a store that was moved was sent again as a whole.
+    """
+    marks = [text_sha256(f"{name} {versions}")[:16]]
+    if record is not None and record.get("uri"):
+        marks.append(text_sha256(f"{record['uri']} {versions}")[:16])
+    return tuple(marks)
+
+
+def read_tracking(record: Path) -> dict[str, Any] | None:
+    """What is on record of a mirror: ``run_id``, ``content`` and, for people, ``uri``. None where nothing is.
+
+    Raises ``StoreError`` for a damaged file.
+    """
+    if not record.exists():
+        return None
+    try:
+        found = dict(json.loads(record.read_text(encoding="utf-8")))
+        found["run_id"], found["content"]
+    except (ValueError, TypeError, KeyError) as error:
+        raise StoreError(f"{record} is damaged ({error}); delete it: `rkd mirror` makes it again") from error
+    return found
 
 
 def tracking_file(store: Store, target_name: str, training: str) -> Path:

@@ -49,8 +49,10 @@ def test_the_store_holds_everything_with_its_provenance(demo: Rkd) -> None:
 def test_mlflow_holds_the_report_with_its_tables_and_figures(demo: Rkd) -> None:
     import mlflow
 
+    from resources.tracking import MlflowTracking
+
     record = json.loads((demo.store.root / "tracking" / "report.json").read_text())
-    client = mlflow.MlflowClient(record["uri"])
+    client = mlflow.MlflowClient(MlflowTracking(uri=record["uri"]).tracking_uri(demo.store))
     assert client.get_run(record["run_id"]).info.status == "FINISHED"
     stored = {
         f.path

@@ -10,7 +10,7 @@ from pathlib import Path
 import mlflow
 import pytest
 
-from resources import tracking as tracking_module
+from resources import mlflow_client, mlflow_mirror
 from resources.tracking import MlflowTracking, Sent, TrackingAway, TrackingError
 from rkd_pipeline import champion
 from rkd_pipeline.flow import METRICS
@@ -46,7 +46,7 @@ def test_a_server_that_is_away_or_silent_costs_seconds(
     arena: tuple[Store, Finish], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store, _ = arena
-    monkeypatch.setattr(tracking_module, "PROBE_SECONDS", 1.0)
+    monkeypatch.setattr(mlflow_client, "PROBE_SECONDS", 1.0)
     assert attempt(store, f"http://127.0.0.1:{free_port()}") < 5
     with silent_server() as uri:
         assert attempt(store, uri) < 8
@@ -87,7 +87,7 @@ def test_a_server_that_hangs_after_it_was_reached_is_given_up(
 ) -> None:
     store, _ = arena
     patience = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "1"}
-    monkeypatch.setattr(tracking_module, "_IMPATIENT", patience)
+    monkeypatch.setattr(mlflow_client, "_IMPATIENT", patience)
     assert attempt(store, sleepy) < 15
     assert mlflow.active_run() is None
 
@@ -97,15 +97,15 @@ def test_a_mirror_that_broke_off_is_completed_without_a_trace_of_the_first(
 ) -> None:
     store, _ = arena
     tracking = MlflowTracking()
-    send_metrics = tracking_module._metric_values
+    send_metrics = mlflow_mirror._metric_values
 
     def breaks(metrics: object) -> dict[str, float]:
         raise ConnectionError("gone in the middle, with the model already logged")
 
-    monkeypatch.setattr(tracking_module, "_metric_values", breaks)
+    monkeypatch.setattr(mlflow_mirror, "_metric_values", breaks)
     sent = list(tracking.mirror_missing(store, {}))
     assert any("gone in the middle" in str(s) for s in sent if isinstance(s, TrackingError))
-    monkeypatch.setattr(tracking_module, "_metric_values", send_metrics)
+    monkeypatch.setattr(mlflow_mirror, "_metric_values", send_metrics)
     completed = list(tracking.mirror_missing(store, {}))
     assert [s for s in completed if isinstance(s, TrackingError)] == []
     client = mlflow.MlflowClient(tracking.tracking_uri(store))
@@ -136,7 +136,7 @@ def test_a_server_killed_while_it_is_sent_to_gets_the_rest_when_it_is_back(
     trainings = [f"{ES}-s{seed}" for seed in range(3)]
     for training in trainings:
         finish(training, 2.0)
-    log_model, logged = tracking_module._log_model, []
+    log_model, logged = mlflow_mirror.log_model, []
 
     def dies_at_the_second(folder: Path, tags: dict[str, str]) -> str:
         logged.append(tags["rkd.training"])
@@ -144,7 +144,7 @@ def test_a_server_killed_while_it_is_sent_to_gets_the_rest_when_it_is_back(
             server.signal(signal.SIGKILL)
         return log_model(folder, tags)
 
-    monkeypatch.setattr(tracking_module, "_log_model", dies_at_the_second)
+    monkeypatch.setattr(mlflow_mirror, "log_model", dies_at_the_second)
     tracking = MlflowTracking(uri=server.uri)
     first, second, third = tracking.mirror_missing(store, {})
     assert not isinstance(first, TrackingError)
@@ -180,7 +180,7 @@ def test_a_run_goes_on_without_its_server_and_mirror_completes_it(
     assert process.returncode == 0, err
     assert "3 trainings: 0 were done before, 0 failed" in out
     assert "MLflow did not take" in out
-    assert "`rkd mirror` sends them later" in out
+    assert "`rkd mirror` sends them, or says what hinders it" in out
     for seed in range(3):
         assert rkd.store.require(METRICS, "demo.weave", TRAINING.format(seed))
     assert rkd("status").stdout.count("not yet") >= 1

@@ -3,6 +3,7 @@
 import base64
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -11,6 +12,7 @@ import urllib.request
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from io import BytesIO
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -70,6 +72,12 @@ def arena(tmp_path_factory: pytest.TempPathFactory, new_arena: Callable[[Path], 
     return Arena(store, finish, tracking, picture)
 
 
+@pytest.fixture(scope="module")
+def loaded(arena: Arena) -> mlflow.pyfunc.PyFuncModel:
+    mlflow.set_tracking_uri(arena.uri)
+    return mlflow.pyfunc.load_model(f"models:/{TARGET}@champion")
+
+
 def data_uri(picture: Path) -> str:
     return f"data:image/png;base64,{base64.b64encode(picture.read_bytes()).decode()}"
 
@@ -107,6 +115,74 @@ def test_the_logged_model_scores_paths_and_data_uris_as_the_store_does(arena: Ar
         model.predict(pd.DataFrame({"picture": ["data:image/png,abc"]}))
     with pytest.raises(mlflow.MlflowException, match=r"gone\.png: the file does not exist"):
         model.predict(pd.DataFrame({"picture": ["gone.png"]}))
+
+
+def encoded(pixels: np.ndarray, kind: str) -> str:
+    buffer = BytesIO()
+    Image.fromarray(pixels).save(buffer, kind)
+    return base64.b64encode(buffer.getvalue()).decode()
+
+
+SMALL = encoded(np.random.default_rng(4).integers(0, 256, (32, 32, 3), dtype=np.uint8), "PNG")
+HALF = base64.b64encode(base64.b64decode(SMALL)[: len(SMALL) // 3]).decode()
+FLOATS = encoded(np.zeros((8, 8), np.float32), "TIFF")
+HUGE = encoded(np.zeros((25000, 20000), bool), "PNG")  # 500 megapixels in a small file
+
+
+def rows(*values: object, column: str = "picture") -> dict[str, object]:
+    return {"dataframe_split": {"columns": [column], "data": [[value] for value in values]}}
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        (rows(None), "row 0: is null; send"),
+        (rows([]), "row 0: is of type list; send"),
+        (rows({"a": 1}), "row 0: is of type dict; send"),
+        (rows(3), "row 0: is of type int; send"),
+        (rows("nowhere.png", 2.5, None), "row 1: is of type float.*row 2: is null"),
+        (rows(SMALL), "row 0: is base64 alone; put data:image/png;base64, before it"),
+        ({"inputs": [SMALL]}, "row 0: is base64 alone"),
+        ({"instances": [{"picture": SMALL}]}, "row 0: is base64 alone"),
+        (rows("x" * 5000), "row 0: is base64 alone"),
+        (rows("x. " * 2000), "row 0: is neither the path of a file nor a data URI"),
+        (rows("a\0b"), "row 0: is neither the path of a file nor a data URI"),
+        (rows(""), "row 0: is an empty string; send"),
+        (rows("https://example.org/a.png"), "row 0: is an address, and nothing is fetched; send"),
+        (rows("/"), "row 0: /: is no file; send"),
+        (rows("data:image/png,abc"), "no ';base64,' in its head; send"),
+        (rows("data:image/png;base64,"), "is a data URI without data; send"),
+        (rows(f"data:image/png;base64,{SMALL[:40]}\n{SMALL[40:]}"), "no valid base64; send .* without line breaks"),
+        (rows(f"data:image/png;base64,{HALF}"), r"row 0: .*cannot be decoded \(.*truncated\); send the whole image"),
+        (rows(f"data:image/tiff;base64,{FLOATS}"), "row 0: .*floating-point pixels.*; save it with 8 or 16 bits"),
+        (rows(f"data:image/png;base64,{HUGE}"), "row 0: .*more than 400 megapixels; scale it down"),
+        (rows(SMALL, column="image"), "no column 'picture'; give it one"),
+        ({"dataframe_records": []}, "no column 'picture'"),
+        (rows(), "no rows; send one for each image"),
+        ({"inputs": []}, "no rows"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_scored_is_answered_with_row_fault_and_fix(
+    loaded: mlflow.pyfunc.PyFuncModel, body: dict[str, object], said: str
+) -> None:
+    """By the scoring server's own function: what it answers is the error as JSON."""
+    from mlflow.pyfunc.scoring_server import invocations
+
+    with pytest.raises(mlflow.MlflowException) as refused:
+        invocations(json.dumps(body).encode(), "application/json", loaded, loaded.metadata.get_input_schema())
+    answer = json.loads(refused.value.serialize_as_json())
+    assert refused.value.get_http_status_code() == 400
+    assert re.search(said, answer["message"], re.DOTALL)
+    assert "stack_trace" not in answer
+    for content in (SMALL, HALF, FLOATS, HUGE, "x" * 300, "x. x."):
+        assert content[:20] not in answer["message"]
+    assert "/rkd-" not in answer["message"], "names a temporary file"
+
+
+def test_upper_case_does_not_decide(loaded: mlflow.pyfunc.PyFuncModel) -> None:
+    asked = pd.DataFrame({"picture": [f"data:image/png;base64,{SMALL}", f"DATA:image/PNG;Base64,{SMALL}"]})
+    one, other = loaded.predict(asked, params={"maps": False})["score"]
+    assert one == other
 
 
 def test_a_logged_model_has_signature_and_example_and_no_pickle(arena: Arena) -> None:

@@ -77,3 +77,36 @@ def test_a_store_that_is_a_file_is_named(monkeypatch: pytest.MonkeyPatch, tmp_pa
     monkeypatch.setenv("RKD_STORE", str(tmp_path / "store"))
     with pytest.raises(RkdError, match="is a file"):
         Settings.from_environment()
+
+
+@pytest.mark.parametrize(
+    "value", ["localhost:5000", "127.0.0.1:5000", "mlruns", "/srv/mlruns", "http://", "http://host:port", "http:/host"]
+)
+def test_a_tracking_address_that_is_none_is_refused_in_our_words(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", value)
+    with pytest.raises(
+        RkdError, match=r"MLFLOW_TRACKING_URI=\(not shown\).*looks like http://localhost:5000"
+    ) as refused:
+        Settings.from_environment()
+    assert "pydantic" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "https://robot:s3cret@host.example.org/team",
+        "sqlite:////srv/mlflow.db",
+        "postgresql+psycopg2://db/x",
+        "databricks",
+    ],
+)
+def test_a_tracking_address_of_any_kind_that_mlflow_has_is_taken(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", value)
+    assert Settings.from_environment().mlflow_uri == value
+
+
+@pytest.mark.parametrize("variable", ["RKD_MLFLOW_PAGES", "RKD_HOOK_URL"])
+def test_other_web_addresses_too(monkeypatch: pytest.MonkeyPatch, variable: str) -> None:
+    monkeypatch.setenv(variable, "localhost:5000")
+    with pytest.raises(RkdError, match=rf"{variable}=.*begins with neither http:// nor https://"):
+        Settings.from_environment()

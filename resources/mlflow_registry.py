@@ -1,0 +1,86 @@
+"""Champions in MLflow: a registered model per target, a version per reign, and the alias of who reigns."""
+
+from typing import Any
+
+from resources.mlflow_client import CONTENT_TAG, MODEL_TAG, Server, has_model, still_there
+from resources.mlflow_mirror import log_model
+from rkd_pipeline.champion import Reign
+
+ALIAS = "champion"
+
+
+def register(server: Server, reign: Reign, mirrored: tuple[str, str] | None, tags: dict[str, str]) -> str:
+    """A version of the target's registered model; returns its number.
+
+    ``mirrored`` are the run and logged model of the champion's training, where MLflow has that very model.
+    """
+    from mlflow.exceptions import MlflowException
+
+    about = (
+        f"Scores pictures of {reign.target}. The alias `{ALIAS}` is moved by the gate alone (challenger and "
+        "champion on the same repeats, paired per picture, better beyond noise), or by hand, with the reason kept."
+    )
+    try:
+        server.client.create_registered_model(reign.target, {"rkd.target": reign.target}, about)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
+    run_id, model_id = mirrored or _log_reign(server, reign, tags)
+    selected = reign.selected
+    version_tags = tags | {
+        "rkd.training": reign.training,
+        "rkd.reign": str(reign.number),
+        "rkd.how": reign.how,
+        "rkd.model_data_version": reign.model,
+        f"rkd.{selected['protocol']}.{selected['metric']}": f"{selected['value']:.4f}",
+    }
+    made = server.client.create_model_version(
+        reign.target,
+        f"models:/{model_id}",
+        run_id=run_id,
+        model_id=model_id,
+        tags=version_tags,
+        description=f"{reign.training}, champion number {reign.number}, {reign.how}: {reign.why}",
+    )
+    return str(made.version)
+
+
+def version_of(server: Server, target_name: str, contents: set[str]) -> str | None:
+    """The version that mirrors a reign, with its model; one whose model is gone can score nothing, and is deleted."""
+    found = None
+    for version in server.client.search_model_versions(f"name = '{target_name}'"):
+        if version.tags.get(CONTENT_TAG) not in contents:
+            continue
+        # Its field ``model_id`` is empty in what a search gives.
+        if has_model(server, str(version.source).removeprefix("models:/")):
+            found = str(version.version)
+        else:
+            server.client.delete_model_version(target_name, version.version)
+    return found
+
+
+def point_alias(server: Server, target_name: str, version: str) -> None:
+    """Let the alias name who reigns, whoever has moved it meanwhile."""
+    known: dict[str, Any] = server.client.get_registered_model(target_name).aliases
+    if str(known.get(ALIAS)) != version:
+        server.client.set_registered_model_alias(target_name, ALIAS, version)
+
+
+def model_of(server: Server, run_id: str | None) -> tuple[str, str] | None:
+    """Run and logged model of a training's mirror; None where MLflow lacks either."""
+    if run_id is None or not still_there(server, run_id, with_model=True):
+        return None
+    return run_id, str(server.client.get_run(run_id).data.tags[MODEL_TAG])
+
+
+def _log_reign(server: Server, reign: Reign, tags: dict[str, str]) -> tuple[str, str]:
+    """A run for a champion whose training is no longer what it was; the model is the champion's own copy."""
+    import mlflow
+
+    named = {"rkd.target": reign.target, "rkd.training": reign.training, "rkd.champion": str(reign.number)}
+    run = server.client.create_run(
+        server.experiment, run_name=f"champion {reign.number} of {reign.target}", tags=tags | named
+    )
+    run_id = str(run.info.run_id)
+    with mlflow.start_run(run_id):
+        return run_id, log_model(reign.folder, named)

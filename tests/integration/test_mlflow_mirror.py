@@ -1,0 +1,334 @@
+"""The mirror asks MLflow what is there: deleted, moved, sent by two at once; and errors of our own are no absence."""
+
+import json
+import shutil
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Thread
+
+import mlflow
+import pandas as pd
+import pytest
+
+from resources import mlflow_mirror
+from resources.mlflow_client import MODEL_TAG, reachable
+from resources.tracking import MlflowTracking, Sent, TrackingAway, TrackingError
+from rkd_pipeline import champion
+from rkd_pipeline.errors import StoreError
+from rkd_pipeline.files import text_sha256
+from rkd_pipeline.flow import METRICS, TRAINED_MODEL
+from rkd_pipeline.stages.tables import mlflow_run_id, tracking_file
+from rkd_pipeline.store import Store
+from tests.integration.tracking_server import free_port
+from tests.library.arena import TARGET, Finish, enter
+
+TRAINING = "rkd-es@resnet18.random~1e-s0"
+CHAMPION = f"champion of {TARGET}"
+
+
+@dataclass(frozen=True)
+class Mirrored:
+    """A store with a champion, sent to the MLflow that lies in it, in a folder with a blank in its name."""
+
+    store: Store
+
+    @property
+    def tracking(self) -> MlflowTracking:
+        return MlflowTracking()
+
+    @property
+    def client(self) -> mlflow.MlflowClient:
+        return mlflow.MlflowClient(self.tracking.tracking_uri(self.store))
+
+    def runs(self) -> list[str]:
+        """Ids of the training's runs that are not deleted."""
+        found = self.client.search_runs(["1"], f"tags.`rkd.training` = '{TRAINING}'")
+        return [run.info.run_id for run in found]
+
+    def send(self) -> list[str]:
+        """What was missing, by name; nothing may fail."""
+        sent = list(self.tracking.mirror_missing(self.store, {}))
+        assert [s for s in sent if isinstance(s, TrackingError)] == []
+        return [s.what for s in sent if isinstance(s, Sent)]
+
+    def assert_serves(self) -> None:
+        """The champion's alias leads to a model that MLflow can load and that scores."""
+        version = self.client.get_model_version_by_alias(TARGET, "champion")
+        mlflow.set_tracking_uri(self.tracking.tracking_uri(self.store))
+        example = champion.require_champion(self.store, TARGET).folder / "example.jpg"
+        model = mlflow.pyfunc.load_model(f"models:/{TARGET}/{version.version}")
+        scored = model.predict(pd.DataFrame({"picture": [str(example)]}), params={"maps": False})
+        assert scored["score"].notna().all()
+
+
+@pytest.fixture(scope="module")
+def mirrored(tmp_path_factory: pytest.TempPathFactory, new_arena: Callable[[Path], tuple[Store, Finish]]) -> Mirrored:
+    folder = tmp_path_factory.mktemp("mirror") / "with a blank"
+    folder.mkdir()
+    store, finish = new_arena(folder)
+    finish(TRAINING, 2.0)
+    champion.challenge(store, TARGET)
+    made = Mirrored(store)
+    assert made.send() == [f"{TARGET} {TRAINING}", CHAMPION]
+    return made
+
+
+def test_weights_are_links_where_the_path_has_a_blank(mirrored: Mirrored) -> None:
+    weights = list((mirrored.store.mlflow_folder / "artifacts").rglob("*.safetensors"))
+    assert len(weights) == 2
+    assert all(file.stat().st_nlink > 1 for file in weights)
+
+
+def test_a_deleted_run_comes_back(mirrored: Mirrored) -> None:
+    [run] = mirrored.runs()
+    mirrored.client.delete_run(run)
+    mirrored.send()
+    assert mirrored.runs() == [run]
+
+
+@pytest.mark.parametrize("gone", ["run", "model"])
+def test_what_is_gone_for_good_is_sent_again_once(mirrored: Mirrored, gone: str) -> None:
+    [run] = mirrored.runs()
+    if gone == "run":  # as `mlflow gc` does
+        mirrored.client.delete_run(run)
+        mirrored.client._tracking_client.store._hard_delete_run(run)
+    else:
+        mirrored.client.delete_logged_model(mirrored.client.get_run(run).data.tags[MODEL_TAG])
+    assert mirrored.send() == [f"{TARGET} {TRAINING}", CHAMPION]
+    [again] = mirrored.runs()
+    assert again != run
+    assert mlflow_run_id(mirrored.store, TARGET, TRAINING) == again
+    assert mirrored.send() == [CHAMPION]
+    mirrored.assert_serves()
+
+
+def test_a_deleted_experiment_comes_back_with_its_runs(mirrored: Mirrored) -> None:
+    runs = mirrored.runs()
+    mirrored.client.delete_experiment("1")
+    assert mirrored.send() == [CHAMPION]
+    assert mirrored.runs() == runs
+
+
+def test_a_deleted_registered_model_comes_back_with_version_and_alias(mirrored: Mirrored) -> None:
+    mirrored.client.delete_registered_model(TARGET)
+    mirrored.send()
+    mirrored.assert_serves()
+
+
+def test_a_lost_record_sends_nothing_twice(mirrored: Mirrored) -> None:
+    runs = mirrored.runs()
+    tracking_file(mirrored.store, TARGET, TRAINING).unlink()
+    assert mlflow_run_id(mirrored.store, TARGET, TRAINING) is None
+    [version] = mirrored.client.search_model_versions(f"name = '{TARGET}'")
+    mirrored.send()
+    assert mirrored.runs() == runs
+    assert mlflow_run_id(mirrored.store, TARGET, TRAINING) == runs[0]
+    [same] = mirrored.client.search_model_versions(f"name = '{TARGET}'")
+    assert same.version == version.version
+
+
+def test_a_damaged_record_is_named_with_the_fix(mirrored: Mirrored) -> None:
+    record = tracking_file(mirrored.store, TARGET, TRAINING)
+    before = record.read_bytes()
+    record.write_bytes(before[:20])
+    with pytest.raises(StoreError, match=r"s0\.json is damaged .*delete it"):
+        mirrored.tracking.mirror(mirrored.store, TARGET, TRAINING, {})
+    record.write_bytes(before)
+
+
+def test_a_training_made_anew_is_not_called_mirrored(
+    new_arena: Callable[[Path], tuple[Store, Finish]], tmp_path: Path
+) -> None:
+    store, finish = new_arena(tmp_path)
+    finish(TRAINING, 2.0)
+    record = tracking_file(store, TARGET, TRAINING)
+    versions = [store.require(stage, TARGET, TRAINING).data_version for stage in (TRAINED_MODEL, METRICS)]
+    record.parent.mkdir(parents=True)
+    record.write_text(
+        json.dumps({"run_id": "r", "uri": "http://h", "content": text_sha256(f"http://h {' '.join(versions)}")[:16]})
+    )
+    assert mlflow_run_id(store, TARGET, TRAINING) == "r"  # a record of before keeps its meaning
+    finish(TRAINING, 1.0)
+    assert mlflow_run_id(store, TARGET, TRAINING) is None
+
+
+@pytest.mark.parametrize("records", ["new", "old"])
+def test_a_moved_store_sends_nothing_twice_and_nothing_to_the_old_path(
+    mirrored: Mirrored, tmp_path: Path, records: str
+) -> None:
+    before, moved = mirrored.store.root, Mirrored(Store(tmp_path / "moved %20 here" / "store"))
+    moved.store.root.parent.mkdir()
+    shutil.copytree(before, moved.store.root)
+    aside = before.rename(before.with_name("aside"))  # nothing is at the old path: whoever writes there makes it
+    try:
+        runs = moved.runs()
+        if records == "old":
+            as_before(moved.store, before)
+        assert moved.send() == [CHAMPION]
+        assert moved.runs() == runs
+        enter(moved.store)(TRAINING.replace("s0", "s1"), 2.0)
+        assert moved.send() == [f"{TARGET} {TRAINING.replace('s0', 's1')}", CHAMPION]
+        moved.assert_serves()
+        assert moved.client.list_artifacts(runs[0], "figures")
+        assert not before.exists()
+        with closing(sqlite3.connect(moved.store.mlflow_folder / "mlflow.db")) as database:
+            for table, column in (
+                ("experiments", "artifact_location"),
+                ("runs", "artifact_uri"),
+                ("logged_models", "artifact_location"),
+                ("model_versions", "storage_location"),
+            ):
+                places = [place for (place,) in database.execute(f"SELECT {column} FROM {table}")]
+                assert not [place for place in places if place.startswith(before.parent.as_uri())]
+    finally:
+        aside.rename(before)
+
+
+def as_before(store: Store, root: Path) -> None:
+    """Records as they were written when they held the address of the database."""
+    uri = f"sqlite:///{root / 'mlflow' / 'mlflow.db'}"
+    versions = [store.require(stage, TARGET, TRAINING).data_version for stage in (TRAINED_MODEL, METRICS)]
+    reign = champion.require_champion(store, TARGET)
+    contents = {
+        tracking_file(store, TARGET, TRAINING): " ".join(versions),
+        store.root / "tracking" / "champions" / TARGET / "0001.json": f"champion {TARGET} 1 {reign.model}",
+    }
+    marks = {}
+    for record, content in contents.items():
+        known = json.loads(record.read_text())
+        old = text_sha256(f"{uri} {content}")[:16]
+        marks[known["content"]] = old
+        record.write_text(json.dumps({"run_id": known["run_id"], "content": old, "uri": uri}))
+    with closing(sqlite3.connect(store.mlflow_folder / "mlflow.db")) as database, database:
+        for new, old in marks.items():
+            for table in ("tags", "model_version_tags"):
+                database.execute(f"UPDATE {table} SET value = ? WHERE value = ?", (old, new))
+
+
+def test_a_question_mark_in_the_path_ends_no_database_s_name(
+    new_arena: Callable[[Path], tuple[Store, Finish]], tmp_path: Path
+) -> None:
+    folder = tmp_path / "what?"
+    folder.mkdir()
+    store, finish = new_arena(folder)
+    finish(TRAINING, 2.0)
+    assert Mirrored(store).send() == [f"{TARGET} {TRAINING}"]
+    assert (store.mlflow_folder / "mlflow.db").exists()
+    assert [p.name for p in tmp_path.iterdir()] == ["what?"]
+
+
+SENDER = """
+import sys, time
+from pathlib import Path
+from resources.tracking import MlflowTracking
+from rkd_pipeline.store import Store
+import mlflow
+root, ready, other, training = sys.argv[1:]
+Path(ready).touch()
+while not Path(other).exists():
+    time.sleep(0.01)
+print(MlflowTracking().mirror(Store(Path(root)), "arena", training, {}))
+"""
+
+
+def test_two_processes_that_send_the_same_at_once_make_one_run(
+    new_arena: Callable[[Path], tuple[Store, Finish]], tmp_path: Path
+) -> None:
+    store, finish = new_arena(tmp_path)
+    finish(TRAINING, 2.0)
+    flags = [str(tmp_path / "one"), str(tmp_path / "two")]
+    senders = [
+        subprocess.Popen(
+            [sys.executable, "-c", SENDER, str(store.root), *order, TRAINING],
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        )
+        for order in (flags, flags[::-1])
+    ]  # fmt: skip
+    answers = [sender.communicate(timeout=900) for sender in senders]
+    assert [sender.returncode for sender in senders] == [0, 0], answers
+    one, other = (out.strip().splitlines()[-1] for out, _ in answers)
+    assert one == other
+    client = mlflow.MlflowClient(MlflowTracking().tracking_uri(store))
+    runs = client.search_runs(["1"], run_view_type=mlflow.entities.ViewType.ALL)
+    assert [(run.info.run_id, run.info.status) for run in runs] == [(one, "FINISHED")]
+    assert len(client.search_logged_models(["1"])) == 1
+
+
+@pytest.mark.parametrize("error", [KeyError("x"), TypeError("x"), StoreError("x"), FileNotFoundError("x")])
+def test_errors_of_our_own_are_no_absence_of_mlflow(
+    mirrored: Mirrored, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def breaks(*_: object) -> str:
+        raise error
+
+    record = tracking_file(mirrored.store, TARGET, TRAINING)
+    known = json.loads(record.read_text())
+    record.unlink()
+    monkeypatch.setattr("resources.tracking._find_run", lambda *_, **__: None)
+    monkeypatch.setattr(mlflow_mirror, "send_training", breaks)
+    with pytest.raises(type(error)) as raised:
+        mirrored.tracking.mirror(mirrored.store, TARGET, TRAINING, {})
+    assert not isinstance(raised.value, TrackingError)
+    with pytest.raises(type(error)):
+        list(mirrored.tracking.mirror_missing(mirrored.store, {}))
+    record.write_text(json.dumps(known))
+
+
+class Refuses(BaseHTTPRequestHandler):
+    """A server behind a door: whoever asks is turned away, in HTML."""
+
+    def do_GET(self) -> None:
+        self.send_response(self.server.status)  # type: ignore[attr-defined]
+        self.end_headers()
+        self.wfile.write(b"<html>no</html>")
+
+    do_POST = do_GET
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+
+@pytest.mark.parametrize(
+    ("status", "passing", "said"),
+    [(401, False, "MLFLOW_TRACKING_USERNAME"), (403, False, "may write"), (404, False, "MLFLOW_TRACKING_URI"),
+     (503, True, "503")],
+)  # fmt: skip
+def test_trying_again_is_advised_only_where_it_can_help(
+    mirrored: Mirrored, status: int, passing: bool, said: str
+) -> None:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Refuses)
+    server.status = status  # type: ignore[attr-defined]
+    Thread(target=server.serve_forever, daemon=True).start()
+    uri = f"http://robot:s3cret@127.0.0.1:{server.server_port}"
+    with pytest.raises(TrackingError, match=said) as refused:
+        MlflowTracking(uri=uri).mirror(mirrored.store, TARGET, TRAINING, {})
+    server.shutdown()
+    server.server_close()
+    assert refused.value.passing is passing
+    assert ("later" in refused.value.advice) is passing
+    assert "s3cret" not in str(refused.value)
+
+
+def test_nobody_there_may_be_there_later(mirrored: Mirrored) -> None:
+    with pytest.raises(TrackingAway, match="MLFLOW_TRACKING_URI") as away:
+        MlflowTracking(uri=f"http://127.0.0.1:{free_port()}").mirror(mirrored.store, TARGET, TRAINING, {})
+    assert "later" in away.value.advice
+
+
+def test_a_locked_database_is_waited_for_and_an_outdated_one_is_not() -> None:
+    from sqlalchemy.exc import ArgumentError, OperationalError
+
+    for error, passing in (
+        (OperationalError("INSERT", {}, Exception("database is locked")), True),
+        (ArgumentError("no such dialect"), False),
+        (mlflow.MlflowException("Detected out-of-date database schema (found version 1)"), False),
+    ):
+        with pytest.raises(TrackingError) as raised, reachable():
+            raise error
+        assert raised.value.passing is passing
