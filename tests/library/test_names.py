@@ -1,12 +1,18 @@
 import io
 import os
 import sys
+from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from rkd_pipeline import cli
-from rkd_pipeline.errors import DataError, RkdError, of_the_system
+from rkd_pipeline.errors import BadFiles, DataError, RkdError, of_the_system
 from rkd_pipeline.names import printable, shown
+from rkd_pipeline.own_targets import OwnTarget
+from rkd_pipeline.stages import data
+from rkd_pipeline.store import Store
 
 NOT_UTF8 = os.fsdecode(b"sch\xf6n.png")
 
@@ -69,3 +75,21 @@ def test_a_store_of_another_user_is_named_with_the_fix(
     assert "belongs to another user, or is read-only" in said
     assert "SQL:" not in said
     assert of_the_system(KeyError("x")) == ""
+
+
+def test_an_image_whose_name_is_no_text_is_a_problem_of_its_own(tmp_path: Path) -> None:
+    """In a dataset it is named, and can be left out; the tables hold the others."""
+    rng = np.random.default_rng(0)
+    for kind in ("good", "bad"):
+        for name in ("0.png", "$1_$.png", NOT_UTF8):
+            buffer = io.BytesIO()
+            Image.fromarray(rng.integers(0, 256, (8, 8, 3), dtype=np.uint8)).save(buffer, "PNG")
+            (tmp_path / "mine" / kind).mkdir(parents=True, exist_ok=True)
+            (tmp_path / "mine" / kind / name).write_bytes(buffer.getvalue())
+    store = Store(tmp_path / "store")
+    store.targets.add(OwnTarget("mine", tmp_path / "mine"))
+    data.find_source(store, tmp_path, "mine")
+    with pytest.raises(BadFiles, match=r"good/sch\\xf6n\.png: its name.* is no UTF-8 text; rename it"):
+        data.index_images(store, "mine")
+    found = data.read_index(data.index_images(store, "mine", skip_bad=True))
+    assert sorted(found["image_id"]) == ["bad/$1_$.png", "bad/0.png", "good/$1_$.png", "good/0.png"]
