@@ -103,6 +103,15 @@ _NO_ACCESS = re.compile(
 _NO_ROOM = re.compile("No space left on device|Disk quota exceeded|disk is full|disk I/O error")
 
 
+def no_room(error: BaseException | None) -> bool:
+    """Whether a full disk is behind an error."""
+    while error is not None:
+        if _NO_ROOM.search(str(error)):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
 def of_the_system(error: BaseException | None) -> str:
     """What to say of an error that a full disk or a missing permission is behind; empty where neither is.
 
