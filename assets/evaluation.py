@@ -101,7 +101,11 @@ def metrics(context: dg.AssetExecutionContext, store: StoreResource) -> dg.Mater
         result = evaluation.evaluate(store.open(), target_name, training_key)
     rows = evaluation.read_metrics(result)
     checks = [_above_chance(rows), _as_published(target_name, training_key, rows)]
-    auroc = {f"image_auroc_{rule}": round(value, 4) for rule, value in result.facts["image_auroc"].items()}
+    auroc = {
+        f"image_auroc_{rule}": round(value, 4)
+        for rule, value in result.facts["image_auroc"].items()
+        if value is not None
+    }
     figures = [result.folder / name for name in evaluation.FIGURES]
     said = {"computed_on": result.facts["computed_on"]}
     if note := evaluation.mask_note(rows):

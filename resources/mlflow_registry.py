@@ -32,7 +32,9 @@ def register(server: Server, reign: Reign, mirrored: tuple[str, str] | None, tag
         "rkd.reign": str(reign.number),
         "rkd.how": reign.how,
         "rkd.model_data_version": reign.model,
-        f"rkd.{selected['protocol']}.{selected['metric']}": f"{selected['value']:.4f}",
+        f"rkd.{selected['protocol']}.{selected['metric']}": "not known"
+        if selected["value"] is None
+        else f"{selected['value']:.4f}",
     }
     made = server.client.create_model_version(
         reign.target,

@@ -25,10 +25,11 @@ import pandas as pd
 from rkd_pipeline import gate
 from rkd_pipeline.errors import RkdError, StoreError
 from rkd_pipeline.files import file_sha256, make_folder, publish, write_atomically
-from rkd_pipeline.flow import IMAGES, SPLIT, TRAINED_MODEL
+from rkd_pipeline.flow import ANOMALY_SCORES, IMAGES, SPLIT, TRAINED_MODEL
 from rkd_pipeline.metrics.image_auroc import image_auroc
 from rkd_pipeline.metrics.paired_auroc import Pair, paired_auroc
 from rkd_pipeline.stages.data import open_prepared, read_index
+from rkd_pipeline.stages.evaluation import read_scores
 from rkd_pipeline.stages.training import training_parameters
 from rkd_pipeline.store import Ref, Result, Store
 from rkd_pipeline.training_key import TrainingKey
@@ -59,7 +60,8 @@ class Reign:
         why: the gate's sentence, or the reason that was given.
         since: UTC.
         threshold: of its system's own image score, above which a picture is called anomalous.
-        selected: the number it was chosen by: metric, score_rule, protocol ``selected``, value. For no table.
+        selected: the number it was chosen by: metric, score_rule, protocol ``selected``, value (None where
+            nothing could be measured). For no table.
         parameters: of the training.
         files: name to SHA-256 of what was exported; empty in earlier records, where nothing vouches for the files.
         folder: where it lies.
@@ -180,6 +182,9 @@ def challenge(store: Store, target_name: str, trainings: Sequence[str] = ()) -> 
             )
         if not challengers:
             return Outcome(reign, False, [*lines, "nobody challenges: no other eligible configuration is finished"])
+        if one := gate.missing_class(store, target_name):
+            line = f"nobody challenges: {target_name} has no {one} test images to compare on; force a champion"
+            return Outcome(reign, False, [*lines, line])
         looked = _look(store, reign, challengers, finished[own])
         lines += looked.lines
         if looked.winner is None:
@@ -197,7 +202,8 @@ def force(store: Store, target_name: str, training: str, why: str) -> Reign:
         raise RkdError("say why: a forced champion is recorded with its reason")
     with store.lock(f"champion {target_name}"):
         metrics = gate.require_eligible(store, target_name, training)
-        return _crown(store, metrics, "forced", why.strip(), _mean(store, [metrics]))
+        value = None if gate.missing_class(store, target_name) else _mean(store, [metrics])
+        return _crown(store, metrics, "forced", why.strip(), value)
 
 
 def _named(store: Store, target_name: str, trainings: Sequence[str]) -> dict[str, Result]:
@@ -235,6 +241,15 @@ def _first(
         raise NoChampion(
             "\n  ".join([f"{target_name} has no finished training that could be champion:", *(lines or [first])])
         )
+    if one := gate.missing_class(store, target_name):
+        if len(candidates) > 1:
+            raise NoChampion(
+                f"{target_name} has no {one} test images, so nothing says which of {', '.join(candidates)} is better; "
+                f"choose one: `rkd champion force {target_name} TRAINING --why ...`"
+            )
+        [best] = candidates
+        why = f"nobody to beat; how well it finds defects is not known, since there are no {one} test images"
+        return Outcome(_crown(store, candidates[best], "first", why, None), True, [*lines, f"{best}: {why}"])
     means = {name: _mean(store, finished[name]) for name in candidates}
     best = max(means, key=lambda name: means[name])
     others = "; ".join(f"{name} {100 * value:.1f}" for name, value in means.items() if name != best)
@@ -279,7 +294,7 @@ def looks(store: Store, target_name: str) -> list[dict[str, Any]]:
         ) from error
 
 
-def _crown(store: Store, metrics: Result, how: How, why: str, value: float) -> Reign:
+def _crown(store: Store, metrics: Result, how: How, why: str, value: float | None) -> Reign:
     """Export a model into the next reign's folder, whole or not at all."""
     from rkd_pipeline.scorer import export_scorer
 
@@ -336,12 +351,16 @@ def _next_number(store: Store, target_name: str) -> int:
 
 
 def example_picture(store: Store, metrics: Result) -> bytes:
-    """The first anomalous test picture of a training, as its model sees it, as JPEG: what MLflow shows as example."""
+    """The first anomalous test image of a training, as its model sees it, as JPEG: what MLflow shows as example.
+
+    The first that it has scored at all where no anomalous one tests.
+    """
     from PIL import Image
 
     target_name, training = metrics.provenance.key
-    scores = gate.test_scores(store, metrics)
-    name = scores.loc[scores["anomalous"], "image_id"].iloc[0]
+    scores, _ = read_scores(store.require(ANOMALY_SCORES, target_name, training))
+    first = scores.sort_values(["anomalous", "image_id"], ascending=[False, True]).iloc[0]
+    name = first["image_id"]
     side = TrainingKey.parse(training).recipe.side
     _, images = open_prepared(store, store.targets.target(target_name), side)
     buffer = BytesIO()
@@ -373,6 +392,8 @@ def against_champion(store: Store, metrics: Result) -> Quality:
     reign = champion(store, target_name)
     if reign is None:
         return Quality(None, "the target has no champion yet")
+    if one := gate.missing_class(store, target_name):
+        return Quality(None, f"{target_name} has no {one} test images to compare on")
     mine, kept = gate.test_scores(store, metrics), pd.read_parquet(reign.folder / SCORES)
     index = read_index(store.require(IMAGES, target_name)).set_index("image_id")["pixel_sha256"]
     mine["pixel_sha256"] = mine["image_id"].map(index)

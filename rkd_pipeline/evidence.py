@@ -54,16 +54,18 @@ def evidence(
 
     Args:
         image_ids: of N test pictures.
-        anomalous: labels ``(N,)`` of bool; both classes are there.
+        anomalous: labels ``(N,)`` of bool; where a class is missing there are no values.
         image_scores: score rule to ``(N,)``.
         maps: anomaly maps ``(N, S, S)``, or None.
         masks: ground truth ``(N, S, S)`` of bool, or None: then there are no pixel metrics. Anomalous images whose mask
             is empty are left out of those.
         map_rule: the score rule under which pixel metrics are kept.
     """
-    weights = draws(anomalous)
     values: dict[Quantity, float] = {}
     replicates: dict[Quantity, np.ndarray] = {}
+    if anomalous.all() or not anomalous.any():
+        return Evidence(tuple(image_ids), values, replicates, pd.DataFrame(columns=REGION_COLUMNS))
+    weights = draws(anomalous)
     for rule, scores in image_scores.items():
         values["image_auroc", rule] = image_auroc(anomalous, scores)
         replicates["image_auroc", rule] = resampled_auroc(anomalous, scores, weights)

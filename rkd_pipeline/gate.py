@@ -125,6 +125,14 @@ def require_eligible(store: Store, target_name: str, training: str) -> Result:
     return metrics
 
 
+def missing_class(store: Store, target_name: str) -> str:
+    """``anomalous`` or ``normal`` where no test image of a target is that; empty where models can be compared."""
+    rows = read_verified_split(store.require(SPLIT, target_name))
+    tested = rows.loc[(rows["repeat"] == 0) & (rows["part"] == "test"), "image_id"]
+    labels = read_index(store.require(IMAGES, target_name)).set_index("image_id")["anomalous"][tested]
+    return "anomalous" if not labels.any() else "normal" if labels.all() else ""
+
+
 def compare(store: Store, target_name: str, first: Sequence[Result], second: Sequence[Result]) -> PairedAuroc | None:
     """Two configurations, given by their ``metrics``, over the repeats that both have; None where they share none."""
     of_first, of_second = _by_repeat(first), _by_repeat(second)

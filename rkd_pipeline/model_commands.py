@@ -100,7 +100,7 @@ def champions_table(store: Store, reigning: list[Reign]) -> pd.DataFrame:
             "since": reign.since,
             "how": reign.how,
             "threshold": f"{reign.threshold:.4f}",
-            f"image AUROC ({champion.SELECTED})": f"{100 * reign.selected['value']:.1f}",
+            f"image AUROC ({champion.SELECTED})": _percent(reign.selected["value"]),
             "standing": champion.standing(store, reign),
         }
         for reign in reigning
@@ -174,6 +174,10 @@ def _for_people(table: pd.DataFrame) -> pd.DataFrame:
         }
         for row in table.itertuples()
     )
+
+
+def _percent(value: float | None) -> str:
+    return "not known" if value is None else f"{100 * value:.1f}"
 
 
 def _number(text: str) -> float:

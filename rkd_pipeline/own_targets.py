@@ -223,6 +223,10 @@ class OwnTargets:
 
         Raises ``DataError`` where there is no such target, or it is written in a way that only its author can undo.
         """
+        with edited(self.path):
+            self._remove(name)
+
+    def _remove(self, name: str) -> None:
         before = self.path.read_text(encoding="utf-8") if self.path.exists() else ""
         wanted = tomllib.loads(before)
         if name not in wanted.get("targets", {}):

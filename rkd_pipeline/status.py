@@ -56,11 +56,14 @@ def image_auroc_summary(store: Store, cells: list[tuple[str, str]]) -> pd.DataFr
             table = read_metrics(metrics)
             auroc = table[table["metric"] == "image_auroc"].set_index("score_rule")
             first = auroc.loc["map_max"]
-            row["map_max [95%]"] = f"{first['value']:.3f} [{first['ci_low']:.3f}, {first['ci_high']:.3f}]"
-            row |= {rule: f"{auroc.loc[rule, 'value']:.3f}" for rule in _BESIDE if rule in auroc.index}
+            if pd.isna(first["value"]):
+                row["map_max [95%]"] = first["protocol"]
+            else:
+                row["map_max [95%]"] = f"{first['value']:.3f} [{first['ci_low']:.3f}, {first['ci_high']:.3f}]"
+                row |= {rule: f"{auroc.loc[rule, 'value']:.3f}" for rule in _BESIDE if rule in auroc.index}
             pixel = table.loc[table["metric"] == "pixel_auroc", "value"]
             row["note"] = data_note(store.targets.target(target_name), store.require(IMAGES, target_name))
-            row["pixel"] = f"{pixel.iloc[0]:.3f}" if len(pixel) else "no masks"
+            row["pixel"] = "no masks" if pixel.empty else "none" if pixel.isna().all() else f"{pixel.iloc[0]:.3f}"
         rows.append(row | {"state": state})
     table = pd.DataFrame(rows).fillna("")
     return table.drop(columns="note") if "note" in table and (table["note"] == "").all() else table

@@ -5,9 +5,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 from rkd_pipeline.errors import StoreError
-from rkd_pipeline.files import FileLock, edited
+from rkd_pipeline.files import edited
 from rkd_pipeline.own_targets import OwnTargets
 from rkd_pipeline.teachers import TeacherRegistry
 
