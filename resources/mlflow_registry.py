@@ -27,14 +27,13 @@ def register(server: Server, reign: Reign, mirrored: tuple[str, str] | None, tag
             raise
     run_id, model_id = mirrored or _log_reign(server, reign, tags)
     selected = reign.selected
+    chosen_by = "not known" if selected["value"] is None else f"{selected['value']:.4f}"
     version_tags = tags | {
         "rkd.training": reign.training,
         "rkd.reign": str(reign.number),
         "rkd.how": reign.how,
         "rkd.model_data_version": reign.model,
-        f"rkd.{selected['protocol']}.{selected['metric']}": "not known"
-        if selected["value"] is None
-        else f"{selected['value']:.4f}",
+        f"rkd.{selected['protocol']}.{selected['metric']}": chosen_by,
     }
     made = server.client.create_model_version(
         reign.target,
