@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import pandas as pd
+from scipy.stats import t
 
 from rkd_pipeline import gate
 from rkd_pipeline.errors import RkdError, StoreError
@@ -351,8 +352,8 @@ def against_champion(store: Store, metrics: Result) -> Quality:
         f"{SELECTED}); standard error of the difference {100 * found.error_of_pictures:.1f}"
     )
     same = gate.configuration(training) == gate.configuration(reign.training)
-    behind = found.difference < -1.645 * found.error_of_pictures
-    return Quality(same and behind, text, found.difference, found.error_of_pictures)
+    behind = found.difference < -t.ppf(0.95, found.freedom_of_pictures) * found.error_of_pictures
+    return Quality(bool(same and behind), text, found.difference, found.error_of_pictures)
 
 
 def _folder(store: Store, target_name: str) -> Path:
