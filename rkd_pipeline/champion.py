@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import pandas as pd
+from scipy.stats import t
 
 from rkd_pipeline import gate
 from rkd_pipeline.errors import RkdError, StoreError
@@ -414,8 +415,8 @@ def against_champion(store: Store, metrics: Result) -> Quality:
     if gate.configuration(training) != gate.configuration(reign.training):
         text = f"of another configuration than the champion's, which may be worse; {text}"
         return Quality(None, text, found.difference, found.error_of_pictures)
-    behind = found.difference < -1.645 * found.error_of_pictures
-    return Quality(behind, text, found.difference, found.error_of_pictures)
+    behind = found.difference < -t.ppf(0.95, found.freedom_of_pictures) * found.error_of_pictures
+    return Quality(bool(behind), text, found.difference, found.error_of_pictures)
 
 
 def _folder(store: Store, target_name: str) -> Path:

@@ -60,6 +60,7 @@ class PairedAuroc:
         error_of_pictures, error_of_trainings: the two parts of the standard error; the latter None for one repeat.
         repeats: how many.
         n_normal, n_anomalous: distinct test pictures.
+        freedom_of_pictures: degrees of freedom of the pictures' part of the error.
     """
 
     first: float
@@ -73,6 +74,7 @@ class PairedAuroc:
     repeats: int
     n_normal: int
     n_anomalous: int
+    freedom_of_pictures: float
 
 
 def paired_auroc(pairs: Sequence[Pair], *, test_to_train: float = 0.0, level: float = 0.95) -> PairedAuroc:
@@ -90,13 +92,14 @@ def paired_auroc(pairs: Sequence[Pair], *, test_to_train: float = 0.0, level: fl
     differences = [_mean_auroc(p.anomalous, p.first) - _mean_auroc(p.anomalous, p.second) for p in pairs]
     difference, repeats = float(np.mean(differences)), len(pairs)
     noise = _noise_of_pictures(pairs, differences)
-    of_pictures, known = noise.variance, {"n_normal": noise.n_normal, "n_anomalous": noise.n_anomalous}
+    of_pictures = noise.variance
     first, second = (
         float(np.mean([_mean_auroc(p.anomalous, s) for p, s in zip(pairs, side, strict=True)]))
         for side in ([p.first for p in pairs], [p.second for p in pairs])
     )
     if repeats == 1:
-        return PairedAuroc(first, second, difference, None, None, None, float(np.sqrt(of_pictures)), None, 1, **known)
+        known = noise.n_normal, noise.n_anomalous, noise.freedom
+        return PairedAuroc(first, second, difference, None, None, None, float(np.sqrt(of_pictures)), None, 1, *known)
     of_trainings = float(np.var(differences, ddof=1)) * (1 / repeats + test_to_train)
     variance = of_pictures + of_trainings
     freedom = variance**2 / (of_pictures**2 / noise.freedom + of_trainings**2 / (repeats - 1))
@@ -111,7 +114,9 @@ def paired_auroc(pairs: Sequence[Pair], *, test_to_train: float = 0.0, level: fl
         error_of_pictures=float(np.sqrt(of_pictures)),
         error_of_trainings=float(np.sqrt(of_trainings)),
         repeats=repeats,
-        **known,
+        n_normal=noise.n_normal,
+        n_anomalous=noise.n_anomalous,
+        freedom_of_pictures=noise.freedom,
     )
 
 

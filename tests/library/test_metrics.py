@@ -260,3 +260,16 @@ def test_rates_are_those_of_the_test_pictures_and_oracles_are_marked() -> None:
     assert rows["n_normal"].unique().tolist() == [10]
     assert rows["n_anomalous"].unique().tolist() == [20]
     assert rows.loc["image_auroc", "ci_low"].lt(rows.loc["image_auroc", "value"]).all()
+
+
+def test_a_test_set_that_is_there_twice_is_no_surer_than_once() -> None:
+    once = scores_table(40)
+    twice = once.iloc[[*range(70), *range(40, 70)]].reset_index(drop=True)
+    rows = [
+        measure(table, np.zeros((len(table), 2, 2)), None, early_stopping=True, clusters=names)
+        for table, names in ((once, list(range(70))), (twice, [*range(70), *range(40, 70)]))
+    ]
+    bounds = [r.loc[r["ci_low"].notna(), ["metric", "value", "ci_low", "ci_high"]] for r in rows]
+    assert {"image_auroc", "fpr_at_threshold", "tpr_at_threshold"} == set(bounds[0]["metric"])
+    assert bounds[1]["ci_low"].to_numpy() == pytest.approx(bounds[0]["ci_low"].to_numpy())
+    assert bounds[1]["ci_high"].to_numpy() == pytest.approx(bounds[0]["ci_high"].to_numpy())

@@ -106,6 +106,13 @@ def test_intervals_are_as_wide_as_values_spread_over_sets_of_pictures() -> None:
         assert ((low <= found.mean()) & (found.mean() <= high)).mean() >= 0.8, name
 
 
+def test_an_interval_known_to_be_too_narrow_says_so() -> None:
+    for n_normal, said in ((10, {"pro_youden", "aupimo"}), (22, set())):
+        maps, masks = smooth_maps(n_normal + 22, n_normal)
+        found = pixel_intervals(maps, anomalous_pixels(maps, masks), exact(maps, masks))
+        assert {name for name, interval in found.items() if "too narrow" in interval.method} == said
+
+
 def test_replicates_that_do_not_differ_give_no_interval() -> None:
     """No picture of the set shows how much values vary: an interval without width would claim certainty."""
     maps, masks = smooth_maps(8, 4)
