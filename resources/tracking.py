@@ -80,7 +80,7 @@ class MlflowTracking(dg.ConfigurableResource):
 
     def tracking_uri(self, store: Store) -> str:
         """Where runs go."""
-        return self.uri or f"sqlite:///{_quoted(store.mlflow_folder / 'mlflow.db')}"
+        return self.uri or f"sqlite:///{store.mlflow_folder / 'mlflow.db'}"
 
     def is_embedded(self, store: Store) -> bool:
         """Whether runs go into the store's own database, named or not."""
@@ -93,6 +93,12 @@ class MlflowTracking(dg.ConfigurableResource):
     def _reach(self, store: Store) -> Server:
         if self.uri and (fault := tracking_fault(self.uri)):
             raise TrackingError(f"{mlflow_client.SETTING}: {fault}", passing=False)
+        if not _is_server(self.uri) and (signs := sorted(set("%?#") & set(str(store.root)))):
+            raise TrackingError(
+                f"the store's path {store.root} holds {' '.join(signs)}, which MLflow takes for part of an address; "
+                "rename the folder, or name another: --store, RKD_STORE",
+                passing=False,
+            )
         mlflow_client.probe(self.uri)
         with store.lock("mlflow"), reachable():
             store.mlflow_folder.mkdir(parents=True, exist_ok=True)
@@ -245,8 +251,3 @@ def _delete_attempt(server: Server, attempt: str, keep: str | None) -> None:
 def _is_server(uri: str) -> bool:
     """Whether a server decides where artifacts go; a database does not."""
     return urlsplit(uri).scheme.partition("+")[0] not in ("", "sqlite", "postgresql", "mysql", "mssql")
-
-
-def _quoted(path: Path) -> str:
-    """A path inside a database's address, where these two characters have a meaning."""
-    return str(path).replace("%", "%25").replace("?", "%3F")

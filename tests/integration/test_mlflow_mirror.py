@@ -162,7 +162,7 @@ def test_a_training_made_anew_is_not_called_mirrored(
 def test_a_moved_store_sends_nothing_twice_and_nothing_to_the_old_path(
     mirrored: Mirrored, tmp_path: Path, records: str
 ) -> None:
-    before, moved = mirrored.store.root, Mirrored(Store(tmp_path / "moved %20 here" / "store"))
+    before, moved = mirrored.store.root, Mirrored(Store(tmp_path / "moved here" / "store"))
     moved.store.root.parent.mkdir()
     shutil.copytree(before, moved.store.root)
     aside = before.rename(before.with_name("aside"))  # nothing is at the old path: whoever writes there makes it
@@ -211,16 +211,15 @@ def as_before(store: Store, root: Path) -> None:
                 database.execute(f"UPDATE {table} SET value = ? WHERE value = ?", (old, new))
 
 
-def test_a_question_mark_in_the_path_ends_no_database_s_name(
-    new_arena: Callable[[Path], tuple[Store, Finish]], tmp_path: Path
+@pytest.mark.parametrize("name", ["what?", "100%25", "number #1"])
+def test_a_path_that_mlflow_would_take_for_another_is_refused_before_anything_is_written(
+    tmp_path: Path, name: str
 ) -> None:
-    folder = tmp_path / "what?"
-    folder.mkdir()
-    store, finish = new_arena(folder)
-    finish(TRAINING, 2.0)
-    assert Mirrored(store).send() == [f"{TARGET} {TRAINING}"]
-    assert (store.mlflow_folder / "mlflow.db").exists()
-    assert [p.name for p in tmp_path.iterdir()] == ["what?"]
+    store = Store(tmp_path / name / "store")
+    with pytest.raises(TrackingError, match=r"rename the folder, or name another: --store, RKD_STORE") as refused:
+        MlflowTracking().prepare(store)
+    assert not refused.value.passing
+    assert list(tmp_path.iterdir()) == []
 
 
 SENDER = """
@@ -237,15 +236,13 @@ print(MlflowTracking().mirror(Store(Path(root)), "arena", training, {}))
 """
 
 
-def test_two_processes_that_send_the_same_at_once_make_one_run(
-    new_arena: Callable[[Path], tuple[Store, Finish]], tmp_path: Path
-) -> None:
-    store, finish = new_arena(tmp_path)
-    finish(TRAINING, 2.0)
+def test_two_processes_that_send_the_same_at_once_make_one_run(mirrored: Mirrored, tmp_path: Path) -> None:
+    training = TRAINING.replace("s0", "s9")
+    enter(mirrored.store)(training, 2.0)
     flags = [str(tmp_path / "one"), str(tmp_path / "two")]
     senders = [
         subprocess.Popen(
-            [sys.executable, "-c", SENDER, str(store.root), *order, TRAINING],
+            [sys.executable, "-c", SENDER, str(mirrored.store.root), *order, training],
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         )
         for order in (flags, flags[::-1])
@@ -254,10 +251,10 @@ def test_two_processes_that_send_the_same_at_once_make_one_run(
     assert [sender.returncode for sender in senders] == [0, 0], answers
     one, other = (out.strip().splitlines()[-1] for out, _ in answers)
     assert one == other
-    client = mlflow.MlflowClient(MlflowTracking().tracking_uri(store))
-    runs = client.search_runs(["1"], run_view_type=mlflow.entities.ViewType.ALL)
+    same = f"tags.`rkd.training` = '{training}'"
+    runs = mirrored.client.search_runs(["1"], same, run_view_type=mlflow.entities.ViewType.ALL)
     assert [(run.info.run_id, run.info.status) for run in runs] == [(one, "FINISHED")]
-    assert len(client.search_logged_models(["1"])) == 1
+    assert len(mirrored.client.search_logged_models(["1"], filter_string=f"source_run_id = '{one}'")) == 1
 
 
 @pytest.mark.parametrize("error", [KeyError("x"), TypeError("x"), StoreError("x"), FileNotFoundError("x")])
