@@ -25,7 +25,7 @@ from rkd_pipeline.errors import DataError
 TEST_NORMALS = 10
 VALIDATION_SHARE = CALIBRATION_SHARE = 0.25
 FEWEST_TO_CALIBRATE = 19  # with fewer no threshold can promise a false-positive rate of 5% (metrics/threshold.py)
-LARGEST_HELD_OUT_SHARE = 2 / 3  # of both parts together: at least a third of the normals is left to train on
+LARGEST_HELD_OUT_SHARE = 2 / 3  # of both parts together: about a third of the normals is left to train on
 OFFICIAL_REPEATS = 10
 REPEATS = 25  # where a rule draws them: enough for an interval over repeats
 OWN_FOLDS = 5
@@ -45,11 +45,11 @@ def calibration_size(normals: int) -> int:
 
     A quarter, or as many as a threshold needs, where a third is left to train on beside both held-out parts.
 
-    >>> calibration_size(88), calibration_size(47), calibration_size(46)
+    >>> calibration_size(88), calibration_size(46), calibration_size(45)
     (22, 19, 0)
     """
     wanted = max(FEWEST_TO_CALIBRATE, round(CALIBRATION_SHARE * normals))
-    return wanted if wanted + round(VALIDATION_SHARE * normals) <= LARGEST_HELD_OUT_SHARE * normals else 0
+    return wanted if wanted <= (LARGEST_HELD_OUT_SHARE - VALIDATION_SHARE) * normals else 0
 
 
 def fewest_for_calibration() -> int:
