@@ -3,4 +3,4 @@
 Plain Python and torch. ``definitions.py`` and ``cli.py`` are the only modules here that know Dagster or MLflow.
 """
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hypothesis import settings
 
 from rkd_pipeline.compute import Compute
 from rkd_pipeline.models.teacher import Teacher
@@ -15,6 +16,9 @@ from rkd_pipeline.models.weights import load_weights
 from rkd_pipeline.store import Store
 from rkd_pipeline.teachers import TeacherName, TeacherRegistry
 from tests.library.arena import Finish, build, enter
+
+settings.register_profile("no_clock", deadline=None)  # a busy machine is no fault of the code
+settings.load_profile("no_clock")
 
 REAL_DATA = os.environ.get("RKD_DATA")
 

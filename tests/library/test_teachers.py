@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from filelock import FileLock
 from safetensors.torch import load_file, save_file
 
 from rkd_pipeline.errors import StoreError, TeacherError
-from rkd_pipeline.files import FileLock, edited, file_sha256
+from rkd_pipeline.files import edited, file_sha256
 from rkd_pipeline.models.teacher import Teacher
 from rkd_pipeline.models.weights import EMBEDDED_FILE, load_weights, read_state, register_weights
 from rkd_pipeline.own_targets import OwnTargets
@@ -285,5 +286,5 @@ def test_without_file_locks_nothing_is_edited(tmp_path: Path, monkeypatch: pytes
 
     monkeypatch.setattr(FileLock, "acquire", lambda self, **_: no_flock(self))
     monkeypatch.setattr(FileLock, "__enter__", no_flock)
-    with pytest.raises(StoreError, match="without file locks"), edited(tmp_path / "targets.toml"):
+    with pytest.raises(StoreError, match="has no locks"), edited(tmp_path / "targets.toml"):
         pytest.fail("went on without the lock")
