@@ -12,6 +12,7 @@ from resources.compute import ComputeResource
 from resources.storage import StoreResource
 from rkd_pipeline import comparison
 from rkd_pipeline.benchmark_columns import COLUMN_TYPES, COLUMNS
+from rkd_pipeline.conditions import NOT_RECORDED
 from rkd_pipeline.flow import ANOMALY_SCORES, METRICS
 from rkd_pipeline.score_rules import SCORE_RULES
 from rkd_pipeline.stages import evaluation
@@ -107,7 +108,7 @@ def metrics(context: dg.AssetExecutionContext, store: StoreResource) -> dg.Mater
         if value is not None
     }
     figures = [result.folder / name for name in evaluation.FIGURES]
-    said = {"computed_on": result.facts["computed_on"]}
+    said = {"computed_on": result.facts.get("computed_on", NOT_RECORDED)}
     if note := evaluation.mask_note(rows):
         said["images_without_mask"] = note
     return materialised(result, {"pictures": pictures(*figures), "metrics": table(rows), **auroc, **said}, checks)

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from rkd_pipeline.datasets.split import part_of
+from rkd_pipeline.datasets.split import TRAINING_PARTS, fewest_for_calibration, part_of
 from rkd_pipeline.errors import RkdError
 from rkd_pipeline.flow import ANOMALY_SCORES, IMAGES, METRICS, SPLIT, TRAINED_MODEL
 from rkd_pipeline.metrics.paired_auroc import Pair, PairedAuroc, paired_auroc
@@ -83,15 +83,20 @@ def why_no_threshold(store: Store, metrics: Result) -> str:
     scores, _ = read_scores(store.require(ANOMALY_SCORES, target_name, training))
     rows = read_verified_split(store.require(SPLIT, target_name))
     repeat = TrainingKey.parse(training).repeat
-    drawn = part_of(rows, store.targets.target(target_name), repeat, HELD_OUT)
+    wanted = store.targets.target(target_name)
+    drawn = part_of(rows, wanted, repeat, HELD_OUT)
+    pixels = read_index(store.require(IMAGES, target_name)).set_index("image_id")["pixel_sha256"]
+    normals = pixels[part_of(rows, wanted, repeat, *TRAINING_PARTS)].nunique()
     found = int((scores["part"] == HELD_OUT).sum())
     table = read_metrics(metrics)
     which = (table["metric"] == "threshold") & (table["score_rule"] == deciding_rule(training))
     reason = str(table.loc[which, "protocol"].iloc[0]).removeprefix("none: ")
-    return no_threshold_in_words(target_name, training, reason, found, len(drawn), normals_needed())
+    return no_threshold_in_words(target_name, training, reason, found, len(drawn), normals_needed(), normals)
 
 
-def no_threshold_in_words(target_name: str, training: str, reason: str, found: int, drawn: int, needed: int) -> str:
+def no_threshold_in_words(
+    target_name: str, training: str, reason: str, found: int, drawn: int, needed: int, normals: int
+) -> str:
     """The sentence of ``why_no_threshold``.
 
     Args:
@@ -100,6 +105,7 @@ def no_threshold_in_words(target_name: str, training: str, reason: str, found: i
         found: normal images that the training held out for the threshold.
         drawn: those that the target's split holds out, for recipes that use them so.
         needed: for the false-positive rate that is promised.
+        normals: distinct normal images that train where nothing is held out.
     """
     said = f"it has no honest threshold, which takes {needed} held-out normal images, and it has {found} ({reason}). "
     if drawn >= needed:
@@ -108,8 +114,9 @@ def no_threshold_in_words(target_name: str, training: str, reason: str, found: i
             f"`rkd run --targets {target_name} --recipes {WITH_THRESHOLD}`"
         )
     return (
-        f"{said}The split of {target_name} holds out {drawn}, so no recipe has enough: add normal images, or decide by "
-        f"a threshold of your own: `rkd predict --target {target_name} --training {training} --threshold X IMAGE ...`"
+        f"{said}A split can hold out so many where {fewest_for_calibration()} distinct normal images train; "
+        f"{target_name} has {normals}: add normal images, or decide by a threshold of your own: "
+        f"`rkd predict --target {target_name} --training {training} --threshold X IMAGE ...`"
     )
 
 

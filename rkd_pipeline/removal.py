@@ -5,6 +5,7 @@ the images, where they are; what MLflow and Dagster have on record; the records 
 are refreshed. The line goes last, so that a removal that was broken off is finished by the same command.
 """
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from rkd_pipeline.pruning import Prunable, prune
 from rkd_pipeline.rebenchmark import open_rounds
 from rkd_pipeline.stages.tables import TRACKING_FOLDER
 from rkd_pipeline.stages.training import CHECKPOINTS
-from rkd_pipeline.store import Ref, Store
+from rkd_pipeline.store import VERIFIED, Ref, Store
 
 
 def removable(store: Store, target_name: str) -> list[Prunable]:
@@ -41,6 +42,11 @@ def remove(store: Store, target_name: str, items: list[Prunable]) -> dict[str, s
     if not stayed:
         for stage in STAGES:
             _remove_if_empty(store.root / stage / target_name)
+        for record in (store.root / VERIFIED).glob(f"*/{target_name}*"):  # of hashes: safe to lose
+            if record.is_dir() and record.name == target_name:
+                shutil.rmtree(record, ignore_errors=True)
+            elif record.name == f"{target_name}.json":
+                record.unlink(missing_ok=True)
         store.targets.remove(target_name)
     return stayed
 

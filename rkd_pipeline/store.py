@@ -270,6 +270,8 @@ class Store:
         os.rename(folder, hidden)
         sync(folder.parent)
         shutil.rmtree(hidden, ignore_errors=True)
+        self._records.pop((ref.stage, *ref.key), None)
+        self._record_file(ref.stage, *ref.key).unlink(missing_ok=True)
 
     @contextmanager
     def lock(self, name: str) -> Iterator[None]:
@@ -309,8 +311,11 @@ class Store:
     def hashes(self, *names: str) -> HashRecord:
         """The record of hashes that have these names; of a result: its stage and key."""
         if names not in self._records:
-            self._records[names] = HashRecord(self.root.joinpath(VERIFIED, *names[:-1], f"{names[-1]}.json"))
+            self._records[names] = HashRecord(self._record_file(*names))
         return self._records[names]
+
+    def _record_file(self, *names: str) -> Path:
+        return self.root.joinpath(VERIFIED, *names[:-1], f"{names[-1]}.json")
 
     def _hashes_of(self, result: Result) -> HashRecord:
         return self.hashes(result.provenance.stage, *result.provenance.key)

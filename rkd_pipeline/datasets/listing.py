@@ -12,6 +12,7 @@ from rkd_pipeline.datasets.litter import entries_of, files_below
 from rkd_pipeline.datasets.pictures import SUFFIXES, Listing
 from rkd_pipeline.errors import DataError, Problem
 from rkd_pipeline.hashes import HashRecord, state_of
+from rkd_pipeline.names import printable
 
 NORMAL = "good"  # what normal images have as their kind of defect, whatever their folder is called
 _SHOWN = 10
@@ -130,7 +131,7 @@ def pictures_in(folder: Path, root: Path, found: Listing) -> list[Path]:
             known = ", ".join(sorted(SUFFIXES))
             found.problems.append(Problem(name, f"is no picture ({known})", "convert it, or move it elsewhere"))
         elif not _is_text(name):
-            found.problems.append(Problem(ascii(name), "has a name that is no UTF-8 text", "rename it"))
+            found.problems.append(Problem(printable(name), "its name is no UTF-8 text", "rename it"))
         elif not (path.is_file() or path.is_symlink()):
             found.problems.append(Problem(name, "is no file but a pipe or a device", "move it elsewhere"))
         else:

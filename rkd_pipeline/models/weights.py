@@ -1,12 +1,12 @@
 """A teacher's weights: read, checked against an architecture, identified by SHA-256. Never a silent substitute."""
 
 import hashlib
-import pickle
 import re
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from pickle import UnpicklingError  # the error alone: nothing here unpickles
 from typing import Any
 
 import torch
@@ -155,7 +155,7 @@ def _unpickled(file: Path) -> Any:
         return torch.load(file, map_location="cpu", weights_only=True)
     except OSError:
         raise
-    except pickle.UnpicklingError as error:
+    except UnpicklingError as error:
         # torch advises to read such a file with weights_only=False, which runs what it holds.
         found = re.search(r"(?:GLOBAL|class|function|Unsupported (?:global|class|operand))\W+([\w.]+\.\w+)", str(error))
         what = f" ({found[1]})" if found else ""

@@ -28,7 +28,7 @@ from rkd_pipeline.store import Store
 from tests.integration.tracking_server import free_port
 from tests.library.arena import TARGET, Finish, enter
 
-TRAINING = "rkd-es@resnet18.random~1e-s0"
+TRAINING = "rkd-es-cal@resnet18.random~1e-s0"
 CHAMPION = f"champion of {TARGET}"
 
 

@@ -21,6 +21,7 @@ from rkd_pipeline.champion import NoChampion, Reign
 from rkd_pipeline.compute import Compute
 from rkd_pipeline.definitions import ASSETS, build_defs
 from rkd_pipeline.errors import RkdError, StoreError
+from rkd_pipeline.files import file_sha256
 from rkd_pipeline.flow import ANOMALY_SCORES, HISTORY, METRICS, TRAINED_MODEL
 from rkd_pipeline.own_targets import OwnTarget
 from rkd_pipeline.plan import Cell
@@ -81,7 +82,8 @@ def pretend(store: Store, begun: rebenchmark.Round, shift: float = 0.0) -> None:
                 table = pd.read_parquet(folder / "metrics.parquet")
                 table["value"] = (table["value"] + shift + 0.001 * (key.seed % 7)).clip(0, 1)
                 table.to_parquet(folder / "metrics.parquet", index=False)
-                record["files"]["metrics.parquet"]["bytes"] = (folder / "metrics.parquet").stat().st_size
+                changed = folder / "metrics.parquet"
+                record["files"]["metrics.parquet"] = {"sha256": file_sha256(changed), "bytes": changed.stat().st_size}
             (folder / "provenance.json").write_text(json.dumps(record))
 
 

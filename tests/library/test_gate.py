@@ -33,7 +33,7 @@ def test_only_an_honest_threshold_makes_a_champion(arena: tuple[Store, Finish]) 
 def test_too_few_normals_are_counted_and_no_training_is_advised_that_cannot_help(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Eight normals in five folds: one or two test, and a quarter of the others are held out."""
+    """Eight normals in five folds: one or two test, and the others are too few for a calibration part."""
     monkeypatch.setattr("tests.library.arena.NORMAL", 8)
     store = build(tmp_path)
     finish = enter(store)
@@ -41,16 +41,16 @@ def test_too_few_normals_are_counted_and_no_training_is_advised_that_cannot_help
     with pytest.raises(champion.NoChampion) as refused:
         champion.challenge(store, TARGET)
     said = str(refused.value)
-    assert re.search(r"takes 19 held-out normal images, and it has [12] \(", said)
-    assert re.search(r"holds out [12], so no recipe has enough: add normal images", said)
+    assert re.search(r"takes 19 held-out normal images, and it has 0 \(", said)
+    assert re.search(r"can hold out so many where 46 distinct normal images train; arena has [67]: add normal", said)
     assert "rkd run" not in said
     assert gate.threshold_of(store, TARGET, f"{ES}-s0")[0] is None
 
 
 def test_a_recipe_that_holds_out_is_advised_where_the_split_has_enough() -> None:
     asked = ("screws", "rkd-s0", "the recipe trains on all normals", 0)
-    assert "rkd run --targets screws --recipes" in gate.no_threshold_in_words(*asked, drawn=19, needed=19)
-    assert "rkd run" not in gate.no_threshold_in_words(*asked, drawn=18, needed=19)
+    assert "rkd run --targets screws --recipes" in gate.no_threshold_in_words(*asked, drawn=19, needed=19, normals=60)
+    assert "rkd run" not in gate.no_threshold_in_words(*asked, drawn=0, needed=19, normals=45)
 
 
 def test_a_comparison_is_over_shared_repeats_with_seeds_averaged(arena: tuple[Store, Finish]) -> None:

@@ -11,7 +11,7 @@ from rkd_pipeline.figures.overlay import overlay
 from rkd_pipeline.store import Store
 from tests.library.arena import TARGET, Finish
 
-ES = "rkd-es@resnet18.random~1e"
+ES = "rkd-es-cal@resnet18.random~1e"
 
 
 def settle(file: Path) -> None:

@@ -266,7 +266,7 @@ def test_a_test_set_that_is_there_twice_is_no_surer_than_once() -> None:
     once = scores_table(40)
     twice = once.iloc[[*range(70), *range(40, 70)]].reset_index(drop=True)
     rows = [
-        measure(table, np.zeros((len(table), 2, 2)), None, early_stopping=True, clusters=names)
+        measure(table, np.zeros((len(table), 2, 2)), None, recipe("rkd-cal"), clusters=names)
         for table, names in ((once, list(range(70))), (twice, [*range(70), *range(40, 70)]))
     ]
     bounds = [r.loc[r["ci_low"].notna(), ["metric", "value", "ci_low", "ci_high"]] for r in rows]

@@ -205,7 +205,7 @@ def test_anomalous_images_without_a_mask_leave_the_pixel_metrics_and_stay_in_tho
     drawn = masks.copy()
     drawn[24:] = False
     scores = table(0, labels)
-    whole, part = (measure(scores, maps, m, early_stopping=False) for m in (masks, drawn))
+    whole, part = (measure(scores, maps, m, recipe("rkd")) for m in (masks, drawn))
     found = of_pixels(part)
     for name in ("pixel_auroc", "pixel_ap", "pixel_f1_max", "aupro_30", "aupro_10", "aupro_05", "aupimo", "pro_rd4ad"):
         assert found.loc[name, "value"] == pytest.approx(1.0, abs=1e-12), name
@@ -217,7 +217,7 @@ def test_anomalous_images_without_a_mask_leave_the_pixel_metrics_and_stay_in_tho
     pd.testing.assert_frame_equal(*of_images)
     assert part.loc[part["score_rule"] != "map", "n_without_mask"].isna().all()
     # The same numbers as if the images without a mask had never been there.
-    alone = measure(table(0, labels[:24]), maps[:24], masks[:24], early_stopping=False)
+    alone = measure(table(0, labels[:24]), maps[:24], masks[:24], recipe("rkd"))
     columns = ["value", "ci_low", "ci_high", "n_anomalous"]
     pd.testing.assert_frame_equal(found[columns], of_pixels(alone)[columns])
     assert mask_note(part) == "6 anomalous test images have no mask that shows a defect, and left the pixel metrics"

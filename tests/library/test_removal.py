@@ -12,7 +12,7 @@ from rkd_pipeline.own_targets import OwnTargets
 from rkd_pipeline.store import Ref, Store
 from tests.library.arena import TARGET, Finish
 
-ES = "rkd-es@resnet18.random~1e"
+ES = "rkd-es-cal@resnet18.random~1e"
 
 
 def holding(root: Path, name: str) -> list[Path]:

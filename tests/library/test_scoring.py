@@ -41,7 +41,7 @@ def test_near_borders_anomalib_s_blur_is_another_as_its_recipes_say() -> None:
     assert difference[:, 16:-16, 16:-16].max() < 1e-5
     assert difference.max() > 0.01
     following = [r for r in RECIPES.values() if isinstance(r, ReverseKD) and "anomalib" in r.code]
-    assert len(following) == 9
+    assert len(following) == 12
     for recipe in following:
         assert "blur repeats the outermost pixel at borders" in recipe.deviation, recipe.name
 
