@@ -187,7 +187,7 @@ def name_the_rest(
         if file in used:
             continue
         chain = [file, *(p for p in file.parents if p.is_relative_to(base))]
-        if not used.isdisjoint(chain) or ascii(relative(file, root)) in bad:
+        if not used.isdisjoint(chain) or printable(relative(file, root)) in bad:
             continue
         reason = next((reasons[p] for p in chain if p in reasons), otherwise)
         whole = next(p for p in reversed(chain) if p not in busy)
@@ -198,7 +198,7 @@ def name_the_rest(
 
 
 def _shown(name: str, files: int | None) -> str:
-    text = name if _is_text(name) else ascii(name)
+    text = printable(name)
     return text if files is None else f"{text}/ ({files} file{'s' if files > 1 else ''})"
 
 
