@@ -178,6 +178,7 @@ def train_model(
         return {
             "train_pictures": len(train_ids),
             "validation_pictures": len(validation_ids),
+            "calibration_pictures": len(part_of(rows, wanted, key.repeat, "calibration")) if recipe.calibrates else 0,
             "epochs_trained": len(trained.history),
             "best_epoch": trained.best_epoch,
             "stopped_early": trained.stopped_early,
