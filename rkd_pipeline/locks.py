@@ -30,8 +30,8 @@ def locked(file: Path, folder: Path | None = None, *, timeout: float = -1) -> It
     lock = FileLock(file, fallback_to_soft=False)
     try:
         lock.acquire(timeout=timeout)
-    except (OSError, NotImplementedError) as error:
-        if isinstance(error, OSError) and error.errno not in _NO_LOCKS:
+    except OSError as error:
+        if error.errno not in _NO_LOCKS:
             raise
         raise StoreError(
             f"the file system of {folder or file.parent} has no locks (flock: {error}), so two processes "

@@ -6,7 +6,6 @@ import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from pickle import UnpicklingError  # the error alone: nothing here unpickles
 from typing import Any
 
 import torch
@@ -155,7 +154,9 @@ def _unpickled(file: Path) -> Any:
         return torch.load(file, map_location="cpu", weights_only=True)
     except OSError:
         raise
-    except UnpicklingError as error:
+    except Exception as error:  # torch raises a dozen unrelated kinds for a damaged file
+        if type(error).__name__ != "UnpicklingError":  # by name: nothing here imports pickle
+            raise TeacherError(f"{file} cannot be read as weights: it is cut short or damaged; {_AGAIN}") from error
         # torch advises to read such a file with weights_only=False, which runs what it holds.
         found = re.search(r"(?:GLOBAL|class|function|Unsupported (?:global|class|operand))\W+([\w.]+\.\w+)", str(error))
         what = f" ({found[1]})" if found else ""
@@ -163,8 +164,6 @@ def _unpickled(file: Path) -> Any:
             f"{file} cannot be read as weights: it is damaged, or holds Python objects{what}, such as a whole model, "
             f"and reading those would run code; {_SAVE}"
         ) from None
-    except Exception as error:  # torch raises a dozen unrelated kinds for a damaged file
-        raise TeacherError(f"{file} cannot be read as weights: it is cut short or damaged; {_AGAIN}") from error
 
 
 def _state_inside(content: Any) -> str | None:

@@ -1,3 +1,4 @@
+import errno
 import shutil
 import subprocess
 import sys
@@ -282,7 +283,7 @@ def test_two_processes_that_add_at_once_lose_nothing(tmp_path: Path) -> None:
 
 def test_without_file_locks_nothing_is_edited(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def no_flock(lock: FileLock) -> None:
-        raise NotImplementedError("FileSystem does not appear to support flock")
+        raise OSError(errno.ENOSYS, "Function not implemented")
 
     monkeypatch.setattr(FileLock, "acquire", lambda self, **_: no_flock(self))
     monkeypatch.setattr(FileLock, "__enter__", no_flock)
