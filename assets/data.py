@@ -11,7 +11,8 @@ from resources.storage import DataResource, StoreResource
 from rkd_pipeline.datasets import index, split
 from rkd_pipeline.errors import DataError
 from rkd_pipeline.flow import DATASET_CARD, DATASET_SOURCE, IMAGES, PREPARED_IMAGES, SPLIT
-from rkd_pipeline.recipes import RECIPES
+from rkd_pipeline.named_recipes import RECIPES
+from rkd_pipeline.own_targets import targets_in
 from rkd_pipeline.stages import cards, data
 
 GROUP = "data"
@@ -29,7 +30,7 @@ def dataset_source(
     """
     with user_errors():
         opened = store.open()
-        described = opened.targets.dataset_of(context.partition_key)
+        described = targets_in(opened).dataset_of(context.partition_key)
         fetching = data_folder.fetching(context.log.info)
         result = data.find_source(opened, data_folder.folder(), context.partition_key, fetching=fetching)
     about = {k: getattr(described, k) for k in ("title", "source", "licence", "citation", "layout")}
@@ -59,7 +60,7 @@ def images(context: dg.AssetExecutionContext, store: StoreResource, data_folder:
         result,
         {
             **{k: str(v) for k, v in result.facts.items()},
-            "kind": opened.targets.target(context.partition_key).kind,
+            "kind": targets_in(opened).target(context.partition_key).kind,
             "pictures_with_copies": len(copies),
             "first_rows": table(rows.head(8).drop(columns=["file_sha256", "pixel_sha256", "phash"])),
             "dagster/row_count": len(rows),
@@ -97,7 +98,7 @@ def split_asset(
             result = data.split_images(opened, context.partition_key)
             rows = data.read_verified_split(result)
             found = split.verify(
-                opened.targets.target(context.partition_key),
+                targets_in(opened).target(context.partition_key),
                 data.read_index(opened.require(IMAGES, context.partition_key)),
                 rows,
             )

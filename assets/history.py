@@ -23,6 +23,7 @@ from rkd_pipeline import rebenchmark
 from rkd_pipeline.flow import HISTORY, METRICS
 from rkd_pipeline.moves import WORSE, comparable
 from rkd_pipeline.plan import Cell
+from rkd_pipeline.stages import rounds
 from rkd_pipeline.stages.history import FIGURE, POINT_COLUMNS, TEXT, build_history, read_moves
 from rkd_pipeline.store import Result, Store
 
@@ -129,7 +130,7 @@ def _why(instance: dg.DagsterInstance, cell: Cell) -> str:
 
 def tell(store: Store, moved: pd.DataFrame, hook: Hook) -> None:
     """Tell the hook of every round on record that it has not heard of; what it does not take is told again later."""
-    records = {record["round"]: record for record in rebenchmark.records(store)}
+    records = {record["round"]: record for record in rounds.records(store)}
     for number in rebenchmark.untold(store):
         of_round = moved[(moved["round"] == number) & moved["moved"]]
         failures = records[number]["failures"]

@@ -21,6 +21,7 @@ from assets.partitions import TRAINING_DIMENSION, grid_key, offer_targets
 from assets.reporting import user_errors
 from resources.storage import StoreResource
 from rkd_pipeline import rebenchmark
+from rkd_pipeline.own_targets import targets_in
 from rkd_pipeline.plan import PLANS, Cell, cross, named
 from rkd_pipeline.settings import Settings
 from rkd_pipeline.store import Store
@@ -43,7 +44,7 @@ def start_backfill(
     ``identity`` makes it the same backfill however often it is asked for; one that has ended is asked for again.
     """
     instance, graph = context.instance, AssetGraph.from_assets([*DATA, *GRID, training.teachers])
-    offer_targets(instance, store.targets)
+    offer_targets(instance, targets_in(store))
     instance.add_dynamic_partitions(TRAINING_DIMENSION, list(dict.fromkeys(c.training for c in cells)))
     wanted = {AssetKeyPartitionKey(a.key, target) for a in DATA for target in dict.fromkeys(c.target for c in cells)}
     wanted |= {AssetKeyPartitionKey(a.key, grid_key(c.target, c.training)) for a in GRID for c in cells}
@@ -102,7 +103,7 @@ def start_training(context: dg.OpExecutionContext, config: Wanted, store: StoreR
     with user_errors():
         opened = store.open()
         for target in config.targets:
-            opened.targets.target(target)
+            targets_in(opened).target(target)
         teacher = TeacherName.parse(config.teacher) if config.teacher else None
         cells = cross(config.targets, config.recipes, config.seeds, teacher=teacher, epochs=config.epochs or None)
         start_backfill(context, opened, cells, f"train {', '.join(config.targets)}", {})

@@ -14,6 +14,7 @@ from resources.storage import DataResource, StoreResource
 from resources.tracking import MlflowTracking
 from rkd_pipeline.ablation.design import INTERACTIONS
 from rkd_pipeline.catalog import targets_of
+from rkd_pipeline.own_targets import targets_in
 from rkd_pipeline.plan import ABLATION_CENTRE, ABLATION_EPOCHS, Cell, ablation
 from rkd_pipeline.teachers import EMBEDDED, TeacherName
 
@@ -58,8 +59,8 @@ def ablation_job(definitions: Callable[[Resources], dg.Definitions]) -> dg.JobDe
         with user_errors():
             cells = config.cells()
             for name in config.targets:
-                store.open().targets.target(name)
-            offer_targets(context.instance, store.open().targets)
+                targets_in(store.open()).target(name)
+            offer_targets(context.instance, targets_in(store.open()))
         context.instance.add_dynamic_partitions(TRAINING_DIMENSION, list(dict.fromkeys(c.training for c in cells)))
 
         def launch(job: str, partition: str | None = None) -> bool:

@@ -9,7 +9,8 @@ from assets.reporting import asset_options, column_schema, materialised, picture
 from assets.tables import REFRESH, TABLES, TABLES_POOL, benchmark
 from resources.storage import StoreResource
 from rkd_pipeline.flow import BENCHMARK, LEADERBOARD, REPORT
-from rkd_pipeline.leaderboard import COLUMNS, QUALITY
+from rkd_pipeline.leaderboard import COLUMNS
+from rkd_pipeline.score_rules import QUALITY
 from rkd_pipeline.stages.leaderboard import DIAGRAM, TEXT, build_leaderboard
 from rkd_pipeline.stages.report import FILE, build_report
 

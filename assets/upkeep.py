@@ -20,6 +20,7 @@ from resources.liveness import fail_dead_runs
 from resources.storage import StoreResource
 from rkd_pipeline import freshness, inbox, rebenchmark
 from rkd_pipeline.errors import RkdError
+from rkd_pipeline.own_targets import targets_in
 from rkd_pipeline.settings import Settings
 
 REASON_TAG = "rkd/reason"
@@ -29,7 +30,7 @@ _UNFINISHED = [status for status in dg.DagsterRunStatus if status not in FINISHE
 @dg.sensor(minimum_interval_seconds=15, default_status=dg.DefaultSensorStatus.RUNNING)
 def targets_in_step(context: dg.SensorEvaluationContext, store: StoreResource) -> dg.SensorResult | dg.SkipReason:
     """Offers the targets of the catalog and of ``targets.toml`` as partitions; withdraws those that are gone."""
-    new, gone = targets_to_change(context.instance, store.open().targets)
+    new, gone = targets_to_change(context.instance, targets_in(store.open()))
     if not new and not gone:
         return dg.SkipReason("the partitions are the targets that there are")
     return dg.SensorResult(

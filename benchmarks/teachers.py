@@ -42,10 +42,11 @@ from rkd_pipeline.metrics.pixel_intervals import draws, image_counts, resampled
 from rkd_pipeline.metrics.regions import anomalous_pixels
 from rkd_pipeline.models.teacher import Teacher
 from rkd_pipeline.models.weights import load_weights, register_weights
-from rkd_pipeline.recipes import ReverseKD, recipe
+from rkd_pipeline.recipe import ReverseKD
+from rkd_pipeline.recipe_lookup import recipe
+from rkd_pipeline.systems.fit import fit
 from rkd_pipeline.systems.reverse_kd import new_student, score
 from rkd_pipeline.teachers import TeacherName, TeacherRegistry
-from rkd_pipeline.training import train
 
 DATASETS = {"brain_mri": "brain_mri", "head_ct": "head_ct", "screw": "mvtec_ad.screw"}
 SIDE, BANK, REPLICATES = 224, 1000, 500
@@ -133,7 +134,7 @@ def reverse_distillation(teacher: Teacher, data: Data, chosen: ReverseKD) -> Ite
     compute = Compute.choose("cpu")
     for seed, (train_rows, test_rows) in enumerate(data.splits):
         with tempfile.TemporaryDirectory() as folder:
-            trained = train(
+            trained = fit(
                 chosen,
                 teacher,
                 data.pictures[train_rows],

@@ -29,10 +29,10 @@ from rkd_pipeline.datasets.pictures import read_rgb, resized
 from rkd_pipeline.losses import l_kd
 from rkd_pipeline.models.teacher import Teacher
 from rkd_pipeline.models.weights import load_weights
-from rkd_pipeline.recipes import RECIPES
+from rkd_pipeline.named_recipes import RECIPES
+from rkd_pipeline.systems.fit import fit
 from rkd_pipeline.systems.reverse_kd import new_student
 from rkd_pipeline.teachers import TeacherName, TeacherRegistry
-from rkd_pipeline.training import train
 
 RECIPE = RECIPES["rkd"]
 PICTURES = 64  # two whole batches: no small last batch in the comparison
@@ -96,7 +96,7 @@ def ours(teacher: Teacher, pictures: np.ndarray, compute: Compute, folder: Path)
         synchronise(compute)
         marks.append(time.perf_counter())
 
-    train(
+    fit(
         RECIPE, teacher, pictures, None, epochs=3, seed=0, compute=compute,
         checkpoint=folder / "none", identity="benchmark", checkpoint_seconds=1e9, on_epoch=mark,
     )  # fmt: skip

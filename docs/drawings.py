@@ -16,7 +16,7 @@ from rkd_pipeline.models.architectures import architecture
 from rkd_pipeline.models.reverse_distillation import ReverseDistillation
 from rkd_pipeline.models.teacher import Teacher
 from rkd_pipeline.models.weights import TeacherWeights
-from rkd_pipeline.recipes import RECIPES
+from rkd_pipeline.named_recipes import RECIPES
 from rkd_pipeline.teachers import TeacherName
 
 FILE = Path(__file__).with_name("architecture.md")

@@ -133,9 +133,9 @@ def _metric_values(metrics: Result) -> dict[str, float]:
 
 def _export(store: Store, model: Result, metrics: Result, folder: Path) -> None:
     """What ``log_model`` logs, for a training: the scorer's files, and a picture as example."""
-    from rkd_pipeline.scorer import export_scorer
+    from rkd_pipeline.stages.export import export_model
 
-    export_scorer(store, model, honest_threshold(metrics), folder)
+    export_model(store, model, honest_threshold(metrics), folder)
     (folder / EXAMPLE).write_bytes(example_picture(store, metrics))
 
 

@@ -24,7 +24,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
 
 from rkd_pipeline.datasets.pictures import BadPicture, decode
-from rkd_pipeline.scorer import Scorer
+from rkd_pipeline.scorer import ExportedModel
 
 _COLUMN = "picture"
 _URI = "data:image/png;base64,..."
@@ -57,7 +57,7 @@ class MlflowScorer(mlflow.pyfunc.PythonModel):
     def load_context(self, context: Any) -> None:
         """Called once by MLflow with the artifacts' places."""
         files = context.artifacts
-        self._scorer = Scorer(Path(files["student"]), Path(files["teacher"]), Path(files["card"]))
+        self._scorer = ExportedModel.load(Path(files["student"]), Path(files["teacher"]), Path(files["card"]))
 
     def predict(self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> pd.DataFrame:
         """Score, threshold, decision and map of the pictures in column ``picture``.

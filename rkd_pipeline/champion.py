@@ -29,6 +29,7 @@ from rkd_pipeline.files import file_sha256, make_folder, publish, write_atomical
 from rkd_pipeline.flow import ANOMALY_SCORES, IMAGES, SPLIT, TRAINED_MODEL
 from rkd_pipeline.metrics.image_auroc import image_auroc
 from rkd_pipeline.metrics.paired_auroc import Pair, paired_auroc
+from rkd_pipeline.own_targets import targets_in
 from rkd_pipeline.stages.data import open_prepared, read_index
 from rkd_pipeline.stages.evaluation import read_scores
 from rkd_pipeline.stages.training import training_parameters
@@ -36,7 +37,7 @@ from rkd_pipeline.store import Ref, Result, Store
 from rkd_pipeline.training_key import TrainingKey
 
 if TYPE_CHECKING:
-    from rkd_pipeline.scorer import Scorer
+    from rkd_pipeline.scorer import ExportedModel
 
 FOLDER = "champions"
 REIGN, SCORES, EXAMPLE, LOOKS = "reign.json", "scores.parquet", "example.jpg", "looks.json"
@@ -102,7 +103,7 @@ def champion(store: Store, target_name: str) -> Reign | None:
 
 def require_champion(store: Store, target_name: str) -> Reign:
     """Who reigns; raises ``NoChampion`` with the way to one."""
-    store.targets.target(target_name)
+    targets_in(store).target(target_name)
     reign = champion(store, target_name)
     if reign is None:
         raise NoChampion(
@@ -118,9 +119,9 @@ def targets_with_champions(store: Store) -> list[str]:
     return sorted({file.parts[-3] for file in (store.root / FOLDER).glob(f"*/[0-9]*/{REIGN}")})
 
 
-def open_scorer(reign: Reign) -> "Scorer":
+def open_scorer(reign: Reign) -> "ExportedModel":
     """The champion's model, ready to score pictures on the CPU. Raises ``StoreError`` where its files are damaged."""
-    from rkd_pipeline.scorer import CARD, STUDENT, TEACHER, Scorer
+    from rkd_pipeline.scorer import CARD, STUDENT, TEACHER, ExportedModel
 
     for name, recorded in reign.files.items():
         file = reign.folder / name
@@ -129,7 +130,7 @@ def open_scorer(reign: Reign) -> "Scorer":
                 f"{file} is {'damaged' if file.exists() else 'missing'}: it is not what was exported on {reign.since}; "
                 f'run `rkd champion force {reign.target} {reign.training} --why "damaged files"` to export it again'
             )
-    return Scorer(reign.folder / STUDENT, reign.folder / TEACHER, reign.folder / CARD)
+    return ExportedModel.load(reign.folder / STUDENT, reign.folder / TEACHER, reign.folder / CARD)
 
 
 def standing(store: Store, reign: Reign) -> str:
@@ -297,7 +298,7 @@ def looks(store: Store, target_name: str) -> list[dict[str, Any]]:
 
 def _crown(store: Store, metrics: Result, how: How, why: str, value: float | None) -> Reign:
     """Export a model into the next reign's folder, whole or not at all."""
-    from rkd_pipeline.scorer import export_scorer
+    from rkd_pipeline.stages.export import export_model
 
     target_name, training = metrics.provenance.key
     model = store.require(TRAINED_MODEL, target_name, training)
@@ -310,7 +311,7 @@ def _crown(store: Store, metrics: Result, how: How, why: str, value: float | Non
     temporary = folder.with_name(f".{number:04d}.{uuid.uuid4().hex[:8]}.tmp")
     make_folder(temporary)
     try:
-        export_scorer(store, model, threshold, temporary)
+        export_model(store, model, threshold, temporary)
         scores = gate.test_scores(store, metrics)
         index = read_index(store.require(IMAGES, target_name)).set_index("image_id")["pixel_sha256"]
         kept = scores[["image_id", "anomalous", "score"]]
@@ -363,7 +364,7 @@ def example_picture(store: Store, metrics: Result) -> bytes:
     first = scores.sort_values(["anomalous", "image_id"], ascending=[False, True]).iloc[0]
     name = first["image_id"]
     side = TrainingKey.parse(training).recipe.side
-    _, images = open_prepared(store, store.targets.target(target_name), side)
+    _, images = open_prepared(store, target_name, side)
     buffer = BytesIO()
     Image.fromarray(images.pictures([name])[0]).save(buffer, "JPEG", quality=90)
     return buffer.getvalue()

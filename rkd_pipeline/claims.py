@@ -30,7 +30,7 @@ from rkd_pipeline.contrasts import (
 from rkd_pipeline.evidence import Evidence
 from rkd_pipeline.metrics.pixel_intervals import draws
 from rkd_pipeline.published import PAPER
-from rkd_pipeline.recipes import recipe as recipe_of
+from rkd_pipeline.recipe_lookup import recipe as recipe_of
 from rkd_pipeline.score_rules import Quantity
 from rkd_pipeline.tables.categories import OBJECTS, TEXTURES
 from rkd_pipeline.tables.seeds import stopping_note

@@ -34,6 +34,7 @@ from rkd_pipeline.flow import (
     TURNED_PICTURES,
 )
 from rkd_pipeline.interruption import Interrupted, signals_heeded, signals_heeded_after
+from rkd_pipeline.own_targets import targets_in
 from rkd_pipeline.plan import PAPER_RECIPES, PLANS, Cell, ablation, cross, named
 from rkd_pipeline.settings import Settings
 from rkd_pipeline.store import Ref, Store
@@ -388,7 +389,7 @@ class Session:
         settings = Settings.from_environment()
         store = Store(settings.store)
         instance, dead = open_instance(store)
-        offer_targets(instance, store.targets)
+        offer_targets(instance, targets_in(store))
         for run_id in dead:
             say(f"run {run_id[:8]} was left by a process that is gone; reported as failed")
         return cls(settings, store, instance, say)
@@ -409,7 +410,7 @@ class Session:
         With ``interactions`` (maybe none), the ablation around each recipe.
         """
         for name in targets:
-            self.store.targets.target(name)
+            targets_in(self.store).target(name)
         named = self._teacher(teacher, weights)
         if named is None and weights is not None:
             raise BadKey(f"--weights {weights} needs --teacher ARCH: weights belong to one architecture")
@@ -583,7 +584,7 @@ class Session:
         rows = image_auroc_summary(self.store, [(c.target, c.training) for c in cells])
         unmirrored = [c for c in cells if mlflow_run_id(self.store, c.target, c.training) is None]
         lines = ["", "Image AUROC of the test pictures, by score", rows.to_markdown(index=False), ""]
-        targets = {self.store.targets.target(c.target) for c in cells}
+        targets = {targets_in(self.store).target(c.target) for c in cells}
         names = {_table_with(target) for target in targets if not target.own}
         tables = {name: t.folder / f"{name}.md" for name in sorted(names) if (t := self.store.find(Ref(name)))}
         if TABLE_DEMO.name in tables:

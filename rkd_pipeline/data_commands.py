@@ -14,7 +14,7 @@ from rkd_pipeline.datasets.listing import some
 from rkd_pipeline.datasets.pictures import Listing
 from rkd_pipeline.datasets.split import TRAINING_PARTS, part_of
 from rkd_pipeline.errors import BadFiles, DataError, RkdError, summary
-from rkd_pipeline.own_targets import LAYOUTS, make_entry
+from rkd_pipeline.own_targets import LAYOUTS, make_entry, targets_in
 from rkd_pipeline.settings import Settings
 from rkd_pipeline.stages import cards, data
 from rkd_pipeline.store import Result, Store
@@ -59,14 +59,14 @@ def add_target(options: argparse.Namespace) -> int:
     found = entry.listing()
     if found.problems and not entry.skip_bad:
         raise BadFiles(f"{entry.name} in {entry.path}", found.problems)
-    store.targets.add(entry)
+    targets_in(store).add(entry)
     normal = sum(not p.anomalous for p in found.pictures)
     masks = sum(p.mask is not None and p.anomalous for p in found.pictures)
     anomalous = len(found.pictures) - normal
     print(f"{entry.name}: layout {layout}, {normal} normal and {anomalous} anomalous pictures, {masks} masks")
     for text in [*_classes(found), *found.warnings, *(f"left out: {line}" for line in summary(found.problems))]:
         print(f"  {text}")
-    print(f"entered in {store.targets.path}; now: rkd run --targets {entry.name}")
+    print(f"entered in {targets_in(store).path}; now: rkd run --targets {entry.name}")
     return 0
 
 
@@ -88,11 +88,11 @@ def remove_target(options: argparse.Namespace) -> int:
     name = options.name
     items = removal.removable(store, name)
     rows = pd.DataFrame({"what": [i.what for i in items], "MiB": [size / 2**20 for size in pruning.sizes(items)]})
-    print(f"of {name} goes: its line in {store.targets.path}, and of {store.root}")
+    print(f"of {name} goes: its line in {targets_in(store).path}, and of {store.root}")
     if len(rows):
         print(rows.groupby("what", sort=False)["MiB"].agg(["count", "sum"]).to_markdown(headers=["what", "", "MiB"]))
     print(
-        f"stays: the images in {store.targets.entries()[name].path}; what MLflow and Dagster have on record; the "
+        f"stays: the images in {targets_in(store).entries()[name].path}; what MLflow and Dagster have on record; the "
         "records of re-benchmarks; the tables as they are, until the next `rkd report` refreshes them"
     )
     if not options.yes and not (sys.stdin.isatty() and input(f"remove {name}? [y/N] ").strip().lower() in ("y", "yes")):
@@ -101,7 +101,7 @@ def remove_target(options: argparse.Namespace) -> int:
     stayed = removal.remove(store, name, items)
     for item, why in stayed.items():
         print(f"stays   {item}: {why}; the same command goes on from here", file=sys.stderr)
-    print(f"{name} is {'still in' if stayed else 'removed from'} {store.targets.path}")
+    print(f"{name} is {'still in' if stayed else 'removed from'} {targets_in(store).path}")
     return 1 if stayed else 0
 
 
@@ -109,7 +109,7 @@ def verify(options: argparse.Namespace) -> int:
     """Check the named targets, or all that are on disk; 1 where one is not as it should be."""
     settings = Settings.from_environment()
     store = Store(settings.store)
-    names = options.names or [n for n in store.targets.names() if n not in TARGETS or TARGETS[n].dataset != "demo"]
+    names = options.names or [n for n in targets_in(store).names() if n not in TARGETS or TARGETS[n].dataset != "demo"]
     rows, absent, failures = [], [], []
     for name in names:
         try:
@@ -129,7 +129,7 @@ def verify(options: argparse.Namespace) -> int:
 
 
 def _verified(store: Store, settings: Settings, name: str) -> dict[str, Any]:
-    target = store.targets.target(name)
+    target = targets_in(store).target(name)
     images, split = prepare(store, settings, name)
     facts = images.facts
     notes = [facts["variant"], data.data_note(target, images), *facts["warnings"]]
@@ -165,7 +165,7 @@ def fetching_of(settings: Settings, *, download: bool | None = None) -> Fetching
 
 def _on_disk(store: Store, settings: Settings, name: str) -> bool:
     """Somebody has put something there, so that an error is worth telling."""
-    target = store.targets.target(name)
+    target = targets_in(store).target(name)
     if target.own:
         return True
     folder = settings.data / target.dataset

@@ -23,7 +23,7 @@ from rkd_pipeline.metrics.intervals import wilson
 from rkd_pipeline.metrics.regions import with_truth
 from rkd_pipeline.metrics.threshold import calibrated_threshold
 from rkd_pipeline.pixel_evaluation import measure_pixels
-from rkd_pipeline.recipes import Recipe
+from rkd_pipeline.recipe import Recipe
 from rkd_pipeline.score_rules import SCORE_RULES
 
 COLUMNS = (

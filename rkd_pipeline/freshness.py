@@ -19,6 +19,7 @@ from rkd_pipeline.flow import (
     SPLIT,
     TRAINED_MODEL,
 )
+from rkd_pipeline.own_targets import targets_in
 from rkd_pipeline.plan import Cell
 from rkd_pipeline.stages.data import FIRST_SIDE, changed_source
 from rkd_pipeline.stages.tables import measured_results
@@ -50,7 +51,7 @@ def changed_targets(store: Store) -> dict[str, Change]:
     """Targets whose files, or the code that reads them, are not what the data in the store was made from."""
     found = {}
     for (target,) in store.keys(DATASET_SOURCE):
-        if target not in store.targets.names():  # removed since: nothing can be made of it
+        if target not in targets_in(store).names():  # removed since: nothing can be made of it
             continue
         made = _made_of_data(store, target)
         files = changed_source(store, target)
@@ -72,7 +73,7 @@ def stale_trainings(store: Store) -> dict[Cell, Change]:
     states, found = training_states(store), {}
     for row in states[states["state"].str.startswith(STALE)].itertuples():
         metrics = store.find(Ref(METRICS.name, row.target, row.training))
-        if metrics is None or row.target not in store.targets.names():
+        if metrics is None or row.target not in targets_in(store).names():
             continue
         data = [store.find(Ref(stage.name, row.target)) for stage in (IMAGES, SPLIT)]
         wanted = [

@@ -21,6 +21,7 @@ from rkd_pipeline.errors import RkdError
 from rkd_pipeline.flow import ANOMALY_SCORES, IMAGES, METRICS, SPLIT, TRAINED_MODEL
 from rkd_pipeline.metrics.paired_auroc import Pair, PairedAuroc, paired_auroc
 from rkd_pipeline.metrics.threshold import normals_needed
+from rkd_pipeline.own_targets import targets_in
 from rkd_pipeline.stages.data import read_index, read_verified_split
 from rkd_pipeline.stages.evaluation import read_metrics, read_scores, value_of
 from rkd_pipeline.stages.tables import stale_reason
@@ -83,7 +84,7 @@ def why_no_threshold(store: Store, metrics: Result) -> str:
     scores, _ = read_scores(store.require(ANOMALY_SCORES, target_name, training))
     rows = read_verified_split(store.require(SPLIT, target_name))
     repeat = TrainingKey.parse(training).repeat
-    wanted = store.targets.target(target_name)
+    wanted = targets_in(store).target(target_name)
     drawn = part_of(rows, wanted, repeat, HELD_OUT)
     pixels = read_index(store.require(IMAGES, target_name)).set_index("image_id")["pixel_sha256"]
     normals = pixels[part_of(rows, wanted, repeat, *TRAINING_PARTS)].nunique()
@@ -122,7 +123,7 @@ def no_threshold_in_words(
 
 def require_eligible(store: Store, target_name: str, training: str) -> Result:
     """The ``metrics`` of a training that may be champion; raises ``NotEligible`` or ``StoreError`` with the reason."""
-    store.targets.target(target_name)
+    targets_in(store).target(target_name)
     TrainingKey.parse(training)
     metrics = store.require(METRICS, target_name, training)
     if reason := stale_reason(store, metrics):

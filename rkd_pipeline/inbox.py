@@ -27,7 +27,7 @@ from rkd_pipeline.prediction import OVERLAY
 from rkd_pipeline.store import Ref, Result, Store
 
 if TYPE_CHECKING:
-    from rkd_pipeline.scorer import Scorer
+    from rkd_pipeline.scorer import ExportedModel
 
 SETTLED = 5.0
 TABLE, STRIP = "scores.parquet", "newest.png"
@@ -186,16 +186,16 @@ def _score(store: Store, inbox: Inbox) -> tuple[pd.DataFrame, bytes]:
     return table, map_strip(pictures, maps, captions, f"newest pictures, {inbox.target} {inbox.training}")
 
 
-def _open_scorer(store: Store, inbox: Inbox) -> "Scorer":
-    from rkd_pipeline.scorer import Scorer
+def _open_scorer(store: Store, inbox: Inbox) -> "ExportedModel":
+    from rkd_pipeline.stages.export import model_in_place
 
     if inbox.reign is not None:
         return open_scorer(inbox.reign)
     threshold, _ = threshold_of(store, inbox.target, inbox.training)
-    return Scorer.of_training(store, store.require(TRAINED_MODEL, inbox.target, inbox.training), threshold)
+    return model_in_place(store, store.require(TRAINED_MODEL, inbox.target, inbox.training), threshold)
 
 
-def _readable(scorer: "Scorer", files: Mapping[str, Path]) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+def _readable(scorer: "ExportedModel", files: Mapping[str, Path]) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     """Images that decode, as the model sees them, and the others with the reason."""
     good, problems = {}, {}
     for name, file in files.items():

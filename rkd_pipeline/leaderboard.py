@@ -8,22 +8,18 @@ independent evidence about targets.
 from dataclasses import dataclass
 from itertools import combinations
 
-import numpy as np
 import pandas as pd
 from scipy.stats import rankdata, wilcoxon
 
-from rkd_pipeline.recipes import deviations_of, own_score, recipe
+from rkd_pipeline.multiple_testing import holm
+from rkd_pipeline.recipe import deviations_of
+from rkd_pipeline.recipe_lookup import own_score, recipe
+from rkd_pipeline.score_rules import OWN, QUALITY
 from rkd_pipeline.tables.sheet import NOT_PUBLISHED, Sheet, percent
 from rkd_pipeline.variants import is_variant
 
 LEVEL = 0.05
 SYSTEM = ["recipe", "teacher", "epochs"]
-OWN = "own"  # the image score that the system's authors use
-QUALITY = {
-    "image_auroc": ("image_auroc", OWN),
-    "pixel_auroc": ("pixel_auroc", "map"),
-    "aupro_30": ("aupro_30", "map"),
-}
 COSTS = {
     "training_seconds": "of one training, teacher features included",
     "training_pictures_per_second": "in training, all epochs together",
@@ -97,12 +93,6 @@ def leaderboard(benchmark: pd.DataFrame, costs: pd.DataFrame) -> Leaderboard:
     return Leaderboard(table[list(COLUMNS)], pairs, _groups(ranks, pairs), targets, verdict)
 
 
-def is_quality(recipe: object, metric: object, score_rule: object) -> bool:
-    """A number that systems are judged by: image AUROC of the system's own score, pixel AUROC, AUPRO."""
-    asked = dict(QUALITY.values()).get(str(metric))
-    return score_rule == (own_score(str(recipe)) if asked == OWN else asked)
-
-
 def _system(rows: pd.DataFrame) -> pd.Series:
     return rows["recipe"] + ", " + rows["teacher"] + ", " + rows["epochs"].astype(str) + " epochs"
 
@@ -173,19 +163,6 @@ def targets_needed(pairs: int) -> int:
     while pairs * 2.0 ** (1 - n) >= LEVEL:
         n += 1
     return n
-
-
-def holm(p: np.ndarray) -> np.ndarray:
-    """Holm's adjusted p-values (1979), in the order given.
-
-    >>> holm(np.array([0.01, 0.04, 0.03])).round(3).tolist()
-    [0.03, 0.06, 0.06]
-    """
-    order = np.argsort(p, kind="stable")
-    stepped = np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1))
-    adjusted = np.empty(len(p))
-    adjusted[order] = np.minimum(1.0, stepped)
-    return adjusted
 
 
 def _groups(ranks: pd.Series, pairs: pd.DataFrame) -> list[list[str]]:

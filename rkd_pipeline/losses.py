@@ -10,7 +10,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from rkd_pipeline.recipes import LossName, Reduction
+from rkd_pipeline.recipe import LossName, Reduction
 
 Features = Sequence[Tensor]
 _EPSILON = 1e-8  # as torch.nn.functional.cosine_similarity, which bounds each norm; here their product is bounded

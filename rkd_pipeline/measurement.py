@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from rkd_pipeline.metrics.intervals import Interval
 from rkd_pipeline.metrics.threshold import FALSE_POSITIVE_RATE, normals_needed
-from rkd_pipeline.recipes import Recipe
+from rkd_pipeline.recipe import Recipe
 
 LAST_EPOCH = "last epoch"
 VALIDATION = "validation normals"

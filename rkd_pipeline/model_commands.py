@@ -16,12 +16,13 @@ from rkd_pipeline import champion, gate
 from rkd_pipeline.champion import Reign
 from rkd_pipeline.errors import DataError
 from rkd_pipeline.flow import TRAINED_MODEL
+from rkd_pipeline.own_targets import targets_in
 from rkd_pipeline.settings import Settings
 from rkd_pipeline.store import Store
 from rkd_pipeline.training_key import TrainingKey
 
 if TYPE_CHECKING:
-    from rkd_pipeline.scorer import Scorer
+    from rkd_pipeline.scorer import ExportedModel
 
 Announce = Callable[[Store, Reign], None]
 
@@ -147,19 +148,19 @@ def predict(options: argparse.Namespace) -> int:
     return 1 if found.problems else 0
 
 
-def _scorer(store: Store, target: str, training: str | None, *, asks: bool) -> "tuple[Scorer, str]":
+def _scorer(store: Store, target: str, training: str | None, *, asks: bool) -> "tuple[ExportedModel, str]":
     """Who scores, and a line that says so; ``asks`` for a threshold: then it says too why there is none."""
-    from rkd_pipeline.scorer import Scorer
+    from rkd_pipeline.stages.export import model_in_place
 
     if training is None:
         reign = champion.require_champion(store, target)
         return champion.open_scorer(reign), f"champion {reign.training}, since {reign.since}"
-    store.targets.target(target)
+    targets_in(store).target(target)
     TrainingKey.parse(training)
     model = store.require(TRAINED_MODEL, target, training)
     threshold, reason = gate.threshold_of(store, target, training)
     line = f"training {training}" + (f"; nothing is decided: {reason}" if reason and asks else "")
-    return Scorer.of_training(store, model, threshold), line
+    return model_in_place(store, model, threshold), line
 
 
 def _for_people(table: pd.DataFrame) -> pd.DataFrame:

@@ -20,9 +20,9 @@ import numpy as np
 import pandas as pd
 from scipy.stats import t
 
-from rkd_pipeline.leaderboard import holm, is_quality
+from rkd_pipeline.multiple_testing import holm, look_level
+from rkd_pipeline.score_rules import is_quality
 
-ALPHA = 0.05
 FIXED, NEW = "fixed", "new"
 DATA = ["data", "images"]  # columns that say what data a number is of
 SERIES = ["target", "recipe", "teacher", "epochs", "metric", "score_rule"]
@@ -78,15 +78,6 @@ MOVE_COLUMNS = {
 def comparable(verdict: str) -> bool:
     """Whether a verdict is of a test, not the reason why there was none."""
     return verdict in (BETTER, WORSE, WITHIN_NOISE)
-
-
-def look_level(look: int) -> float:
-    """What the ``look``-th look, from 1, may spend.
-
-    >>> round(look_level(1), 4), round(sum(look_level(n) for n in range(1, 10_000)), 3)
-    (0.025, 0.05)
-    """
-    return ALPHA / (look * (look + 1))
 
 
 def moves(values: pd.DataFrame, references: dict[int, str] | None = None) -> pd.DataFrame:

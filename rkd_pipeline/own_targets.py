@@ -27,6 +27,7 @@ from rkd_pipeline.datasets.litter import entries_of
 from rkd_pipeline.datasets.pictures import Listing
 from rkd_pipeline.errors import DataError, UnknownName
 from rkd_pipeline.files import edited, write_atomically
+from rkd_pipeline.store import Store
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 LAYOUTS = ("mvtec", "folder", "manifest")
@@ -259,6 +260,11 @@ class OwnTargets:
         """The dataset that a target belongs to."""
         target = self.target(name)
         return self.entries()[name].dataset() if target.own else catalog.dataset(target.dataset)
+
+
+def targets_in(store: Store) -> OwnTargets:
+    """The catalog's targets and the user's own, of a store."""
+    return OwnTargets(store.targets_file)
 
 
 def _read_toml(text: str) -> dict[str, Any] | None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from rkd_pipeline.ablation.design import INTERACTIONS, design
 from rkd_pipeline.catalog import targets_of
 from rkd_pipeline.errors import UnknownName
-from rkd_pipeline.recipes import recipe
+from rkd_pipeline.recipe_lookup import recipe
 from rkd_pipeline.teachers import EMBEDDED, TeacherName
 from rkd_pipeline.training_key import TrainingKey
 

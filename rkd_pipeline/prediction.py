@@ -17,7 +17,7 @@ from rkd_pipeline.gate import deciding_rule
 from rkd_pipeline.names import file_stem, shown
 
 if TYPE_CHECKING:
-    from rkd_pipeline.scorer import Scorer
+    from rkd_pipeline.scorer import ExportedModel
 
 TABLE, OVERLAY = "predictions.csv", "_map.png"
 COLUMNS = ("picture", "score", "threshold", "anomalous", "overlay", "problem")
@@ -44,7 +44,7 @@ class _Ready:
 
 
 def predict(
-    scorer: "Scorer", pictures: Sequence[Path], output: Path | None, threshold: float | None = None
+    scorer: "ExportedModel", pictures: Sequence[Path], output: Path | None, threshold: float | None = None
 ) -> Predictions:
     """Score picture files; into ``output`` go ``predictions.csv`` and an overlay per picture.
 
@@ -95,7 +95,7 @@ def _make_folder(output: Path) -> None:
         raise DataError(f"--output {output} may not be written by this user; name another folder")
 
 
-def _read(scorer: "Scorer", path: Path) -> _Ready | str:
+def _read(scorer: "ExportedModel", path: Path) -> _Ready | str:
     """The image, read once, or what is wrong with it."""
     from rkd_pipeline.figures.overlay import ground
 
@@ -106,7 +106,7 @@ def _read(scorer: "Scorer", path: Path) -> _Ready | str:
     return _Ready(scorer.prepare(image), ground(image), image.size)
 
 
-def _score(scorer: "Scorer", ready: dict[Path, _Ready]) -> dict[Path, tuple[float, np.ndarray]]:
+def _score(scorer: "ExportedModel", ready: dict[Path, _Ready]) -> dict[Path, tuple[float, np.ndarray]]:
     if not ready:
         return {}
     scores, maps = scorer.score_prepared([found.pixels for found in ready.values()])

@@ -17,25 +17,32 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
 from rkd_pipeline import __version__
 from rkd_pipeline.datasets.index import MASKS
 from rkd_pipeline.datasets.split import redraws_test
 from rkd_pipeline.errors import RkdError, StoreError
 from rkd_pipeline.files import canonical_json, text_sha256, write_atomically
 from rkd_pipeline.flow import IMAGES, METRICS, SPLIT, TRAINED_MODEL
-from rkd_pipeline.moves import FIXED, NEW, VALUE_COLUMNS
+from rkd_pipeline.moves import FIXED, NEW
 from rkd_pipeline.plan import PLANS, Cell, named
 from rkd_pipeline.stages.data import read_index, read_verified_split
 from rkd_pipeline.stages.evaluation import read_metrics
+from rkd_pipeline.stages.rounds import (
+    FOLDER,
+    PLAN,
+    RECORD,
+    REFERENCES,
+    TOLD,
+    read_json,
+    records,
+    references,
+    round_file,
+)
 from rkd_pipeline.stages.tables import measured_results
 from rkd_pipeline.status import training_state
 from rkd_pipeline.store import Ref, Result, Store
 from rkd_pipeline.training_key import TrainingKey
 
-FOLDER = "rebenchmarks"
-PLAN, RECORD, TOLD, REFERENCES = "plan.json", "record.json", "told.json", "references.json"
 MEASURED = "measured"  # the plan of everything that the store holds
 SEEDS_PER_ROUND = 1000
 
@@ -87,7 +94,7 @@ def rounds(store: Store) -> list[Round]:
 
 def open_rounds(store: Store) -> list[Round]:
     """Rounds without a record."""
-    return [r for r in rounds(store) if not _file(store, r.number, RECORD).exists()]
+    return [r for r in rounds(store) if not round_file(store, r.number, RECORD).exists()]
 
 
 def begin(store: Store, plan: str, asked: str, *, seeds: int, new_draws: int = 0) -> Round:
@@ -112,7 +119,7 @@ def begin(store: Store, plan: str, asked: str, *, seeds: int, new_draws: int = 0
         baseline = [c for c in wanted if (c.target, c.training) not in recorded and _done(store, c)]
         cells = [Cell(*name.split(" ")) for name in draws]
         begun = Round(number, plan, asked, _now(), cells, draws, baseline)
-        write_atomically(_file(store, number, PLAN), json.dumps(asdict(begun), indent=1).encode())
+        write_atomically(round_file(store, number, PLAN), json.dumps(asdict(begun), indent=1).encode())
         return begun
 
 
@@ -178,9 +185,9 @@ def close(store: Store, begun: Round, failures: Mapping[str, str]) -> dict[str, 
         failures: ``target training`` to why it failed; every other cell must be done.
     """
     with store.lock("rebenchmarks"):
-        file = _file(store, begun.number, RECORD)
+        file = round_file(store, begun.number, RECORD)
         if file.exists():
-            return _read(file)
+            return read_json(file)
         missing = [c for c in unfinished(store, begun) if f"{c.target} {c.training}" not in failures]
         if missing:
             raise StoreError(f"round {begun.number} still trains {missing[0].target} {missing[0].training}")
@@ -240,28 +247,6 @@ def _images_version(images: Result) -> str:
     return text_sha256(canonical_json([rows.to_numpy().tolist(), masks]))[:16]
 
 
-def records(store: Store) -> list[dict[str, Any]]:
-    """All records, in order."""
-    return [_read(p) for p in sorted((store.root / FOLDER).glob(f"*/{RECORD}"))]
-
-
-def history(found: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
-    """Every number of every record; columns as in ``VALUE_COLUMNS``."""
-    rows = [row for record in found for row in record["values"]]
-    numbers = dict.fromkeys(("value", "ci_low", "ci_high"), float) | dict.fromkeys(("round", "repeat", "epochs"), int)
-    table = pd.DataFrame(rows, columns=list(VALUE_COLUMNS)).astype(numbers)
-    # Records of before know their split alone: they count as of the first images that are recorded with that split.
-    images = table["images"].astype("string")
-    known = images.groupby([table["target"], table["data"]]).transform("first")
-    return table.assign(images=images.fillna(known).fillna("").astype(object))
-
-
-def references(store: Store) -> dict[int, str]:
-    """Rounds whose level was accepted, to the reason that was given."""
-    file = store.root / FOLDER / REFERENCES
-    return {int(number): why for number, why in _read(file).items()} if file.exists() else {}
-
-
 def accept(store: Store, why: str) -> int:
     """Take the last round as the new reference; returns its number. Raises ``RkdError`` where there is none."""
     known = records(store)
@@ -276,29 +261,18 @@ def accept(store: Store, why: str) -> int:
 
 def untold(store: Store) -> list[int]:
     """Rounds on record that no hook has heard of."""
-    return [r["round"] for r in records(store) if not _file(store, r["round"], TOLD).exists()]
+    return [r["round"] for r in records(store) if not round_file(store, r["round"], TOLD).exists()]
 
 
 def told(store: Store, number: int, what: Mapping[str, Any]) -> None:
     """Remember what the hook was told of a round."""
-    write_atomically(_file(store, number, TOLD), json.dumps(dict(what), indent=1).encode())
-
-
-def _file(store: Store, number: int, name: str) -> Path:
-    return store.root / FOLDER / f"{number:04d}" / name
+    write_atomically(round_file(store, number, TOLD), json.dumps(dict(what), indent=1).encode())
 
 
 def _read_round(file: Path) -> Round:
-    given = _read(file)
+    given = read_json(file)
     cells = {name: [Cell(**cell) for cell in given[name]] for name in ("cells", "baseline")}
     return Round(**(given | cells))
-
-
-def _read(file: Path) -> dict[str, Any]:
-    try:
-        return json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise StoreError(f"{file} is damaged ({error}); bring it back from a copy, or move it away") from error
 
 
 def _now() -> str:

@@ -2,7 +2,8 @@
 
 import pandas as pd
 
-from rkd_pipeline.recipes import RECIPES, Recipe, trained_as
+from rkd_pipeline.named_recipes import RECIPES, trained_as
+from rkd_pipeline.recipe import Recipe
 from rkd_pipeline.tables.sheet import NOT_MEASURED, Sheet
 
 HEADINGS = ["Recipe", "System", "What it is", "Paper", "Code", "Deviation", "Teacher"]

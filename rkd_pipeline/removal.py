@@ -12,6 +12,7 @@ from pathlib import Path
 from rkd_pipeline import champion
 from rkd_pipeline.errors import DataError
 from rkd_pipeline.flow import STAGES, TRAINED_MODEL
+from rkd_pipeline.own_targets import targets_in
 from rkd_pipeline.pruning import Prunable, prune
 from rkd_pipeline.rebenchmark import open_rounds
 from rkd_pipeline.stages.tables import TRACKING_FOLDER
@@ -25,7 +26,7 @@ def removable(store: Store, target_name: str) -> list[Prunable]:
     Raises ``UnknownName`` or ``DataError`` where it is none of the user's own targets, or an open re-benchmark trains
     it.
     """
-    if not store.targets.target(target_name).own:
+    if not targets_in(store).target(target_name).own:
         raise DataError(f"{target_name} is a target of the catalog; only what `rkd add-target` added can be removed")
     for begun in open_rounds(store):
         if any(cell.target == target_name for cell in begun.cells):
@@ -47,7 +48,7 @@ def remove(store: Store, target_name: str, items: list[Prunable]) -> dict[str, s
                 shutil.rmtree(record, ignore_errors=True)
             elif record.name == f"{target_name}.json":
                 record.unlink(missing_ok=True)
-        store.targets.remove(target_name)
+        targets_in(store).remove(target_name)
     return stayed
 
 

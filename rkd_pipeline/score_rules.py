@@ -1,5 +1,7 @@
 """The image scores that trained models give, by name; which ones, a system's recipes say."""
 
+from rkd_pipeline.recipe_lookup import own_score
+
 Quantity = tuple[str, str]  # of a model: metric and score rule
 
 SCORE_RULES = {
@@ -9,3 +11,16 @@ SCORE_RULES = {
     "l_mkd": "Reverse KD: equation 4 of the picture, with the training's lambda",
     "loss": "Multiresolution KD: its loss of the picture, over its last three taps",
 }
+
+OWN = "own"  # the image score that the system's authors use
+QUALITY = {
+    "image_auroc": ("image_auroc", OWN),
+    "pixel_auroc": ("pixel_auroc", "map"),
+    "aupro_30": ("aupro_30", "map"),
+}
+
+
+def is_quality(recipe: object, metric: object, score_rule: object) -> bool:
+    """A number that systems are judged by: image AUROC of the system's own score, pixel AUROC, AUPRO."""
+    asked = dict(QUALITY.values()).get(str(metric))
+    return score_rule == (own_score(str(recipe)) if asked == OWN else asked)

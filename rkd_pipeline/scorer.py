@@ -5,20 +5,17 @@ Holds student and teacher as safetensors and ``scorer.json``; this is what MLflo
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
 from PIL import Image
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 from rkd_pipeline.datasets.pictures import read_rgb, resized
-from rkd_pipeline.files import keep, link_or_copy
 from rkd_pipeline.models.weights import TeacherWeights
-from rkd_pipeline.stages.training import WEIGHTS_FILE, ModelCard, open_teacher, read_model_card
-from rkd_pipeline.store import Result, Store
 from rkd_pipeline.systems import system_of
 from rkd_pipeline.training_key import TrainingKey
 
@@ -26,56 +23,51 @@ STUDENT, TEACHER, CARD = "student.safetensors", "teacher.safetensors", "scorer.j
 
 
 @dataclass(frozen=True)
-class ScorerCard:
+class ModelCard:
+    """What is needed beside the weights to score a picture; stored as ``model.json``.
+
+    ``lambda_`` weighs L_KD in L_MKD, frozen before the first step.
+    """
+
+    target: str
+    training: str
+    teacher: str
+    teacher_sha256: str
+    lambda_: float
+
+
+@dataclass(frozen=True)
+class ExportCard:
     """The model's card, and the honest threshold of its system's own image score; None where the recipe has none."""
 
     model: ModelCard
     threshold: float | None
 
 
-def export_scorer(store: Store, model: Result, threshold: float | None, folder: Path) -> None:
-    """Write a scorer into ``folder``. Weights are hard links into the store where the file system allows."""
-    key = TrainingKey.parse(read_model_card(model).training)
-    weights = open_teacher(store, key)
-    kept = keep(
-        store.root / "teacher_weights" / f"{weights.sha256}.safetensors",
-        lambda path: save_file({k: v.contiguous() for k, v in weights.state.items()}, path),
-    )
-    link_or_copy(model.folder / WEIGHTS_FILE, folder / STUDENT)
-    link_or_copy(kept, folder / TEACHER)
-    card = ScorerCard(read_model_card(model), threshold)
-    (folder / CARD).write_text(json.dumps(asdict(card), indent=1), encoding="utf-8")
-
-
-class Scorer:
-    """Scores pictures with an exported model, on the CPU.
+class ExportedModel:
+    """A trained model that scores images on the CPU, with all that it needs.
 
     Args:
-        student, teacher, card: the three files of an export.
+        card: what was trained, and its threshold.
+        student: the trained state.
+        weights: of the teacher.
     """
 
-    def __init__(self, student: Path, teacher: Path, card: Path) -> None:
-        record = json.loads(card.read_text(encoding="utf-8"))
-        made = ScorerCard(ModelCard(**record["model"]), record["threshold"])
-        name = TrainingKey.parse(made.model.training).teacher
-        weights = TeacherWeights(name, load_file(teacher), str(teacher), made.model.teacher_sha256)
-        self._assemble(made, load_file(student), weights)
-
-    @classmethod
-    def of_training(cls, store: Store, model: Result, threshold: float | None) -> "Scorer":
-        """The scorer of a ``trained_model``, in place: nothing is exported, so the store may be read-only."""
-        card = read_model_card(model)
-        made = cls.__new__(cls)
-        weights = open_teacher(store, TrainingKey.parse(card.training))
-        made._assemble(ScorerCard(card, threshold), load_file(model.folder / WEIGHTS_FILE), weights)
-        return made
-
-    def _assemble(self, card: ScorerCard, student: dict[str, torch.Tensor], weights: TeacherWeights) -> None:
+    def __init__(self, card: ExportCard, student: dict[str, torch.Tensor], weights: TeacherWeights) -> None:
         self.card = card
         self._recipe = TrainingKey.parse(card.model.training).recipe
         system = system_of(self._recipe)
         frozen = system.teacher(weights, self._recipe)
         self._detector = system.detector(self._recipe, frozen, student, card.model.lambda_, torch.device("cpu"))
+
+    @classmethod
+    def load(cls, student: Path, teacher: Path, card: Path) -> "ExportedModel":
+        """The model of the three files of an export."""
+        record = json.loads(card.read_text(encoding="utf-8"))
+        made = ExportCard(ModelCard(**record["model"]), record["threshold"])
+        name = TrainingKey.parse(made.model.training).teacher
+        weights = TeacherWeights(name, load_file(teacher), str(teacher), made.model.teacher_sha256)
+        return cls(made, load_file(student), weights)
 
     def prepare(self, image: Image.Image) -> np.ndarray:
         """An image as in training: uint8 ``(side, side, 3)``."""

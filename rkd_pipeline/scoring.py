@@ -12,7 +12,7 @@ import torch
 from scipy.ndimage import gaussian_filter1d
 from torch import Tensor
 
-from rkd_pipeline.recipes import Fusion
+from rkd_pipeline.recipe import Fusion
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 import pandas as pd
 
 from rkd_pipeline.flow import IMAGES, METRICS, TRAINED_MODEL
+from rkd_pipeline.own_targets import targets_in
 from rkd_pipeline.stages.data import data_note
 from rkd_pipeline.stages.evaluation import read_metrics
 from rkd_pipeline.stages.tables import mlflow_run_id, stale_reason
@@ -62,7 +63,7 @@ def image_auroc_summary(store: Store, cells: list[tuple[str, str]]) -> pd.DataFr
                 row["map_max [95%]"] = f"{first['value']:.3f} [{first['ci_low']:.3f}, {first['ci_high']:.3f}]"
                 row |= {rule: f"{auroc.loc[rule, 'value']:.3f}" for rule in _BESIDE if rule in auroc.index}
             pixel = table.loc[table["metric"] == "pixel_auroc", "value"]
-            row["note"] = data_note(store.targets.target(target_name), store.require(IMAGES, target_name))
+            row["note"] = data_note(targets_in(store).target(target_name), store.require(IMAGES, target_name))
             row["pixel"] = "no masks" if pixel.empty else "none" if pixel.isna().all() else f"{pixel.iloc[0]:.3f}"
         rows.append(row | {"state": state})
     table = pd.DataFrame(rows).fillna("")

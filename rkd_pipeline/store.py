@@ -44,7 +44,6 @@ from rkd_pipeline.files import (
 from rkd_pipeline.flow import STAGES, Stage
 from rkd_pipeline.hashes import HashRecord, State, state_of
 from rkd_pipeline.locks import locked
-from rkd_pipeline.own_targets import OwnTargets
 
 PROVENANCE = "provenance.json"
 VERIFIED = ".verified"
@@ -140,9 +139,9 @@ class Store:
         return self.root / "teachers.toml"
 
     @property
-    def targets(self) -> OwnTargets:
-        """The catalog's targets and, from ``targets.toml``, the user's own."""
-        return OwnTargets(self.root / "targets.toml")
+    def targets_file(self) -> Path:
+        """The user's own targets."""
+        return self.root / "targets.toml"
 
     def folder(self, ref: Ref) -> Path:
         """Where a result lies, whether or not it is there."""

@@ -15,13 +15,12 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
-from rkd_pipeline.compute import Compute, full_precision
-from rkd_pipeline.datasets.rows import Pictures
+from rkd_pipeline.compute import full_precision
 from rkd_pipeline.errors import CheckpointError, StoreError
 from rkd_pipeline.files import write_atomically
 from rkd_pipeline.models.weights import not_finite
-from rkd_pipeline.recipes import Recipe
-from rkd_pipeline.systems import Course, system_of
+from rkd_pipeline.recipe import Recipe
+from rkd_pipeline.training_task import TrainingTask
 
 State = dict[str, Tensor]
 OnEpoch = Callable[["Epoch"], None]
@@ -73,46 +72,33 @@ class TrainedStudent:
 
 def train(
     recipe: Recipe,
-    teacher: nn.Module,
-    pictures: Pictures,
-    validation: Pictures | None,
+    task: TrainingTask,
     *,
+    images: int,
     epochs: int,
     seed: int,
-    compute: Compute,
     checkpoint: Path,
     identity: str,
     checkpoint_seconds: float = 30.0,
     on_epoch: OnEpoch = lambda epoch: None,
-    cache: Path | None = None,
 ) -> TrainedStudent:
-    """Train a student for a recipe; resumes from ``checkpoint`` where that file is of the same training.
-
-    On a CPU the same arguments give the same weights, interrupted or not, for the same number of threads and the same
-    CPU instructions (``Compute.conditions``).
+    """Run a training; resumes from ``checkpoint`` where that file is of the same one.
 
     Args:
-        recipe: system, loss, optimiser and stopping rule.
-        teacher: frozen, as its system's ``teacher`` makes it, on the device of ``compute``.
-        pictures: normal training pictures, uint8 ``(N, H, W, 3)``, H and W multiples of 32.
-        validation: held-out normal pictures; needed exactly when the recipe holds some out.
+        recipe: optimiser and stopping rule.
+        task: what a step computes, with its student on the device.
+        images: how many images an epoch goes through.
         epochs: length of the schedule.
-        seed: seeds initialisation and the order of pictures, per epoch.
-        compute: device, precision and memory budget.
+        seed: seeds the order of images, per epoch.
         checkpoint: written at the end of an epoch, at most every ``checkpoint_seconds``; the caller deletes it.
         identity: says what is trained; a checkpoint of another identity is an error, never resumed.
         on_epoch: called after each epoch, for progress.
-        cache: folder for what trainings of a system share; None makes it anew.
 
     Raises:
-        ValueError: validation pictures given and not used, or needed and not given.
         CheckpointError: the checkpoint is damaged or belongs to another training.
         StoreError: the loss or the weights became NaN or infinite.
     """
-    if (validation is None) == recipe.held_out:
-        raise ValueError(f"recipe {recipe.name} and validation pictures disagree about early stopping or normalisation")
-    course = system_of(recipe).course(recipe, teacher, pictures, validation, seed, compute, cache)
-    student = course.student
+    student = task.student
     learning = [p for p in student.parameters() if p.requires_grad]
     optimiser = torch.optim.Adam(
         learning, recipe.learning_rate, recipe.betas, weight_decay=recipe.weight_decay, fused=True
@@ -122,17 +108,17 @@ def train(
     if checkpoint.exists():
         progress, best = saved.load(student, optimiser)
     else:
-        progress, best = Progress(course.begin()), None
-    course.lambda_ = progress.lambda_
+        progress, best = Progress(task.begin()), None
+    task.lambda_ = progress.lambda_
 
     last_saved = monotonic()
     while progress.epoch < epochs and not _patience_is_out(recipe, progress):
         generator = torch.Generator().manual_seed(seed * 1_000_003 + progress.epoch)
-        order = torch.randperm(len(pictures), generator=generator)
+        order = torch.randperm(images, generator=generator)
         train_loss = 0.0
         student.train()
         for step, indices in enumerate(order.split(recipe.batch_size), start=1):
-            losses = course.losses(indices, generator)
+            losses = task.losses(indices, generator)
             losses.mean().backward()
             optimiser.step()
             optimiser.zero_grad(set_to_none=True)
@@ -140,8 +126,8 @@ def train(
             if not np.isfinite(loss):
                 raise _diverged(identity, f"the loss of epoch {progress.epoch + 1}, step {step}, is {loss}")
             train_loss += loss
-        validation_loss = None if validation is None else _validation_loss(course)
-        epoch = Epoch(progress.epoch + 1, train_loss / len(pictures), validation_loss)
+        validation_loss = _validation_loss(task) if recipe.held_out else None
+        epoch = Epoch(progress.epoch + 1, train_loss / images, validation_loss)
         if validation_loss is not None and not np.isfinite(validation_loss):
             raise _diverged(identity, f"the loss of epoch {epoch.epoch} on validation images is {validation_loss}")
         _require_finite(student, f"after the last step of epoch {epoch.epoch}", identity)
@@ -157,7 +143,7 @@ def train(
         student.load_state_dict(best)
     student.eval()
     with torch.no_grad(), full_precision():  # what normalises scores is computed as they are
-        course.finish()
+        task.finish()
     _require_finite(student, "after normalisation on validation images", identity)
     return TrainedStudent(
         state={k: v.detach().to("cpu", memory_format=torch.contiguous_format) for k, v in student.state_dict().items()},
@@ -165,14 +151,14 @@ def train(
         history=progress.history,
         best_epoch=progress.epoch if best is None else progress.best_epoch,
         stopped_early=_patience_is_out(recipe, progress) and progress.epoch < epochs,
-        notes=course.notes,
+        notes=task.notes,
     )
 
 
 @torch.no_grad()
-def _validation_loss(course: Course) -> float:
-    course.student.eval()
-    return course.validation_loss()
+def _validation_loss(task: TrainingTask) -> float:
+    task.student.eval()
+    return task.validation_loss()
 
 
 def _is_best(progress: Progress) -> bool:

@@ -12,7 +12,9 @@ import re
 from dataclasses import dataclass, replace
 
 from rkd_pipeline.errors import BadKey, RkdError
-from rkd_pipeline.recipes import Recipe, recipe, trained_as
+from rkd_pipeline.named_recipes import trained_as
+from rkd_pipeline.recipe import Recipe
+from rkd_pipeline.recipe_lookup import recipe
 from rkd_pipeline.teachers import TeacherName
 
 _PATTERN = re.compile(

@@ -14,7 +14,8 @@ from typing import Any
 
 from rkd_pipeline.errors import BadKey, UnknownName
 from rkd_pipeline.models.architectures import architecture
-from rkd_pipeline.recipes import RECIPES, EarlyStopping, ReverseKD
+from rkd_pipeline.named_recipes import RECIPES
+from rkd_pipeline.recipe import EarlyStopping, ReverseKD
 
 OFF = "off"
 BALANCED = "auto"

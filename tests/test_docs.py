@@ -4,7 +4,7 @@ import importlib.util
 from pathlib import Path
 
 from rkd_pipeline.claims import CLAIMS, SAME_LEVEL, SAME_SIZE, SAME_TURNED
-from rkd_pipeline.recipes import RECIPES
+from rkd_pipeline.named_recipes import RECIPES
 from rkd_pipeline.variants import FACTORS
 
 DOCS = Path(__file__).parent.parent / "docs"

@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 from itertools import combinations
 
 from rkd_pipeline.errors import BadKey
-from rkd_pipeline.recipes import ReverseKD, recipe
+from rkd_pipeline.recipe import ReverseKD
+from rkd_pipeline.recipe_lookup import recipe
 from rkd_pipeline.score_rules import Quantity
 from rkd_pipeline.variants import FACTORS, changed, factor
 

@@ -9,6 +9,7 @@ from rkd_pipeline.datasets.card import describe
 from rkd_pipeline.datasets.card_figures import copies, histograms, montage
 from rkd_pipeline.datasets.index import MASKS, PICTURES
 from rkd_pipeline.flow import DATASET_CARD, DATASET_SOURCE, IMAGES, PREPARED_IMAGES, SPLIT
+from rkd_pipeline.own_targets import targets_in
 from rkd_pipeline.stages.data import FIRST_SIDE, read_index, read_verified_split
 from rkd_pipeline.store import Result, Store
 
@@ -17,7 +18,7 @@ CARD, MONTAGE, HISTOGRAMS, COPIES = "card.md", "montage.png", "histograms.png", 
 
 def make_card(store: Store, target_name: str) -> Result:
     """``dataset_card``: ``card.md`` with its pictures, and the numbers as parquet."""
-    wanted, described = store.targets.target(target_name), store.targets.dataset_of(target_name)
+    wanted, described = targets_in(store).target(target_name), targets_in(store).dataset_of(target_name)
     images, split = store.require(IMAGES, target_name), store.require(SPLIT, target_name)
     prepared = store.require(PREPARED_IMAGES, target_name, f"{FIRST_SIDE}px")
     origin = store.require(DATASET_SOURCE, target_name).facts.get("origin", {})

@@ -12,6 +12,7 @@ from rkd_pipeline.claims import Configuration, claims_sheet, findings, table
 from rkd_pipeline.contrasts import Cell
 from rkd_pipeline.evidence import Evidence, read_evidence
 from rkd_pipeline.flow import BENCHMARK, CLAIMS, TRAINED_MODEL, TURNED_PICTURES
+from rkd_pipeline.own_targets import targets_in
 from rkd_pipeline.stages.ablation import drawn_share
 from rkd_pipeline.stages.evidence import fresh, gather_evidence, read_turned
 from rkd_pipeline.stages.tables import read_benchmark
@@ -77,7 +78,7 @@ def _configuration(
         histories.setdefault(cell, {})[name] = read_history(store.require(TRAINED_MODEL, *pair))
         if pair in turned:
             turns.setdefault(cell, {})[name] = read_turned(turned[pair])
-    kinds = {target: store.targets.target(target).kind for target, _ in pairs}
+    kinds = {target: targets_in(store).target(target).kind for target, _ in pairs}
     return Configuration(teacher, epochs, cells, turns, histories, kinds, drawn_share(store, pairs))
 
 

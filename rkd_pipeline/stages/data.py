@@ -21,6 +21,7 @@ from rkd_pipeline.datasets.split import split, verify
 from rkd_pipeline.errors import DataError
 from rkd_pipeline.files import bytes_sha256, file_sha256, link_or_copy
 from rkd_pipeline.flow import DATASET_SOURCE, IMAGES, PREPARED_IMAGES, SPLIT
+from rkd_pipeline.own_targets import targets_in
 from rkd_pipeline.store import Ref, Result, Store
 
 FIRST_SIDE = 224  # of the paper's recipes; made in the pass that decodes for the index
@@ -41,7 +42,7 @@ def find_source(
     is generated into the store. One result per target, so that a new category of a dataset leaves the others alone.
     Raises ``DataError`` where the files are absent.
     """
-    wanted, described = store.targets.target(target_name), store.targets.dataset_of(target_name)
+    wanted, described = targets_in(store).target(target_name), targets_in(store).dataset_of(target_name)
     if wanted.dataset == "demo":
         made: dict[str, Any] = {"generator": demo.VERSION, "seed": demo_seed}
 
@@ -52,7 +53,7 @@ def find_source(
         return store.produce(DATASET_SOURCE, [target_name], generate, parameters=made)
 
     if wanted.own:
-        source = store.targets.entries()[target_name].root
+        source = targets_in(store).entries()[target_name].root
     else:
         source = find_or_fetch(described, wanted, data_root.resolve(), fetching or Fetching())
     files = _source_files(store, wanted, source)
@@ -78,7 +79,7 @@ def changed_source(store: Store, target_name: str) -> str | None:
         return None
     if "listing" not in source.provenance.parameters:
         return None
-    wanted, root = store.targets.target(target_name), source_folder(source)
+    wanted, root = targets_in(store).target(target_name), source_folder(source)
     try:
         listing = bytes_sha256(_listing(store, target_name, _source_files(store, wanted, root), root))
     except (DataError, OSError):
@@ -89,7 +90,7 @@ def changed_source(store: Store, target_name: str) -> str | None:
 def _source_files(store: Store, wanted: Target, root: Path) -> list[Path]:
     """What a target's results depend on, under the folder of its source."""
     if wanted.own:
-        entry = store.targets.entries()[wanted.name]
+        entry = targets_in(store).entries()[wanted.name]
         return _own_files(entry.path, entry.listing())
     folder = root / wanted.category if wanted.dataset == "mvtec_ad" else root
     return [p for p in files_below(folder) if p.is_file()]
@@ -120,9 +121,9 @@ def index_images(store: Store, target_name: str, *, skip_bad: bool = False) -> R
     ``skip_bad`` (or the target's own entry) leaves out files that cannot be used, by name. Raises ``BadFiles``, which
     names every one of them, otherwise.
     """
-    wanted = store.targets.target(target_name)
+    wanted = targets_in(store).target(target_name)
     source = store.require(DATASET_SOURCE, target_name)
-    entry = store.targets.entries()[target_name] if wanted.own else None
+    entry = targets_in(store).entries()[target_name] if wanted.own else None
     skip = skip_bad or (entry is not None and entry.skip_bad)
 
     def write(folder: Path) -> dict[str, Any]:
@@ -170,7 +171,7 @@ def data_note(wanted: Target, images: Result) -> str:
 
 def split_images(store: Store, target_name: str) -> Result:
     """``split``: all repeats, checked. Raises ``DataError`` and writes nothing where counts or split are wrong."""
-    wanted = store.targets.target(target_name)
+    wanted = targets_in(store).target(target_name)
     images = store.require(IMAGES, target_name)
 
     def write(folder: Path) -> dict[str, Any]:
@@ -242,7 +243,7 @@ class PreparedImages:
         return Rows(np.load(self._folder / file, mmap_mode="r"), [self._row[name] for name in image_ids])
 
 
-def open_prepared(store: Store, wanted: Target, side: int) -> tuple[Result, PreparedImages]:
+def open_prepared(store: Store, target_name: str, side: int) -> tuple[Result, PreparedImages]:
     """Prepared pictures of a side length, made now if nobody has yet."""
-    prepared = prepare_images(store, wanted.name, side)
-    return prepared, PreparedImages(prepared, read_index(store.require(IMAGES, wanted.name)))
+    prepared = prepare_images(store, target_name, side)
+    return prepared, PreparedImages(prepared, read_index(store.require(IMAGES, target_name)))

@@ -11,6 +11,7 @@ import pandas as pd
 from rkd_pipeline.conditions import computed_on
 from rkd_pipeline.datasets.split import part_of
 from rkd_pipeline.flow import ANOMALY_SCORES, IMAGES, METRICS, SPLIT, TRAINED_MODEL
+from rkd_pipeline.own_targets import targets_in
 from rkd_pipeline.stages.data import open_prepared, read_index, read_verified_split
 from rkd_pipeline.stages.training import open_detector, read_history
 from rkd_pipeline.store import Result, Store
@@ -33,10 +34,10 @@ def score_images(store: Store, target_name: str, training: str, compute: "Comput
     """
     from rkd_pipeline.cost import Meter
 
-    wanted, key = store.targets.target(target_name), TrainingKey.parse(training)
+    wanted, key = targets_in(store).target(target_name), TrainingKey.parse(training)
     model = store.require(TRAINED_MODEL, target_name, training)
     split_result = store.require(SPLIT, target_name)
-    prepared, images = open_prepared(store, wanted, key.recipe.side)
+    prepared, images = open_prepared(store, target_name, key.recipe.side)
 
     def write(folder: Path) -> dict[str, Any]:
         rows = read_verified_split(split_result)
@@ -104,10 +105,10 @@ def evaluate(store: Store, target_name: str, training: str) -> Result:
     from rkd_pipeline.figures import NO_MASK, detection_curves, loss_curve, map_strip, score_distribution
     from rkd_pipeline.metrics.regions import with_truth
 
-    wanted, key = store.targets.target(target_name), TrainingKey.parse(training)
+    key = TrainingKey.parse(training)
     model = store.require(TRAINED_MODEL, target_name, training)
     scores_result = store.require(ANOMALY_SCORES, target_name, training)
-    prepared, images = open_prepared(store, wanted, key.recipe.side)
+    prepared, images = open_prepared(store, target_name, key.recipe.side)
 
     def write(folder: Path) -> dict[str, Any]:
         scores, maps = read_scores(scores_result)

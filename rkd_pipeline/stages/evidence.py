@@ -12,6 +12,7 @@ from rkd_pipeline.ablation.design import PRODUCT, PRODUCT_MAX
 from rkd_pipeline.datasets.split import part_of
 from rkd_pipeline.evidence import Evidence, evidence, read_evidence, write_evidence
 from rkd_pipeline.flow import ANOMALY_SCORES, EVIDENCE, IMAGES, PRODUCT_MAPS, SPLIT, TRAINED_MODEL, TURNED_PICTURES
+from rkd_pipeline.own_targets import targets_in
 from rkd_pipeline.score_rules import SCORE_RULES
 from rkd_pipeline.stages.data import PreparedImages, open_prepared, read_index, read_verified_split
 from rkd_pipeline.stages.evaluation import read_scores
@@ -30,7 +31,7 @@ TURNS = (0, 90, 180, 270)  # degrees: by quarters no pixel is made up
 def gather_evidence(store: Store, target_name: str, training: str) -> Result:
     """``evidence``: of a training's stored scores and maps, made now if nobody has yet."""
     scored = store.require(ANOMALY_SCORES, target_name, training)
-    prepared, images = open_prepared(store, store.targets.target(target_name), TrainingKey.parse(training).recipe.side)
+    prepared, images = open_prepared(store, target_name, TrainingKey.parse(training).recipe.side)
 
     def write(folder: Path) -> dict[str, Any]:
         scores, maps = read_scores(scored)
@@ -57,7 +58,7 @@ def score_product_maps(store: Store, target_name: str, training: str, compute: "
     model = store.require(TRAINED_MODEL, target_name, training)
     split_result = store.require(SPLIT, target_name)
     key = TrainingKey.parse(training)
-    prepared, images = open_prepared(store, store.targets.target(target_name), key.recipe.side)
+    prepared, images = open_prepared(store, target_name, key.recipe.side)
 
     def write(folder: Path) -> dict[str, Any]:
         rows = _test_rows(store, target_name, key, split_result)
@@ -73,7 +74,7 @@ def score_product_maps(store: Store, target_name: str, training: str, compute: "
 
 def _test_rows(store: Store, target_name: str, key: TrainingKey, split_result: Result) -> pd.DataFrame:
     """Test pictures and their labels, in the split's order, which is that of ``anomaly_scores``."""
-    ids = part_of(read_verified_split(split_result), store.targets.target(target_name), key.repeat, "test")
+    ids = part_of(read_verified_split(split_result), targets_in(store).target(target_name), key.repeat, "test")
     index = read_index(store.require(IMAGES, target_name)).set_index("image_id")
     return pd.DataFrame({"image_id": ids, "anomalous": index.loc[ids, "anomalous"].to_numpy()})
 
@@ -105,12 +106,13 @@ def score_turned_pictures(store: Store, target_name: str, training: str) -> Resu
 
     The model was trained on pictures as they are. Turning before or after the resizing is the same up to rounding.
     """
-    from rkd_pipeline.scorer import CARD, STUDENT, TEACHER, Scorer, export_scorer
+    from rkd_pipeline.scorer import CARD, STUDENT, TEACHER, ExportedModel
+    from rkd_pipeline.stages.export import export_model
 
     model = store.require(TRAINED_MODEL, target_name, training)
     split_result = store.require(SPLIT, target_name)
     key = TrainingKey.parse(training)
-    prepared, images = open_prepared(store, store.targets.target(target_name), key.recipe.side)
+    prepared, images = open_prepared(store, target_name, key.recipe.side)
 
     def write(folder: Path) -> dict[str, Any]:
         rows = _test_rows(store, target_name, key, split_result)
@@ -120,8 +122,8 @@ def score_turned_pictures(store: Store, target_name: str, training: str) -> Resu
         masks = images.masks(ids) if images.has_masks else None
         with TemporaryDirectory() as scratch, store.lock("device cpu"):
             export = Path(scratch)
-            export_scorer(store, model, None, export)
-            scorer = Scorer(export / STUDENT, export / TEACHER, export / CARD)
+            export_model(store, model, None, export)
+            scorer = ExportedModel.load(export / STUDENT, export / TEACHER, export / CARD)
             for degrees in TURNS:
                 quarters = degrees // 90
                 files = [export / f"{i}.png" for i in range(len(ids))]

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from rkd_pipeline.flow import ANOMALY_SCORES, BENCHMARK, FIGURE_3, FIGURE_5, FIGURE_6, FIGURE_7, TRAINED_MODEL, Stage
-from rkd_pipeline.recipes import ReverseKD
+from rkd_pipeline.recipe import ReverseKD
 from rkd_pipeline.stages.data import PreparedImages, open_prepared
 from rkd_pipeline.stages.evaluation import read_scores
 from rkd_pipeline.stages.tables import read_benchmark
@@ -155,7 +155,7 @@ def _most_measured(rows: pd.DataFrame) -> pd.DataFrame:
 
 def _scored(store: Store, target_name: str, training: str) -> tuple[pd.DataFrame, np.ndarray, PreparedImages]:
     scores, maps = read_scores(store.require(ANOMALY_SCORES, target_name, training))
-    _, images = open_prepared(store, store.targets.target(target_name), TrainingKey.parse(training).recipe.side)
+    _, images = open_prepared(store, target_name, TrainingKey.parse(training).recipe.side)
     return scores, maps, images
 
 

@@ -7,11 +7,12 @@ import numpy as np
 import pandas as pd
 from scipy.stats import t
 
-from rkd_pipeline import rebenchmark
 from rkd_pipeline.files import canonical_json, text_sha256
 from rkd_pipeline.flow import HISTORY
-from rkd_pipeline.leaderboard import is_quality
-from rkd_pipeline.moves import ALPHA, DATA, FIXED, MOVE_COLUMNS, NEW, RESOLUTION, SERIES, comparable, look_level, moves
+from rkd_pipeline.moves import DATA, FIXED, MOVE_COLUMNS, NEW, RESOLUTION, SERIES, comparable, moves
+from rkd_pipeline.multiple_testing import ALPHA, look_level
+from rkd_pipeline.score_rules import is_quality
+from rkd_pipeline.stages import rounds
 from rkd_pipeline.store import Result, Store
 from rkd_pipeline.tables.sheet import NOT_MEASURED, NOT_PUBLISHED, Sheet, in_epochs, percent, with_interval
 
@@ -36,11 +37,11 @@ NOTHING_YET = "No re-benchmark yet: docs/how-to/operate.md says how to schedule 
 
 def build_history(store: Store) -> Result:
     """``history``: all numbers of all rounds, points over time, moves, both as markdown, and the figure."""
-    found, accepted = rebenchmark.records(store), rebenchmark.references(store)
+    found, accepted = rounds.records(store), rounds.references(store)
     content = {"records": [text_sha256(canonical_json(r)) for r in found], "references": sorted(accepted)}
 
     def write(folder: Path) -> dict[str, Any]:
-        values = rebenchmark.history(found)
+        values = rounds.values_of(found)
         moved = moves(values, accepted)
         over_time = points(values, moved)
         values.to_parquet(folder / VALUES, index=False)

@@ -22,9 +22,11 @@ from rkd_pipeline.flow import (
     TABLE_DEMO,
     TRAINED_MODEL,
 )
-from rkd_pipeline.leaderboard import OWN, Leaderboard, leaderboard_sheet, pairs_sheet
+from rkd_pipeline.leaderboard import Leaderboard, leaderboard_sheet, pairs_sheet
+from rkd_pipeline.own_targets import targets_in
 from rkd_pipeline.recipe_sheet import recipe_sheet
 from rkd_pipeline.report import Picture, Report, Training, render
+from rkd_pipeline.score_rules import OWN
 from rkd_pipeline.stages.ablation import figure_files, read_sheets
 from rkd_pipeline.stages.claims import read_sheet
 from rkd_pipeline.stages.evaluation import read_metrics, value_of
@@ -171,5 +173,5 @@ def _datasets(store: Store, rows: pd.DataFrame) -> list[dict[str, str]]:
     measured = rows[rows["origin"] == "measured"].drop_duplicates("dataset").sort_values("dataset")
     return [
         {"Dataset": d.title, "Source": d.source, "Licence": d.licence, "Citation": d.citation}
-        for d in map(store.targets.dataset_of, measured["target"])
+        for d in map(targets_in(store).dataset_of, measured["target"])
     ]

@@ -13,6 +13,7 @@ from rkd_pipeline.conditions import computed_on, remark
 from rkd_pipeline.errors import BadKey, StoreError
 from rkd_pipeline.files import text_sha256
 from rkd_pipeline.flow import ANOMALY_SCORES, BENCHMARK, IMAGES, METRICS, TABLE_3, TABLE_DEMO, TRAINED_MODEL, Stage
+from rkd_pipeline.own_targets import targets_in
 from rkd_pipeline.published import published_rows
 from rkd_pipeline.stages.data import data_note, open_prepared
 from rkd_pipeline.stages.evaluation import example_rows, mask_note, read_metrics, read_scores
@@ -81,7 +82,7 @@ def build_benchmark(store: Store) -> Result:
 
 def _rows(store: Store, metrics: Result, mlflow_run: str | None) -> pd.DataFrame:
     target_name, training = metrics.provenance.key
-    described, key = store.targets.target(target_name), TrainingKey.parse(training)
+    described, key = targets_in(store).target(target_name), TrainingKey.parse(training)
     table = read_metrics(metrics)
     note, of_masks = data_note(described, store.require(IMAGES, target_name)), mask_note(table)
     place = f"{METRICS.name}/{target_name}/{training}"
@@ -200,7 +201,7 @@ def _strip(store: Store, target_name: str, training: str) -> bytes:
     from rkd_pipeline.figures import map_strip
 
     scores, maps = read_scores(store.require(ANOMALY_SCORES, target_name, training))
-    _, images = open_prepared(store, store.targets.target(target_name), TrainingKey.parse(training).recipe.side)
+    _, images = open_prepared(store, target_name, TrainingKey.parse(training).recipe.side)
     shown, captions = example_rows(scores, TrainingKey.parse(training).recipe.own_score)
     pictures = images.pictures(list(scores["image_id"].iloc[shown]))[:]
     return map_strip(pictures, np.asarray(maps[shown]), captions, f"{target_name}, {training}")

@@ -2,7 +2,7 @@
 
 import json
 import logging
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +15,9 @@ from rkd_pipeline.errors import CheckpointError, DataError, StoreError
 from rkd_pipeline.files import canonical_json, link_or_copy, remove_leftovers, text_sha256, write_atomically
 from rkd_pipeline.flow import SPLIT, TEACHERS, TRAINED_MODEL
 from rkd_pipeline.models.architectures import architecture
-from rkd_pipeline.recipes import ReverseKD
+from rkd_pipeline.own_targets import targets_in
+from rkd_pipeline.recipe import ReverseKD
+from rkd_pipeline.scorer import ModelCard
 from rkd_pipeline.stages.data import open_prepared, read_verified_split
 from rkd_pipeline.store import Result, Store
 from rkd_pipeline.systems import system_of
@@ -106,9 +108,9 @@ def train_model(
 
     from rkd_pipeline.compute import place
     from rkd_pipeline.cost import Meter
-    from rkd_pipeline.training import train
+    from rkd_pipeline.systems.fit import fit
 
-    wanted, key = store.targets.target(target_name), TrainingKey.parse(training)
+    wanted, key = targets_in(store).target(target_name), TrainingKey.parse(training)
     if key.training != key:
         shared = train_model(
             store, target_name, str(key.training), compute, checkpoint_seconds=checkpoint_seconds, on_epoch=on_epoch
@@ -118,7 +120,7 @@ def train_model(
     split_result = store.require(SPLIT, target_name)
     rows = read_verified_split(split_result)
     weights = open_teacher(store, key)
-    prepared, images = open_prepared(store, wanted, recipe.side)
+    prepared, images = open_prepared(store, target_name, recipe.side)
 
     held_out = recipe.held_out
     require_something_to_score(rows, wanted, key)
@@ -143,7 +145,7 @@ def train_model(
         with store.lock(f"device {compute.device}"), Meter(compute.device) as meter:
             teacher = place(system_of(recipe).teacher(weights, recipe), compute.device)
             go = partial(
-                train,
+                fit,
                 recipe,
                 teacher,
                 images.pictures(train_ids),
@@ -221,23 +223,9 @@ def _share(store: Store, shared: Result, target_name: str, key: TrainingKey) -> 
 
     teacher = {"teacher_sha256": shared.provenance.parameters["teacher_sha256"]}
     parameters = training_parameters(key) | teacher
-    prepared, _ = open_prepared(store, store.targets.target(target_name), key.recipe.side)
+    prepared, _ = open_prepared(store, target_name, key.recipe.side)
     inputs = [shared, store.require(SPLIT, target_name), prepared]
     return store.produce(TRAINED_MODEL, [target_name, str(key)], write, parameters=parameters, inputs=inputs)
-
-
-@dataclass(frozen=True)
-class ModelCard:
-    """What is needed beside the weights to score a picture; stored as ``model.json``.
-
-    ``lambda_`` weighs L_KD in L_MKD, frozen before the first step.
-    """
-
-    target: str
-    training: str
-    teacher: str
-    teacher_sha256: str
-    lambda_: float
 
 
 def read_model_card(model: Result) -> ModelCard:

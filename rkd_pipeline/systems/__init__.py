@@ -19,37 +19,9 @@ if TYPE_CHECKING:
     from rkd_pipeline.compute import Compute
     from rkd_pipeline.datasets.rows import Pictures
     from rkd_pipeline.models.weights import TeacherWeights
-    from rkd_pipeline.recipes import Recipe
+    from rkd_pipeline.recipe import Recipe
     from rkd_pipeline.scoring import Scores
-
-
-class Course(ABC):
-    """One training: what its steps compute.
-
-    Attributes:
-        student: on the device; its parameters that take gradients are trained, its whole state is the result.
-        lambda_: set by the loop, from ``begin`` or from the checkpoint.
-        notes: what went into the training besides pictures and teacher, for provenance.
-    """
-
-    student: "nn.Module"
-    lambda_: float
-    notes: dict[str, str]
-
-    @abstractmethod
-    def begin(self) -> float:
-        """Before the first step of a new training, never of a resumed one; returns lambda, 0 where there is none."""
-
-    @abstractmethod
-    def losses(self, indices: "Tensor", generator: "torch.Generator") -> "Tensor":
-        """The loss of each training picture at ``indices``; random numbers come from ``generator`` alone."""
-
-    @abstractmethod
-    def validation_loss(self) -> float:
-        """Mean loss of the held-out pictures; the student is in eval mode, gradients are off."""
-
-    def finish(self) -> None:  # noqa: B027 - most systems have nothing to do here
-        """After the last step, with the weights that are kept: may fill buffers of the student."""
+    from rkd_pipeline.training_task import TrainingTask
 
 
 class Detector(ABC):
@@ -76,7 +48,7 @@ class System(ABC):
         """The frozen network that is distilled, on the CPU."""
 
     @abstractmethod
-    def course(
+    def task(
         self,
         recipe: "Recipe",
         teacher: "nn.Module",
@@ -85,7 +57,7 @@ class System(ABC):
         seed: int,
         compute: "Compute",
         cache: Path | None,
-    ) -> Course:
+    ) -> "TrainingTask":
         """A training of uint8 pictures ``(N, S, S, 3)``; ``cache`` is a folder for what trainings share."""
 
     @abstractmethod

@@ -17,9 +17,10 @@ from rkd_pipeline.features import EVALUATION_BATCH, FeatureSource
 from rkd_pipeline.losses import Features, discrepancy, l_kd_flat, l_val
 from rkd_pipeline.models.multiresolution import Cloner, Source, guided
 from rkd_pipeline.models.weights import TeacherWeights
-from rkd_pipeline.recipes import MultiresolutionKD, Recipe
+from rkd_pipeline.recipe import MultiresolutionKD, Recipe
 from rkd_pipeline.scoring import Scores, anomaly_map, smoothed
-from rkd_pipeline.systems import Course, Detector, System
+from rkd_pipeline.systems import Detector, System
+from rkd_pipeline.training_task import TrainingTask
 
 SCORED_TAPS = 3
 SMOOTHGRAD_SAMPLES, SMOOTHGRAD_SIGMA = 50, 0.05
@@ -37,7 +38,7 @@ def loss(source: Features, cloner: Features, recipe: MultiresolutionKD) -> Tenso
     return value + recipe.lambda_ * direction
 
 
-class MultiresolutionKDCourse(Course):
+class MultiresolutionKDTask(TrainingTask):
     """The source's features are kept where the memory budget allows; the cloner sees the pictures."""
 
     def __init__(
@@ -167,7 +168,7 @@ class _MultiresolutionKDSystem(System):
         assert isinstance(recipe, MultiresolutionKD)
         return Source(weights, recipe.normalise)
 
-    def course(
+    def task(
         self,
         recipe: Recipe,
         teacher: nn.Module,
@@ -176,10 +177,10 @@ class _MultiresolutionKDSystem(System):
         seed: int,
         compute: Compute,
         cache: Path | None,
-    ) -> Course:
+    ) -> TrainingTask:
         assert isinstance(recipe, MultiresolutionKD)
         assert isinstance(teacher, Source)
-        return MultiresolutionKDCourse(recipe, teacher, pictures, validation, seed, compute)
+        return MultiresolutionKDTask(recipe, teacher, pictures, validation, seed, compute)
 
     def detector(
         self, recipe: Recipe, teacher: nn.Module, state: dict[str, Tensor], lambda_: float, device: torch.device

@@ -17,12 +17,13 @@ from rkd_pipeline.losses import Features, discrepancy, l_kd, l_val, training_los
 from rkd_pipeline.models.reverse_distillation import ReverseDistillation
 from rkd_pipeline.models.teacher import Teacher
 from rkd_pipeline.models.weights import TeacherWeights
-from rkd_pipeline.recipes import Recipe, ReverseKD
+from rkd_pipeline.recipe import Recipe, ReverseKD
 from rkd_pipeline.scoring import Scores, anomaly_map
-from rkd_pipeline.systems import Course, Detector, System
+from rkd_pipeline.systems import Detector, System
+from rkd_pipeline.training_task import TrainingTask
 
 
-class ReverseKDCourse(Course):
+class ReverseKDTask(TrainingTask):
     """Features are kept where the memory budget allows, so that a step runs the student alone."""
 
     def __init__(
@@ -148,7 +149,7 @@ class _ReverseKDSystem(System):
     def teacher(self, weights: TeacherWeights, recipe: Recipe) -> Teacher:
         return Teacher(weights)
 
-    def course(
+    def task(
         self,
         recipe: Recipe,
         teacher: nn.Module,
@@ -157,10 +158,10 @@ class _ReverseKDSystem(System):
         seed: int,
         compute: Compute,
         cache: Path | None,
-    ) -> Course:
+    ) -> TrainingTask:
         assert isinstance(recipe, ReverseKD)
         assert isinstance(teacher, Teacher)
-        return ReverseKDCourse(recipe, teacher, pictures, validation, seed, compute)
+        return ReverseKDTask(recipe, teacher, pictures, validation, seed, compute)
 
     def detector(
         self, recipe: Recipe, teacher: nn.Module, state: dict[str, Tensor], lambda_: float, device: torch.device

@@ -29,9 +29,10 @@ from rkd_pipeline.models.patch_network import PatchNetwork, padded, patches_at
 from rkd_pipeline.models.teacher import Teacher
 from rkd_pipeline.models.weights import TeacherWeights, not_finite
 from rkd_pipeline.pretraining.formulas import formula
-from rkd_pipeline.recipes import Recipe, UninformedStudents
+from rkd_pipeline.recipe import Recipe, UninformedStudents
 from rkd_pipeline.scoring import Scores, smoothed
-from rkd_pipeline.systems import Course, Detector, System
+from rkd_pipeline.systems import Detector, System
+from rkd_pipeline.training_task import TrainingTask
 
 DESCRIPTOR_VERSION = 1  # bumped by hand when the same settings would give other descriptors
 _DESCRIPTOR_SEED = 0
@@ -151,7 +152,7 @@ def random_windows(
     ]  # fmt: skip
 
 
-class UninformedStudentsCourse(Course):
+class UninformedStudentsTask(TrainingTask):
     """Students of all scales, trained together on fresh random patches or windows in every step."""
 
     def __init__(
@@ -346,7 +347,7 @@ class _UninformedStudentsSystem(System):
     def teacher(self, weights: TeacherWeights, recipe: Recipe) -> Teacher:
         return Teacher(weights)
 
-    def course(
+    def task(
         self,
         recipe: Recipe,
         teacher: nn.Module,
@@ -355,11 +356,11 @@ class _UninformedStudentsSystem(System):
         seed: int,
         compute: Compute,
         cache: Path | None,
-    ) -> Course:
+    ) -> TrainingTask:
         assert isinstance(recipe, UninformedStudents)
         assert isinstance(teacher, Teacher)
         assert validation is not None  # the recipe asks for it
-        return UninformedStudentsCourse(recipe, teacher, pictures, validation, seed, compute, cache)
+        return UninformedStudentsTask(recipe, teacher, pictures, validation, seed, compute, cache)
 
     def detector(
         self, recipe: Recipe, teacher: nn.Module, state: dict[str, Tensor], lambda_: float, device: torch.device

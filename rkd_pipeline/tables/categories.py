@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from rkd_pipeline.published import PAPER
-from rkd_pipeline.recipes import own_score
+from rkd_pipeline.recipe_lookup import own_score
 from rkd_pipeline.tables.seeds import (
     INTERVAL_METHODS,
     TrainPictures,

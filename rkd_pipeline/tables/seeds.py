@@ -7,7 +7,7 @@ import pandas as pd
 from scipy.stats import t
 
 from rkd_pipeline.metrics.intervals import Interval, nadeau_bengio
-from rkd_pipeline.recipes import recipe as recipe_of
+from rkd_pipeline.recipe_lookup import recipe as recipe_of
 
 TrainPictures = Mapping[tuple[str, str], int]
 INTERVAL_METHODS = (

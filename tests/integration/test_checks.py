@@ -22,9 +22,9 @@ from rkd_pipeline import freshness, rebenchmark
 from rkd_pipeline.definitions import build_defs
 from rkd_pipeline.flow import ANOMALY_SCORES, METRICS, PREPARED_IMAGES, SPLIT, TRAINED_MODEL
 from rkd_pipeline.moves import moves
-from rkd_pipeline.own_targets import OwnTarget
+from rkd_pipeline.own_targets import OwnTarget, targets_in
 from rkd_pipeline.settings import Settings
-from rkd_pipeline.stages import data
+from rkd_pipeline.stages import data, rounds
 from rkd_pipeline.stages.training import training_parameters
 from rkd_pipeline.store import Ref, Store
 from rkd_pipeline.training_key import TrainingKey
@@ -45,7 +45,7 @@ def pictures(tmp_path: Path, store: Store) -> Path:
     folder = tmp_path / "pictures"
     for number in range(10):
         paint(folder / ("good" if number < 8 else "bad"), f"{number}.png", number)
-    store.targets.add(OwnTarget(TARGET, folder))
+    targets_in(store).add(OwnTarget(TARGET, folder))
     return folder
 
 
@@ -72,7 +72,7 @@ def finish(store: Store) -> None:
 
 def asked(store: Store, instance: dg.DagsterInstance) -> list[dg.RunRequest]:
     defs = build_defs(Settings(store=store.root))
-    offer_targets(instance, store.targets)
+    offer_targets(instance, targets_in(store))
     context = dg.build_sensor_context(
         instance=instance, resources={"store": defs.resources["store"]}, repository_def=defs.get_repository_def()
     )
@@ -108,7 +108,7 @@ def test_every_change_is_followed_and_each_only_once(pictures: Path, store: Stor
         begun = dg.DagsterRun("prepare_target", status=dg.DagsterRunStatus.STARTED, tags={"dagster/partition": TARGET})
         instance.add_run(begun)
         assert asked(store, instance) == []  # half of its data may be new
-    store.targets.path.unlink()
+    targets_in(store).path.unlink()
     assert freshness.changed_targets(store) == {}  # a target that was removed is none whose data can be made
 
 
@@ -119,7 +119,7 @@ def test_a_leak_fails_its_check(pictures: Path, store: Store) -> None:
     data.index_images(store, TARGET)
     resources = {"store": StoreResource(root=str(store.root))}
     with dg.DagsterInstance.ephemeral() as instance:
-        offer_targets(instance, store.targets)
+        offer_targets(instance, targets_in(store))
         options = {"partition_key": TARGET, "instance": instance, "resources": resources, "raise_on_error": False}
         failed = dg.materialize([split_asset], **options)  # type: ignore[arg-type]
         assert not failed.success
@@ -167,9 +167,9 @@ def test_nobody_is_told_of_other_data(store: Store, monkeypatch: pytest.MonkeyPa
         level = {1: 0.9, 2: 0.6, 3: 0.3}[number]
         values = rows(number, {0: [level, level + 0.01, level + 0.005]}, images=images)
         record = {"round": number, "plan": "demo", "failures": {}, "values": values}
-        folder = store.root / rebenchmark.FOLDER / f"{number:04d}"
+        folder = store.root / rounds.FOLDER / f"{number:04d}"
         folder.mkdir(parents=True)
-        (folder / rebenchmark.RECORD).write_text(json.dumps(record))
-        tell(store, moves(rebenchmark.history(rebenchmark.records(store))), Hook())
+        (folder / rounds.RECORD).write_text(json.dumps(record))
+        tell(store, moves(rounds.values_of(rounds.records(store))), Hook())
         assert told == (["regression"] if number == 3 else [])
     assert rebenchmark.untold(store) == []

@@ -18,6 +18,7 @@ from rkd_pipeline.flow import ABLATION, ANOMALY_SCORES, TRAINED_MODEL
 from rkd_pipeline.losses import discrepancy
 from rkd_pipeline.metrics.image_auroc import image_auroc
 from rkd_pipeline.metrics.pixel_auroc import pixel_auroc
+from rkd_pipeline.own_targets import targets_in
 from rkd_pipeline.settings import Settings
 from rkd_pipeline.stages.ablation import FIGURE, NOTHING, TEXT, build_ablation, read_effects, read_missing
 from rkd_pipeline.stages.claims import build_claims, read_claims
@@ -44,7 +45,7 @@ def model(demo: Rkd) -> tuple[torch.nn.Module, torch.nn.Module]:
 def tested(demo: Rkd) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Pictures, labels and masks of the test, in the order of the scores."""
     scores, _ = read_scores(demo.store.require(ANOMALY_SCORES, TARGET, TRAINING))
-    _, images = open_prepared(demo.store, demo.store.targets.target(TARGET), TrainingKey.parse(TRAINING).recipe.side)
+    _, images = open_prepared(demo.store, TARGET, TrainingKey.parse(TRAINING).recipe.side)
     ids = list(scores["image_id"])
     return images.pictures(ids)[:], scores["anomalous"].to_numpy(bool), images.masks(ids)
 
@@ -121,7 +122,7 @@ def test_an_ablation_by_command_and_its_job_finds_it_done(rkd_in: Callable[..., 
     settings = Settings(store=rkd.store.root, data=tmp_path / "data", device="cpu")
     config = {"targets": [TARGET], "centres": ["rkd"], "teacher": "resnet18.random", "epochs": 1, "interactions": []}
     with dg.DagsterInstance.ephemeral() as instance:
-        offer_targets(instance, Store(rkd.store.root).targets)
+        offer_targets(instance, targets_in(Store(rkd.store.root)))
         job = build_defs(settings).resolve_job_def("run_ablation")
         result = job.execute_in_process(
             instance=instance, run_config={"ops": {"ablate": {"config": config}}}, raise_on_error=False

@@ -14,6 +14,7 @@ from assets.partitions import TRAINING_DIMENSION, grid_key, offer_targets
 from rkd_pipeline.definitions import ASSETS, build_defs
 from rkd_pipeline.flow import ANOMALY_SCORES, IMAGES, METRICS, PREPARED_IMAGES, SPLIT, TABLE_3, TRAINED_MODEL
 from rkd_pipeline.models.weights import register_weights
+from rkd_pipeline.own_targets import targets_in
 from rkd_pipeline.settings import Settings
 from rkd_pipeline.stages.data import read_index, read_verified_split
 from rkd_pipeline.stages.evaluation import read_metrics, read_scores
@@ -55,7 +56,7 @@ def make_graph(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..
 
         def make(data: Path, **settings: object) -> Graph:
             store = Store(tmp_path_factory.mktemp("graph") / "store")
-            offer_targets(instance, store.targets)
+            offer_targets(instance, targets_in(store))
             return Graph(store, Settings(data=data, store=store.root, device="cpu", **settings), instance)
 
         yield make

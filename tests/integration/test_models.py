@@ -33,6 +33,7 @@ from rkd_pipeline import champion
 from rkd_pipeline.cli import main
 from rkd_pipeline.definitions import ASSETS, build_defs
 from rkd_pipeline.flow import METRICS
+from rkd_pipeline.own_targets import targets_in
 from rkd_pipeline.prediction import predict
 from rkd_pipeline.settings import Settings
 from rkd_pipeline.store import Store
@@ -322,7 +323,7 @@ def test_the_graph_lets_configurations_challenge_and_checks_that_trainings_keep_
     settings = Settings(data=tmp_path, store=store.root, device="cpu", mlflow_uri="http://127.0.0.1:9")
     defs = build_defs(settings)
     with dg.DagsterInstance.ephemeral() as instance:
-        offer_targets(instance, store.targets)
+        offer_targets(instance, targets_in(store))
         instance.add_dynamic_partitions(TRAINING_DIMENSION, [f"{ES}-s0"])
         job = defs.resolve_job_def("challenge_champions")
         done = job.execute_in_process(instance=instance, partition_key=TARGET)

@@ -23,12 +23,13 @@ from rkd_pipeline.definitions import ASSETS, build_defs
 from rkd_pipeline.errors import RkdError, StoreError
 from rkd_pipeline.files import file_sha256
 from rkd_pipeline.flow import ANOMALY_SCORES, HISTORY, METRICS, TRAINED_MODEL
-from rkd_pipeline.own_targets import OwnTarget
+from rkd_pipeline.own_targets import OwnTarget, targets_in
 from rkd_pipeline.plan import Cell
-from rkd_pipeline.scorer import export_scorer
 from rkd_pipeline.settings import Settings
+from rkd_pipeline.stages import rounds
 from rkd_pipeline.stages.data import find_source
 from rkd_pipeline.stages.evaluation import read_scores
+from rkd_pipeline.stages.export import export_model
 from rkd_pipeline.stages.history import TEXT, read_moves, read_points
 from rkd_pipeline.stages.tables import build_benchmark
 from rkd_pipeline.stages.training import checkpoint_file, read_history, train_model
@@ -191,7 +192,7 @@ def test_new_pictures_are_scored_once_and_as_in_the_test(
 def test_a_target_s_champion_scores(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its own copy of the weights, so that it does after its training is gone."""
     model = store.require(TRAINED_MODEL, *(CELL.target, CELL.training))
-    export_scorer(store, model, 0.5, tmp_path)
+    export_model(store, model, 0.5, tmp_path)
     reign = Reign(
         CELL.target, CELL.training, 1, model.data_version, "", "forced", "a test", "", 0.5, {}, {}, folder=tmp_path
     )
@@ -233,7 +234,7 @@ def test_changes_are_followed_data_first(store: Store, instance: dg.DagsterInsta
     for name in ("good", "bad"):
         (tmp_path / "mine" / name).mkdir(parents=True)
         Image.new("RGB", (32, 32)).save(tmp_path / "mine" / name / "0.png")
-    store.targets.add(OwnTarget("mine", tmp_path / "mine"))
+    targets_in(store).add(OwnTarget("mine", tmp_path / "mine"))
     find_source(store, tmp_path, "mine")
     assert requests_of(changes_followed, store, instance) == []
     Image.new("RGB", (32, 32)).save(tmp_path / "mine" / "good" / "1.png")
@@ -249,7 +250,7 @@ def test_changes_are_followed_data_first(store: Store, instance: dg.DagsterInsta
 
 def requests_of(sensor: dg.SensorDefinition, store: Store, instance: dg.DagsterInstance) -> list[dg.RunRequest]:
     defs = build_defs(Settings(store=store.root))
-    offer_targets(instance, store.targets)
+    offer_targets(instance, targets_in(store))
     instance.add_dynamic_partitions(TRAINING_DIMENSION, [TRAINING])
     context = dg.build_sensor_context(
         instance=instance, resources={"store": defs.resources["store"]}, repository_def=defs.get_repository_def()
@@ -260,7 +261,7 @@ def requests_of(sensor: dg.SensorDefinition, store: Store, instance: dg.DagsterI
 def test_tables_are_refreshed_while_other_cells_are_missing(store: Store, instance: dg.DagsterInstance) -> None:
     """Two cells are planned, one is measured: benchmark, tables, history and report are asked for all the same."""
     defs = build_defs(Settings(store=store.root))
-    offer_targets(instance, store.targets)
+    offer_targets(instance, targets_in(store))
     instance.add_dynamic_partitions(TRAINING_DIMENSION, [TRAINING, "rkd-s0"])
     first = dg.evaluate_automation_conditions(defs=defs, instance=instance)
     instance.report_runless_asset_event(
@@ -311,11 +312,11 @@ def test_a_round_is_a_backfill_and_what_fails_of_it_is_told(
     asked = backfill.asset_backfill_data.target_subset  # type: ignore[union-attr]
     assert asked.num_partitions_and_non_partitioned_assets == 5 + 4 + 1  # data, grid, teachers
     materialise("history")
-    assert rebenchmark.records(store) == []  # still on its way
+    assert rounds.records(store) == []  # still on its way
     instance.update_backfill(backfill.with_status(BulkActionStatus.COMPLETED_FAILED))
     materialise("history")
     name = f"demo.weave {begun.cells[0].training}"
-    [record] = rebenchmark.records(store)
+    [record] = rounds.records(store)
     assert "never started" in record["failures"][name]
     [sent] = server.received
     assert (sent["event"], list(sent["failures"])) == ("failure", [name])  # type: ignore[call-overload]

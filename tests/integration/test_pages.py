@@ -18,7 +18,7 @@ from selenium.webdriver.support.ui import WebDriverWait
 from resources.instance import open_instance
 from resources.tracking import MlflowTracking
 from rkd_pipeline.flow import METRICS
-from rkd_pipeline.own_targets import OwnTarget
+from rkd_pipeline.own_targets import OwnTarget, targets_in
 from rkd_pipeline.stages.tables import mlflow_run_id
 from tests.conftest import need
 from tests.integration.conftest import TRAINING, Rkd
@@ -254,6 +254,6 @@ def test_a_target_entered_by_hand_is_offered_by_the_running_ui(pages: Pages, dem
     """A line in targets.toml is all; the daemon's sensor makes it a partition."""
     for name in ("good", "bad"):
         (tmp_path / "mine" / name).mkdir(parents=True)
-    demo.store.targets.add(OwnTarget("mine", tmp_path / "mine"))
+    targets_in(demo.store).add(OwnTarget("mine", tmp_path / "mine"))
     instance, _ = open_instance(demo.store)
     wait_until(lambda: "mine" in instance.get_dynamic_partitions("target"), "the sensor to offer the new target")

@@ -18,7 +18,7 @@ from rkd_pipeline.files import link_or_copy
 from rkd_pipeline.flow import ANOMALY_SCORES, IMAGES, METRICS, SPLIT, TRAINED_MODEL
 from rkd_pipeline.models.architectures import architecture
 from rkd_pipeline.models.reverse_distillation import ReverseDistillation
-from rkd_pipeline.own_targets import OwnTarget
+from rkd_pipeline.own_targets import OwnTarget, targets_in
 from rkd_pipeline.score_rules import SCORE_RULES
 from rkd_pipeline.stages import data
 from rkd_pipeline.stages.evaluation import FIGURES
@@ -46,7 +46,7 @@ def build(folder: Path) -> Store:
     """A store with the target ``arena``, its data prepared and nothing trained."""
     store = Store(folder / "store")
     fill(folder / "pictures")
-    store.targets.add(OwnTarget(TARGET, folder / "pictures"))
+    targets_in(store).add(OwnTarget(TARGET, folder / "pictures"))
     data.find_source(store, folder, TARGET)
     data.index_images(store, TARGET)
     data.split_images(store, TARGET)
@@ -63,7 +63,7 @@ def enter(store: Store) -> Finish:
     """
     index = data.read_index(store.require(IMAGES, TARGET)).set_index("image_id")
     split = store.require(SPLIT, TARGET)
-    rows, described = data.read_verified_split(split), store.targets.target(TARGET)
+    rows, described = data.read_verified_split(split), targets_in(store).target(TARGET)
     difficulty = pd.Series(np.random.default_rng(1).normal(size=len(index)), index.index)
     weights = store.root / WEIGHTS_FILE
     known: dict[str, str] = {}
@@ -75,7 +75,7 @@ def enter(store: Store) -> Finish:
 
     def finish(training: str, strength: float, luck: int = 0) -> Result:
         key = TrainingKey.parse(training)
-        prepared, _ = data.open_prepared(store, described, key.recipe.side)
+        prepared, _ = data.open_prepared(store, TARGET, key.recipe.side)
         teacher = sha256_of(key)
 
         def train(into: Path) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from rkd_pipeline.errors import BadKey, UnknownName
 from rkd_pipeline.evidence import Evidence
 from rkd_pipeline.figures import effect_dots
 from rkd_pipeline.plan import ablation, named
-from rkd_pipeline.recipes import recipe
+from rkd_pipeline.recipe_lookup import recipe
 from rkd_pipeline.stages.ablation import groups
 from rkd_pipeline.teachers import TeacherName
 from rkd_pipeline.training_key import TrainingKey

@@ -19,7 +19,7 @@ from PIL import Image
 from rkd_pipeline.datasets.archives import unpack
 from rkd_pipeline.errors import BadFiles, DataError, RkdError
 from rkd_pipeline.flow import IMAGES, SPLIT
-from rkd_pipeline.own_targets import make_entry, recognise
+from rkd_pipeline.own_targets import make_entry, recognise, targets_in
 from rkd_pipeline.stages import data
 from rkd_pipeline.stages.cards import make_card, read_card
 from rkd_pipeline.store import Ref, Store
@@ -246,7 +246,7 @@ def test_bad_pictures_masks_and_manifests(case: Case, store: Store, tmp_path: Pa
     layout = recognise(path)
     case.spoil(folder)
     before = tree(folder)
-    store.targets.add(make_entry("mine", str(path), layout))
+    targets_in(store).add(make_entry("mine", str(path), layout))
     with pytest.raises(DataError) as caught:
         prepare(store)
     assert case.says in str(caught.value)
@@ -264,7 +264,7 @@ def test_bad_pictures_masks_and_manifests(case: Case, store: Store, tmp_path: Pa
         assert case.says in images.facts["skipped"][0]
         total = images.facts["normal"] + images.facts["anomalous"] + 1
         assert (
-            data.data_note(store.targets.target("mine"), images)
+            data.data_note(targets_in(store).target("mine"), images)
             == f"without 1 of {total} files, which could not be used"
         )
         rows, arrays = data.read_index(images), np.load(images.folder / "pictures.npy", mmap_mode="r")
@@ -278,7 +278,7 @@ def test_one_report_names_every_bad_file_of_every_kind(store: Store, tmp_path: P
     (folder / "test/good/notes.txt").write_text("x")
     (folder / "ground_truth/dent/0_mask.png").unlink()
     save(mask((3, 3)), folder / "ground_truth/dent/1_mask.png")
-    store.targets.add(make_entry("mine", str(folder)))
+    targets_in(store).add(make_entry("mine", str(folder)))
     with pytest.raises(BadFiles) as caught:
         prepare(store)
     assert sorted(p.path for p in caught.value.problems) == [
@@ -296,7 +296,7 @@ def test_defects_without_a_mask_beside_others_that_have_one_are_warned_of(store:
     rows = [f"train/good/{i}.png,good,train," for i in range(6)] + [f"test/good/{i}.png,good,test," for i in range(2)]
     rows += ["test/dent/0.png,bad,test,ground_truth/dent/0_mask.png", "test/dent/1.png,bad,test,"]
     (base / "list.csv").write_text("\n".join(["path,label,split,mask", *rows]))
-    store.targets.add(make_entry("mine", str(base / "list.csv")))
+    targets_in(store).add(make_entry("mine", str(base / "list.csv")))
     prepare(store)
     images = store.require(IMAGES, "mine")
     assert images.facts["warnings"] == [
@@ -315,7 +315,7 @@ def test_odd_but_usable_input_is_warned_of_and_used(store: Store, tmp_path: Path
     save(mask(), folder / "ground_truth/dent/lone_mask.png")
     for litter in ("train/good/Thumbs.db", "test/.DS_Store", "test/good/._0.png"):
         (folder / litter).write_bytes(b"x")
-    store.targets.add(make_entry("mine", str(folder)))
+    targets_in(store).add(make_entry("mine", str(folder)))
     prepare(store)
     facts = store.require(IMAGES, "mine").facts
     assert (facts["skipped"], facts["normal"], facts["anomalous"]) == ([], 8, 2)
@@ -352,29 +352,29 @@ TOML = [
 @pytest.mark.parametrize(("name", "text", "says"), TOML, ids=[t[0] for t in TOML])
 def test_bad_lines_in_targets_toml(name: str, text: str, says: str, store: Store) -> None:
     store.root.mkdir(parents=True)
-    store.targets.path.write_text(text)
+    targets_in(store).path.write_text(text)
     with pytest.raises(DataError) as caught:
-        store.targets.entries()
+        targets_in(store).entries()
     assert says in str(caught.value)
     with pytest.raises(DataError):
-        store.targets.add(make_entry("other", "/x"))
-    assert store.targets.path.read_text() == text
+        targets_in(store).add(make_entry("other", "/x"))
+    assert targets_in(store).path.read_text() == text
 
 
 def test_adding_a_target_keeps_the_rest_of_the_file(store: Store) -> None:
     store.root.mkdir(parents=True)
     text = '# mine\n[targets]  # own\nfirst = "relative/folder"  # by hand\n'
-    store.targets.path.write_text(text)
-    store.targets.add(make_entry("second.left", '/data/"quoted" ä', "folder", "texture", skip_bad=True))
-    entries = store.targets.entries()
+    targets_in(store).path.write_text(text)
+    targets_in(store).add(make_entry("second.left", '/data/"quoted" ä', "folder", "texture", skip_bad=True))
+    entries = targets_in(store).entries()
     assert list(entries) == ["second.left", "first"]
     assert entries["first"].path == store.root / "relative/folder"
     assert (entries["second.left"].path, entries["second.left"].skip_bad) == (Path('/data/"quoted" ä'), True)
-    assert "# by hand" in store.targets.path.read_text()
+    assert "# by hand" in targets_in(store).path.read_text()
     with pytest.raises(DataError, match=r"first is in .* already; choose another name"):
-        store.targets.add(make_entry("first", "/x"))
+        targets_in(store).add(make_entry("first", "/x"))
     with pytest.raises(RkdError, match=r"unknown target 'third'; known: .*first"):
-        store.targets.target("third")
+        targets_in(store).target("third")
 
 
 def test_layouts_are_recognised_and_misfits_explained(tmp_path: Path) -> None:
@@ -394,7 +394,7 @@ def test_layouts_are_recognised_and_misfits_explained(tmp_path: Path) -> None:
 
 
 def test_an_own_target_whose_folder_is_gone(store: Store, tmp_path: Path) -> None:
-    store.targets.add(make_entry("mine", str(tmp_path / "usb"), "folder"))
+    targets_in(store).add(make_entry("mine", str(tmp_path / "usb"), "folder"))
     with pytest.raises(DataError, match="the pictures of mine, is not there; bring it back"):
         prepare(store)
 

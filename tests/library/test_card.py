@@ -7,7 +7,7 @@ from PIL import Image, ImageFilter
 
 from rkd_pipeline.datasets.card import trivial_aurocs
 from rkd_pipeline.datasets.perceptual import near_pairs, perceptual_hash
-from rkd_pipeline.own_targets import make_entry
+from rkd_pipeline.own_targets import make_entry, targets_in
 from rkd_pipeline.stages import cards, data
 from rkd_pipeline.store import Store
 
@@ -91,7 +91,7 @@ def test_the_card_of_own_pictures(store: Store, tmp_path: Path) -> None:
         Image.fromarray(np.asarray(noise(50 + i)) // 3).save(folder / f"dark/{i}.png")
     noise(3).save(folder / "good/same as 3.png")
     (folder / "good/broken.png").write_bytes(b"x")
-    store.targets.add(make_entry("mine", str(folder), skip_bad=True))
+    targets_in(store).add(make_entry("mine", str(folder), skip_bad=True))
     text = make(store, tmp_path, "mine")
     for says in (
         "mean intensity alone reaches", "lower in anomalous test pictures", "cannot be decoded",
@@ -129,7 +129,7 @@ def test_one_decoding_pass_serves_index_and_arrays(
         (folder / kind).mkdir(parents=True)
         for i in range(count):
             noise(i + 90 * (kind == "bad")).save(folder / f"{kind}/{i}.png")
-    store.targets.add(make_entry("mine", str(folder)))
+    targets_in(store).add(make_entry("mine", str(folder)))
     make(store, tmp_path, "mine")
     make(store, tmp_path, "mine")
     assert len(decoded) == 8

@@ -11,7 +11,7 @@ from PIL import Image
 import rkd_pipeline.figures
 from rkd_pipeline.datasets.split import part_of
 from rkd_pipeline.flow import ANOMALY_SCORES, TRAINED_MODEL
-from rkd_pipeline.own_targets import make_entry
+from rkd_pipeline.own_targets import make_entry, targets_in
 from rkd_pipeline.stages import data
 from rkd_pipeline.stages.evaluation import evaluate, read_metrics
 from rkd_pipeline.stages.evidence import gather_evidence
@@ -43,12 +43,12 @@ def scored(store: Store, tmp_path: Path) -> Store:
         label, part = ("bad" if i >= 12 else "good"), ("train" if i < 8 else "test")
         rows.append(f"{i:02d}.png,{label},{part},{f'{i:02d}_mask.png' if drawn else ''}")
     (base / "list.csv").write_text("\n".join(rows))
-    store.targets.add(make_entry(TARGET, str(base / "list.csv")))
+    targets_in(store).add(make_entry(TARGET, str(base / "list.csv")))
     data.find_source(store, base, TARGET)
     data.index_images(store, TARGET)
     split = data.split_images(store, TARGET)
     key = TrainingKey.parse(TRAINING)
-    prepared, images = data.open_prepared(store, store.targets.target(TARGET), key.recipe.side)
+    prepared, images = data.open_prepared(store, TARGET, key.recipe.side)
 
     def train(into: Path) -> dict[str, object]:
         history = {"epoch": [1], "train_loss": [1.0], "validation_loss": [None]}
@@ -60,7 +60,7 @@ def scored(store: Store, tmp_path: Path) -> Store:
     model = store.produce(TRAINED_MODEL, [TARGET, TRAINING], train, parameters=parameters, inputs=inputs)
 
     def score(into: Path) -> dict[str, object]:
-        ids = part_of(data.read_verified_split(split), store.targets.target(TARGET), key.repeat, "test")
+        ids = part_of(data.read_verified_split(split), targets_in(store).target(TARGET), key.repeat, "test")
         # The masks that were drawn, as they came out at this size; the others' truth.
         masks = np.where(images.masks(ids).any((1, 2))[:, None, None], images.masks(ids), [truth[i] for i in ids])
         table = pd.DataFrame({"image_id": ids, "part": "test", "anomalous": [i >= "12" for i in ids], "defect": "bad"})

@@ -10,7 +10,7 @@ import pytest
 
 from rkd_pipeline.errors import DataError
 from rkd_pipeline.flow import DATASET_SOURCE, IMAGES
-from rkd_pipeline.own_targets import OwnTarget
+from rkd_pipeline.own_targets import OwnTarget, targets_in
 from rkd_pipeline.stages.data import changed_source, find_source
 from rkd_pipeline.store import Result, Store
 
@@ -132,8 +132,8 @@ def test_own_images_too(store: Store, tmp_path: Path) -> None:
             (tmp_path / place / name).write_bytes(name.encode())
     versions = []
     for place in ("here", "there"):
-        store.targets.path.unlink(missing_ok=True)
-        store.targets.add(OwnTarget("mine", tmp_path / place))
+        targets_in(store).path.unlink(missing_ok=True)
+        targets_in(store).add(OwnTarget("mine", tmp_path / place))
         versions.append(find_source(store, tmp_path, "mine").data_version)
     assert versions[0] == versions[1]
 

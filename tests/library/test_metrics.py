@@ -17,7 +17,7 @@ from rkd_pipeline.metrics.image_f1_max import image_f1_max
 from rkd_pipeline.metrics.intervals import nadeau_bengio, wilson
 from rkd_pipeline.metrics.pixel_auroc import pixel_auroc
 from rkd_pipeline.metrics.threshold import calibrated_threshold
-from rkd_pipeline.recipes import recipe
+from rkd_pipeline.recipe_lookup import recipe
 from rkd_pipeline.score_rules import SCORE_RULES
 
 # Few distinct values: ties are the hard part.

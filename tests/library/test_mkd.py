@@ -10,11 +10,13 @@ from torch.nn import functional as F
 
 from rkd_pipeline.compute import Compute
 from rkd_pipeline.models.weights import TeacherWeights, load_weights
-from rkd_pipeline.recipes import RECIPES, EarlyStopping, MultiresolutionKD
+from rkd_pipeline.named_recipes import RECIPES
+from rkd_pipeline.recipe import EarlyStopping, MultiresolutionKD
 from rkd_pipeline.systems import system_of
+from rkd_pipeline.systems.fit import fit
 from rkd_pipeline.systems.mkd import MultiresolutionKDDetector, loss
 from rkd_pipeline.teachers import TeacherName, TeacherRegistry
-from rkd_pipeline.training import Epoch, TrainedStudent, train
+from rkd_pipeline.training import Epoch, TrainedStudent
 
 
 def recipe(name: str, **more: object) -> MultiresolutionKD:
@@ -34,7 +36,7 @@ def run(weights: TeacherWeights, pictures: np.ndarray, cpu: Compute, tmp_path: P
         source = system_of(chosen).teacher(weights, chosen)
         validation = pictures[9:] if chosen.held_out else None
         given = {"seed": 0, "compute": cpu, "checkpoint": tmp_path / "c", "identity": "test"} | more
-        return train(chosen, source, pictures[:9], validation, epochs=epochs, **given)
+        return fit(chosen, source, pictures[:9], validation, epochs=epochs, **given)
 
     return call
 

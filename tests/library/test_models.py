@@ -11,7 +11,8 @@ from rkd_pipeline.models.architectures import ARCHITECTURES
 from rkd_pipeline.models.reverse_distillation import ReverseDistillation
 from rkd_pipeline.models.teacher import Teacher
 from rkd_pipeline.models.weights import load_weights
-from rkd_pipeline.recipes import RECIPES, ReverseKD
+from rkd_pipeline.named_recipes import RECIPES
+from rkd_pipeline.recipe import ReverseKD
 from rkd_pipeline.systems import system_of
 from rkd_pipeline.teachers import TeacherName, TeacherRegistry
 

@@ -3,7 +3,8 @@ import pandas as pd
 import pytest
 from scipy.stats import t, ttest_ind
 
-from rkd_pipeline.moves import ALPHA, VALUE_COLUMNS, look_level, moves
+from rkd_pipeline.moves import VALUE_COLUMNS, moves
+from rkd_pipeline.multiple_testing import ALPHA, look_level
 from rkd_pipeline.rebenchmark import history
 from rkd_pipeline.stages.history import points, sheets_of
 

@@ -10,7 +10,7 @@ from PIL import Image
 from rkd_pipeline import cli
 from rkd_pipeline.errors import BadFiles, DataError, RkdError, of_the_system
 from rkd_pipeline.names import printable, shown
-from rkd_pipeline.own_targets import OwnTarget
+from rkd_pipeline.own_targets import OwnTarget, targets_in
 from rkd_pipeline.stages import data
 from rkd_pipeline.store import Store
 
@@ -87,7 +87,7 @@ def test_an_image_whose_name_is_no_text_is_a_problem_of_its_own(tmp_path: Path) 
             (tmp_path / "mine" / kind).mkdir(parents=True, exist_ok=True)
             (tmp_path / "mine" / kind / name).write_bytes(buffer.getvalue())
     store = Store(tmp_path / "store")
-    store.targets.add(OwnTarget("mine", tmp_path / "mine"))
+    targets_in(store).add(OwnTarget("mine", tmp_path / "mine"))
     data.find_source(store, tmp_path, "mine")
     with pytest.raises(BadFiles, match=r"good/sch\\xf6n\.png: its name.* is no UTF-8 text; rename it"):
         data.index_images(store, "mine")

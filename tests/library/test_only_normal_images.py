@@ -9,7 +9,7 @@ from PIL import Image
 from rkd_pipeline import champion, gate
 from rkd_pipeline.compute import Compute
 from rkd_pipeline.errors import DataError
-from rkd_pipeline.own_targets import OwnTarget
+from rkd_pipeline.own_targets import OwnTarget, targets_in
 from rkd_pipeline.stages import data
 from rkd_pipeline.stages.evaluation import evaluate, read_metrics, read_scores, score_images
 from rkd_pipeline.stages.training import train_model
@@ -26,7 +26,7 @@ def bolts(store: Store, tmp_path: Path) -> Store:
     for number in range(NORMALS):
         pixels = rng.integers(0, 256, (16, 16, 3), dtype=np.uint8)
         Image.fromarray(pixels).save(tmp_path / "bolts" / "good" / f"{number:02d}.png")
-    store.targets.add(OwnTarget(TARGET, tmp_path / "bolts"))
+    targets_in(store).add(OwnTarget(TARGET, tmp_path / "bolts"))
     data.find_source(store, tmp_path, TARGET)
     data.index_images(store, TARGET)
     data.split_images(store, TARGET)

@@ -17,7 +17,7 @@ from rkd_pipeline.metrics.pro_rd4ad import pro_rd4ad
 from rkd_pipeline.metrics.regions import anomalous_pixels
 from rkd_pipeline.metrics.threshold import pixel_threshold
 from rkd_pipeline.pixel_evaluation import AT_THRESHOLD, PER_IMAGE, RANKED
-from rkd_pipeline.recipes import recipe
+from rkd_pipeline.recipe_lookup import recipe
 from rkd_pipeline.score_rules import SCORE_RULES
 from rkd_pipeline.stages.evaluation import mask_note
 

@@ -10,6 +10,7 @@ import pytest
 from rkd_pipeline import champion, flow
 from rkd_pipeline.cli import main
 from rkd_pipeline.flow import ANOMALY_SCORES, IMAGES, METRICS, PREPARED_IMAGES, TRAINED_MODEL, Stage
+from rkd_pipeline.own_targets import targets_in
 from rkd_pipeline.pruning import Prunable, prunable, prune, sizes
 from rkd_pipeline.stages import data
 from rkd_pipeline.stages.training import checkpoint_file
@@ -98,7 +99,7 @@ def test_results_of_other_data_once_the_data_is_up_to_date(tmp_path: Path) -> No
     """Files that were touched, or not yet read again, say nothing: the same pictures may come of them."""
     store = build(tmp_path)  # its pictures are this test's own
     enter(store)(OTHER, 1.0)
-    pictures = store.targets.entries()[TARGET].path
+    pictures = targets_in(store).entries()[TARGET].path
     for step in ("touched", "deleted"):
         victim = pictures / "good" / "000.png"
         os.utime(victim, (1, 1)) if step == "touched" else victim.unlink()

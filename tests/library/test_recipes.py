@@ -3,7 +3,8 @@ import json
 import pytest
 
 from rkd_pipeline.errors import BadKey
-from rkd_pipeline.recipes import RECIPES, ReverseKD, deviations_of, trained_as
+from rkd_pipeline.named_recipes import RECIPES, trained_as
+from rkd_pipeline.recipe import ReverseKD, deviations_of
 from rkd_pipeline.score_rules import SCORE_RULES
 from rkd_pipeline.stages.training import training_parameters
 from rkd_pipeline.systems import System, system_of

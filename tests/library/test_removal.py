@@ -8,7 +8,7 @@ from rkd_pipeline import champion, removal
 from rkd_pipeline.cli import main
 from rkd_pipeline.errors import DataError, UnknownName
 from rkd_pipeline.flow import IMAGES, METRICS
-from rkd_pipeline.own_targets import OwnTargets
+from rkd_pipeline.own_targets import OwnTargets, targets_in
 from rkd_pipeline.store import Ref, Store
 from tests.library.arena import TARGET, Finish
 
@@ -28,7 +28,7 @@ def test_a_removed_target_leaves_nothing_but_its_images(
     store, finish = arena
     finish(f"{ES}-s0", 1.0)
     champion.challenge(store, TARGET)
-    pictures = store.targets.entries()[TARGET].path
+    pictures = targets_in(store).entries()[TARGET].path
     before = sorted(pictures.rglob("*"))
     other = store.folder(Ref(IMAGES.name, "other"))
     shutil.copytree(store.folder(Ref(IMAGES.name, TARGET)), other)
@@ -44,11 +44,11 @@ def test_a_removed_target_leaves_nothing_but_its_images(
     with store.lock(f"champion {TARGET}"):
         assert main([*command, "--yes"]) == 1
     assert "a process works on it" in capfd.readouterr().err
-    assert TARGET in store.targets.entries()
+    assert TARGET in targets_in(store).entries()
 
     assert main([*command, "--yes"]) == 0
     assert holding(store.root, TARGET) == []
-    assert TARGET not in store.targets.names()
+    assert TARGET not in targets_in(store).names()
     assert other.exists()
     assert sorted(pictures.rglob("*")) == before
 

@@ -11,7 +11,8 @@ from torch.nn.functional import conv2d, interpolate, pad
 from rkd_pipeline.losses import l_kd, l_val
 from rkd_pipeline.models.reverse_distillation import ReverseDistillation
 from rkd_pipeline.models.teacher import Teacher
-from rkd_pipeline.recipes import RECIPES, ReverseKD
+from rkd_pipeline.named_recipes import RECIPES
+from rkd_pipeline.recipe import ReverseKD
 from rkd_pipeline.scoring import Scores, anomaly_map, smoothed
 from rkd_pipeline.stages.evaluation import median_seconds
 from rkd_pipeline.systems import Detector

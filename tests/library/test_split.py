@@ -7,7 +7,7 @@ from rkd_pipeline.catalog import TARGETS, Target
 from rkd_pipeline.datasets.index import check_counts
 from rkd_pipeline.datasets.split import OFFICIAL_REPEATS, REPEATS, part_of, redraws_test, split, verify
 from rkd_pipeline.errors import DataError
-from rkd_pipeline.recipes import recipe
+from rkd_pipeline.recipe_lookup import recipe
 
 MRI = TARGETS["brain_mri"]
 WEAVE = TARGETS["demo.weave"]

@@ -12,9 +12,11 @@ from rkd_pipeline.errors import StoreError
 from rkd_pipeline.features import FeatureSource
 from rkd_pipeline.losses import l_kd, l_val
 from rkd_pipeline.models.teacher import Teacher
-from rkd_pipeline.recipes import RECIPES, EarlyStopping, Recipe
+from rkd_pipeline.named_recipes import RECIPES
+from rkd_pipeline.recipe import EarlyStopping, Recipe
+from rkd_pipeline.systems.fit import fit
 from rkd_pipeline.systems.reverse_kd import loss_balance, new_student
-from rkd_pipeline.training import Epoch, TrainedStudent, train
+from rkd_pipeline.training import Epoch, TrainedStudent
 
 SMALL = replace(RECIPES["rkd"], teacher="resnet18", batch_size=5)  # 12 pictures: batches of 5, 5 and 2
 
@@ -30,7 +32,7 @@ def run(teacher: Teacher, pictures: np.ndarray, cpu: Compute, tmp_path: Path) ->
         validation = pictures[9:] if recipe.early_stopping else None
         chosen = {"compute": cpu, "checkpoint": tmp_path / "c.safetensors", "identity": "test"} | more
         train_pictures = pictures[:9] if recipe.early_stopping else pictures
-        return train(recipe, teacher, train_pictures, validation, epochs=epochs, seed=seed, **chosen)  # type: ignore[arg-type]
+        return fit(recipe, teacher, train_pictures, validation, epochs=epochs, seed=seed, **chosen)  # type: ignore[arg-type]
 
     return call
 
@@ -206,7 +208,7 @@ def test_weights_that_are_no_numbers_after_the_last_step_are_not_kept(
 
 def test_validation_and_recipe_must_agree(run: Callable[..., TrainedStudent], teacher: Teacher, cpu: Compute) -> None:
     with pytest.raises(ValueError, match="disagree about early stopping"):
-        train(
+        fit(
             SMALL, teacher, np.zeros((2, 64, 64, 3), np.uint8), np.zeros((2, 64, 64, 3), np.uint8),
             epochs=1, seed=0, compute=cpu, checkpoint=Path("none"), identity="x",
         )  # fmt: skip

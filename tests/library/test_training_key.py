@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rkd_pipeline.errors import BadKey, RkdError
-from rkd_pipeline.recipes import RECIPES
+from rkd_pipeline.named_recipes import RECIPES
 from rkd_pipeline.teachers import TeacherName
 from rkd_pipeline.training_key import TrainingKey
 

@@ -11,8 +11,10 @@ from rkd_pipeline.compute import Compute
 from rkd_pipeline.errors import StoreError
 from rkd_pipeline.models.patch_network import PatchNetwork
 from rkd_pipeline.models.teacher import Teacher
-from rkd_pipeline.recipes import RECIPES, UninformedStudents
+from rkd_pipeline.named_recipes import RECIPES
+from rkd_pipeline.recipe import UninformedStudents
 from rkd_pipeline.systems import system_of, uninformed_students
+from rkd_pipeline.systems.fit import fit
 from rkd_pipeline.systems.uninformed_students import (
     Ensemble,
     Scale,
@@ -24,7 +26,7 @@ from rkd_pipeline.systems.uninformed_students import (
     random_patches,
     random_windows,
 )
-from rkd_pipeline.training import Epoch, TrainedStudent, train
+from rkd_pipeline.training import Epoch, TrainedStudent
 
 _SMALL = RECIPES["us-small"]
 assert isinstance(_SMALL, UninformedStudents)
@@ -48,7 +50,7 @@ def small(pictures: np.ndarray) -> np.ndarray:
 def run(teacher: Teacher, small: np.ndarray, cpu: Compute, tmp_path: Path) -> Callable[..., TrainedStudent]:
     def call(epochs: int = 2, recipe: UninformedStudents = SMALL, **more: object) -> TrainedStudent:
         given = {"seed": 0, "compute": cpu, "checkpoint": tmp_path / "c", "identity": "test"} | more
-        return train(recipe, teacher, small[:9], small[9:], epochs=epochs, cache=tmp_path / "shared", **given)
+        return fit(recipe, teacher, small[:9], small[9:], epochs=epochs, cache=tmp_path / "shared", **given)
 
     return call
 

@@ -3,7 +3,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rkd_pipeline.errors import BadKey, RkdError, UnknownName
-from rkd_pipeline.recipes import RECIPES, EarlyStopping, ReverseKD, recipe
+from rkd_pipeline.named_recipes import RECIPES
+from rkd_pipeline.recipe import EarlyStopping, ReverseKD
+from rkd_pipeline.recipe_lookup import recipe
 from rkd_pipeline.training_key import TrainingKey
 from rkd_pipeline.variants import FACTORS, changed, is_variant, levels_of, variant
 

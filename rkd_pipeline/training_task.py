@@ -1,0 +1,37 @@
+"""What a training's steps compute: the interface between the loop and a system."""
+
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
+
+
+class TrainingTask(ABC):
+    """One training: what its steps compute.
+
+    Attributes:
+        student: on the device; its parameters that take gradients are trained, its whole state is the result.
+        lambda_: set by the loop, from ``begin`` or from the checkpoint.
+        notes: what went into the training besides pictures and teacher, for provenance.
+    """
+
+    student: "nn.Module"
+    lambda_: float
+    notes: dict[str, str]
+
+    @abstractmethod
+    def begin(self) -> float:
+        """Before the first step of a new training, never of a resumed one; returns lambda, 0 where there is none."""
+
+    @abstractmethod
+    def losses(self, indices: "Tensor", generator: "torch.Generator") -> "Tensor":
+        """The loss of each training picture at ``indices``; random numbers come from ``generator`` alone."""
+
+    @abstractmethod
+    def validation_loss(self) -> float:
+        """Mean loss of the held-out pictures; the student is in eval mode, gradients are off."""
+
+    def finish(self) -> None:  # noqa: B027 - most systems have nothing to do here
+        """After the last step, with the weights that are kept: may fill buffers of the student."""
