@@ -2,20 +2,20 @@
 
 import dagster as dg
 
-from assets.data import prepared_images, split_asset
-from assets.evaluation import anomaly_scores
+from assets.anomaly_scores import anomaly_scores
+from assets.benchmark import REFRESH, TABLES_POOL, benchmark
+from assets.datasets import prepared_images, split_asset
 from assets.partitions import grid, target_and_training
 from assets.reporting import asset_options, column_schema, materialised, nothing_compared, pictures, table, user_errors
-from assets.tables import REFRESH, TABLES_POOL, benchmark
-from assets.training import DEVICE_POOL, trained_model
+from assets.trained_model import DEVICE_POOL, trained_model
 from resources.compute import ComputeResource
 from resources.storage import StoreResource
-from rkd_pipeline.ablation.effects import COLUMNS
-from rkd_pipeline.claims import COLUMNS as CLAIM_COLUMNS
-from rkd_pipeline.flow import ABLATION, CLAIMS, PRODUCT_MAPS, TURNED_PICTURES
+from rkd_pipeline.results.ablation_effects import COLUMNS
+from rkd_pipeline.results.paper_claims import COLUMNS as CLAIM_COLUMNS
 from rkd_pipeline.stages import ablation as stage
 from rkd_pipeline.stages import claims as claims_stage
 from rkd_pipeline.stages import evidence
+from rkd_pipeline.store.stage_versions import ABLATION, CLAIMS, PRODUCT_MAPS, TURNED_PICTURES
 
 GROUP = "comparisons"
 COMPLETE = "complete"

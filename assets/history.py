@@ -6,6 +6,7 @@ import dagster as dg
 import pandas as pd
 from dagster._core.execution.backfill import BULK_ACTION_TERMINAL_STATUSES
 
+from assets.benchmark import REFRESH, TABLES_POOL, benchmark
 from assets.partitions import TARGET_DIMENSION, TRAINING_DIMENSION
 from assets.reporting import (
     asset_options,
@@ -16,16 +17,15 @@ from assets.reporting import (
     same_columns,
     user_errors,
 )
-from assets.tables import REFRESH, TABLES_POOL, benchmark
 from resources.hooks import Hook
 from resources.storage import StoreResource
-from rkd_pipeline import rebenchmark
-from rkd_pipeline.flow import HISTORY, METRICS
-from rkd_pipeline.moves import WORSE, comparable
-from rkd_pipeline.plan import Cell
+from rkd_pipeline.operations import rebenchmark
+from rkd_pipeline.recipes.plans import Cell
 from rkd_pipeline.stages import rounds
 from rkd_pipeline.stages.history import FIGURE, POINT_COLUMNS, TEXT, build_history, read_moves
-from rkd_pipeline.store import Result, Store
+from rkd_pipeline.statistics.regression_test import WORSE, comparable
+from rkd_pipeline.store.result_store import Result, Store
+from rkd_pipeline.store.stage_versions import HISTORY, METRICS
 
 GROUP = "reports"
 ROUND_TAG = "rkd/rebenchmark"

@@ -2,11 +2,15 @@
 
 import dagster as dg
 
-from assets import comparisons, data, evaluation, figures, history, inbox, reports, tables, tracking, training
+from assets import anomaly_scores as evaluation
+from assets import benchmark as tables
+from assets import comparisons, datasets, history, paper_figures, reports, watching
+from assets import mlflow_run as tracking
+from assets import trained_model as training
 
 PREPARE = dg.define_asset_job(
     "prepare_target",
-    [data.dataset_source, data.images, data.split_asset, data.prepared_images, data.dataset_card],
+    [datasets.dataset_source, datasets.images, datasets.split_asset, datasets.prepared_images, datasets.dataset_card],
     description="Find or fetch the pictures of one target; decode, index, split and describe them.",
 )
 TRAIN = dg.define_asset_job(
@@ -19,7 +23,7 @@ REFRESH = dg.define_asset_job(
     [
         tables.benchmark,
         *tables.TABLES,
-        *figures.FIGURES,
+        *paper_figures.FIGURES,
         reports.leaderboard,
         comparisons.ablation,
         comparisons.claims,
@@ -31,7 +35,7 @@ REFRESH = dg.define_asset_job(
     "report; mirror it.",
 )
 SCORE = dg.define_asset_job(
-    "score_new_pictures", [inbox.scored_pictures], description="Score what is new in the watched folder."
+    "score_new_pictures", [watching.scored_pictures], description="Score what is new in the watched folder."
 )
 JOBS = [
     PREPARE,

@@ -15,19 +15,22 @@ from dagster._core.definitions.events import AssetKeyPartitionKey
 from dagster._core.execution.backfill import BULK_ACTION_TERMINAL_STATUSES, PartitionBackfill
 from pydantic import Field
 
-from assets import data, evaluation, tracking, training
+from assets import anomaly_scores as evaluation
+from assets import datasets
+from assets import mlflow_run as tracking
+from assets import trained_model as training
 from assets.history import BACKGROUND, ROUND_TAG, backfill_id
 from assets.partitions import TRAINING_DIMENSION, grid_key, offer_targets
 from assets.reporting import user_errors
 from resources.storage import StoreResource
-from rkd_pipeline import rebenchmark
-from rkd_pipeline.own_targets import targets_in
-from rkd_pipeline.plan import PLANS, Cell, cross, named
+from rkd_pipeline.data.user_targets import targets_in
+from rkd_pipeline.models.teacher_files import TeacherName
+from rkd_pipeline.operations import rebenchmark
+from rkd_pipeline.recipes.plans import PLANS, Cell, cross, named
 from rkd_pipeline.settings import Settings
-from rkd_pipeline.store import Store
-from rkd_pipeline.teachers import TeacherName
+from rkd_pipeline.store.result_store import Store
 
-DATA = [data.dataset_source, data.images, data.split_asset, data.prepared_images, data.dataset_card]
+DATA = [datasets.dataset_source, datasets.images, datasets.split_asset, datasets.prepared_images, datasets.dataset_card]
 GRID = [training.trained_model, evaluation.anomaly_scores, evaluation.metrics, tracking.mlflow_run]
 
 

@@ -2,8 +2,9 @@
 
 Both dimensions are dynamic and live in the store's Dagster instance. A target is one of the catalog, or the user's
 own, added at run time with ``rkd add-target`` or a line in ``targets.toml``; ``offer_targets`` and the sensor
-``targets_in_step`` keep the instance in step with them, so that the UI shows a new target without a restart. A training
-is a key like ``rkd-s0`` (``rkd_pipeline/training_key.py``), added by ``rkd run`` or in the UI's launch dialogue.
+``targets_in_step`` keep the instance in step with them, so that the UI shows a new target without a restart. A
+training is a key like ``rkd-s0`` (``rkd_pipeline/recipes/training_key.py``), added by ``rkd run`` or in the UI's launch
+dialogue.
 
 ``dataset_source`` is partitioned by target too, though many targets may share a dataset's folder: one run then goes
 from the files to the prepared pictures, and a category added to a dataset leaves the results of the others alone.
@@ -11,8 +12,8 @@ from the files to the prepared pictures, and a category added to a dataset leave
 
 import dagster as dg
 
+from rkd_pipeline.data.user_targets import OwnTargets
 from rkd_pipeline.errors import BadKey
-from rkd_pipeline.own_targets import OwnTargets
 
 TARGET_DIMENSION, TRAINING_DIMENSION = "target", "training"
 

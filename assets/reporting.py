@@ -11,8 +11,8 @@ import pandas as pd
 
 from resources import last_words
 from rkd_pipeline.errors import RkdError, of_the_system
-from rkd_pipeline.flow import Stage
-from rkd_pipeline.store import Result
+from rkd_pipeline.store.result_store import Result
+from rkd_pipeline.store.stage_versions import Stage
 
 OWNER = "team:benchmark"
 
@@ -98,7 +98,7 @@ def table(rows: pd.DataFrame) -> dg.MetadataValue:
 
 def pictures(*files: Path, width: int = 900) -> dg.MetadataValue:
     """PNG files as inline thumbnails, with the name of the full size. Inline pictures live in the event log: small."""
-    from rkd_pipeline.figures import thumbnail
+    from rkd_pipeline.results.figures import thumbnail
 
     lines = [
         f"{_inline(file.stem, thumbnail(file.read_bytes(), width))}\n\n`{file.parent.name}/{file.name}`"
@@ -109,7 +109,7 @@ def pictures(*files: Path, width: int = 900) -> dg.MetadataValue:
 
 def picture(name: str, png: bytes, width: int = 900) -> dg.MetadataValue:
     """A picture that is in no file of the result, as an inline thumbnail."""
-    from rkd_pipeline.figures import thumbnail
+    from rkd_pipeline.results.figures import thumbnail
 
     return dg.MetadataValue.md(_inline(name, thumbnail(png, width)))
 

@@ -2,17 +2,17 @@
 
 import dagster as dg
 
+from assets.benchmark import REFRESH, TABLES, TABLES_POOL, benchmark
 from assets.comparisons import ablation, claims
-from assets.figures import FIGURES
 from assets.history import history
+from assets.paper_figures import FIGURES
 from assets.reporting import asset_options, column_schema, materialised, pictures, user_errors
-from assets.tables import REFRESH, TABLES, TABLES_POOL, benchmark
 from resources.storage import StoreResource
-from rkd_pipeline.flow import BENCHMARK, LEADERBOARD, REPORT
-from rkd_pipeline.leaderboard import COLUMNS
-from rkd_pipeline.score_rules import QUALITY
+from rkd_pipeline.recipes.score_rules import QUALITY
+from rkd_pipeline.results.ranking import COLUMNS
 from rkd_pipeline.stages.leaderboard import DIAGRAM, TEXT, build_leaderboard
 from rkd_pipeline.stages.report import FILE, build_report
+from rkd_pipeline.store.stage_versions import BENCHMARK, LEADERBOARD, REPORT
 
 GROUP = "reports"
 

@@ -8,19 +8,19 @@ import dagster as dg
 import pandas as pd
 from dagster._core.storage.dagster_run import FINISHED_STATUSES
 
+from assets.benchmark import benchmark
 from assets.history import BACKGROUND, ROUND_TAG, failures_of
-from assets.inbox import Watch
 from assets.jobs import PREPARE, SCORE, TRAIN
 from assets.launching import rebenchmark_job
 from assets.partitions import TRAINING_DIMENSION, grid_key, target_partitions, targets_to_change
 from assets.reporting import table, user_errors
-from assets.tables import benchmark
+from assets.watching import Watch
 from resources.hooks import Hook
 from resources.liveness import fail_dead_runs
 from resources.storage import StoreResource
-from rkd_pipeline import freshness, inbox, rebenchmark
+from rkd_pipeline.data.user_targets import targets_in
 from rkd_pipeline.errors import RkdError
-from rkd_pipeline.own_targets import targets_in
+from rkd_pipeline.operations import freshness, rebenchmark, watched_folder
 from rkd_pipeline.settings import Settings
 
 REASON_TAG = "rkd/reason"
@@ -117,7 +117,7 @@ def new_pictures(store: StoreResource, watch: Watch) -> dg.RunRequest | dg.SkipR
     if not watch.folder:
         return dg.SkipReason("no folder is watched; RKD_WATCH names one")
     try:
-        found = inbox.look(store.open(), Path(watch.folder), watch.model)
+        found = watched_folder.look(store.open(), Path(watch.folder), watch.model)
     except RkdError as error:
         return dg.SkipReason(str(error))
     if not found.new:

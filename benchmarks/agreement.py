@@ -17,12 +17,12 @@ from anomalib.models.image.reverse_distillation.anomaly_map import AnomalyMapGen
 from anomalib.models.image.reverse_distillation.components import get_bottleneck_layer
 from anomalib.models.image.reverse_distillation.loss import ReverseDistillationLoss
 
-from rkd_pipeline.losses import discrepancy, l_kd_flat
+from rkd_pipeline.detectors.anomaly_map import anomaly_map
 from rkd_pipeline.models.reverse_distillation import ReverseDistillation
 from rkd_pipeline.models.teacher import Teacher
+from rkd_pipeline.models.teacher_files import TeacherName, TeacherRegistry
 from rkd_pipeline.models.weights import load_weights
-from rkd_pipeline.scoring import anomaly_map
-from rkd_pipeline.teachers import TeacherName, TeacherRegistry
+from rkd_pipeline.training.losses import discrepancy, l_kd_flat
 
 SIDE, TOLERANCE = 128, 1e-5
 REACH = (

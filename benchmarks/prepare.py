@@ -18,9 +18,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from rkd_pipeline.catalog import TARGETS
-from rkd_pipeline.datasets.index import index_pictures
-from rkd_pipeline.datasets.registry import list_pictures
+from rkd_pipeline.data.catalog import TARGETS
+from rkd_pipeline.data.index import index_pictures
+from rkd_pipeline.data.layouts.layout_of import list_pictures
 
 SIDE, EPOCHS = 224, 200
 

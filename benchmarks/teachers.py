@@ -29,24 +29,24 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from rkd_pipeline.baselines import nearest_features, teacher_patches
-from rkd_pipeline.catalog import TARGETS
-from rkd_pipeline.compute import Compute, place
-from rkd_pipeline.datasets.index import MASKS, PICTURES, index_pictures
-from rkd_pipeline.datasets.registry import list_pictures
-from rkd_pipeline.datasets.split import part_of, split
-from rkd_pipeline.files import write_atomically
+from rkd_pipeline.data.catalog import TARGETS
+from rkd_pipeline.data.index import MASKS, PICTURES, index_pictures
+from rkd_pipeline.data.layouts.layout_of import list_pictures
+from rkd_pipeline.data.split import part_of, split
+from rkd_pipeline.detectors.baselines import nearest_features, teacher_patches
+from rkd_pipeline.detectors.fit import fit
+from rkd_pipeline.detectors.reverse_kd import new_student, score
+from rkd_pipeline.device import Compute, place
 from rkd_pipeline.metrics.image_auroc import image_auroc
 from rkd_pipeline.metrics.intervals import Interval, nadeau_bengio
 from rkd_pipeline.metrics.pixel_intervals import draws, image_counts, resampled
 from rkd_pipeline.metrics.regions import anomalous_pixels
 from rkd_pipeline.models.teacher import Teacher
+from rkd_pipeline.models.teacher_files import TeacherName, TeacherRegistry
 from rkd_pipeline.models.weights import load_weights, register_weights
-from rkd_pipeline.recipe import ReverseKD
-from rkd_pipeline.recipe_lookup import recipe
-from rkd_pipeline.systems.fit import fit
-from rkd_pipeline.systems.reverse_kd import new_student, score
-from rkd_pipeline.teachers import TeacherName, TeacherRegistry
+from rkd_pipeline.recipes.lookup import recipe
+from rkd_pipeline.recipes.recipe import ReverseKD
+from rkd_pipeline.store.files import write_atomically
 
 DATASETS = {"brain_mri": "brain_mri", "head_ct": "head_ct", "screw": "mvtec_ad.screw"}
 SIDE, BANK, REPLICATES = 224, 1000, 500

@@ -23,16 +23,16 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from rkd_pipeline.compute import Compute
-from rkd_pipeline.datasets import demo
-from rkd_pipeline.datasets.pictures import read_rgb, resized
-from rkd_pipeline.losses import l_kd
+from rkd_pipeline.data import synthetic
+from rkd_pipeline.data.image_files import read_rgb, resized
+from rkd_pipeline.detectors.fit import fit
+from rkd_pipeline.detectors.reverse_kd import new_student
+from rkd_pipeline.device import Compute
 from rkd_pipeline.models.teacher import Teacher
+from rkd_pipeline.models.teacher_files import TeacherName, TeacherRegistry
 from rkd_pipeline.models.weights import load_weights
-from rkd_pipeline.named_recipes import RECIPES
-from rkd_pipeline.systems.fit import fit
-from rkd_pipeline.systems.reverse_kd import new_student
-from rkd_pipeline.teachers import TeacherName, TeacherRegistry
+from rkd_pipeline.recipes.named_recipes import RECIPES
+from rkd_pipeline.training.losses import l_kd
 
 RECIPE = RECIPES["rkd"]
 PICTURES = 64  # two whole batches: no small last batch in the comparison
@@ -67,7 +67,7 @@ def picture_files(folder: Path) -> list[Path]:
     data = os.environ.get("RKD_DATA")
     if data:
         return sorted((Path(data) / "head_ct" / "head_ct").glob("1*.png"))[:PICTURES]
-    demo.generate(folder)
+    synthetic.generate(folder)
     return sorted(folder.rglob("train/good/*.png"))[:PICTURES]
 
 

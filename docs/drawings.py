@@ -15,9 +15,9 @@ import torchvision
 from rkd_pipeline.models.architectures import architecture
 from rkd_pipeline.models.reverse_distillation import ReverseDistillation
 from rkd_pipeline.models.teacher import Teacher
+from rkd_pipeline.models.teacher_files import TeacherName
 from rkd_pipeline.models.weights import TeacherWeights
-from rkd_pipeline.named_recipes import RECIPES
-from rkd_pipeline.teachers import TeacherName
+from rkd_pipeline.recipes.named_recipes import RECIPES
 
 FILE = Path(__file__).with_name("architecture.md")
 RECIPE = RECIPES["rkd"]

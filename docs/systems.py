@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from rkd_pipeline.recipe_sheet import recipe_sheet
+from rkd_pipeline.results.tables.recipe_sheet import recipe_sheet
 
 PAGE = Path(__file__).with_name("systems.md")
 _BLOCK = re.compile(r"(<!-- recipes -->\n).*(<!-- end of recipes -->)", re.DOTALL)

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Literal
 import dagster as dg
 
 if TYPE_CHECKING:
-    from rkd_pipeline.compute import Compute
+    from rkd_pipeline.device import Compute
 
 
 class ComputeResource(dg.ConfigurableResource):
@@ -18,6 +18,6 @@ class ComputeResource(dg.ConfigurableResource):
 
     def choose(self) -> "Compute":
         """The device and precision to use on this machine."""
-        from rkd_pipeline.compute import Compute
+        from rkd_pipeline.device import Compute
 
         return Compute.choose(self.device, self.precision, self.feature_gib)

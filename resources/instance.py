@@ -6,8 +6,8 @@ from importlib.resources import files
 import dagster as dg
 
 from resources.liveness import fail_dead_runs
-from rkd_pipeline.files import write_atomically
-from rkd_pipeline.store import Store
+from rkd_pipeline.store.files import write_atomically
+from rkd_pipeline.store.result_store import Store
 
 
 def open_instance(store: Store) -> tuple[dg.DagsterInstance, list[str]]:
@@ -17,7 +17,7 @@ def open_instance(store: Store) -> tuple[dg.DagsterInstance, list[str]]:
     """
     home = store.dagster_home
     home.mkdir(parents=True, exist_ok=True)
-    write_atomically(home / "dagster.yaml", files("rkd_pipeline").joinpath("dagster.yaml").read_bytes())
+    write_atomically(home / "dagster.yaml", files(__package__).joinpath("dagster.yaml").read_bytes())
     os.environ["DAGSTER_HOME"] = str(home)
     with store.lock("dagster instance"):  # two processes must not create its databases at once
         instance = dg.DagsterInstance.get()

@@ -13,15 +13,15 @@ import pandas as pd
 
 from resources.mlflow_client import MODEL_TAG, Server
 from rkd_pipeline import __version__
-from rkd_pipeline.champion import EXAMPLE, example_picture
-from rkd_pipeline.files import link_or_copy
-from rkd_pipeline.flow import SPLIT
-from rkd_pipeline.gate import deciding_rule, honest_threshold
-from rkd_pipeline.stages.data import read_verified_split
-from rkd_pipeline.stages.evaluation import FIGURES, read_metrics
-from rkd_pipeline.stages.training import read_history
-from rkd_pipeline.store import Ref, Result, Store
-from rkd_pipeline.training_key import TrainingKey
+from rkd_pipeline.operations.champions import EXAMPLE, example_picture
+from rkd_pipeline.operations.gate import deciding_rule, honest_threshold
+from rkd_pipeline.recipes.training_key import TrainingKey
+from rkd_pipeline.stages.anomaly_scores import FIGURES, read_metrics
+from rkd_pipeline.stages.datasets import read_verified_split
+from rkd_pipeline.stages.trained_model import read_history
+from rkd_pipeline.store.files import link_or_copy
+from rkd_pipeline.store.result_store import Ref, Result, Store
+from rkd_pipeline.store.stage_versions import SPLIT
 
 
 def send_report(store: Store, server: Server, report: Result, tags: dict[str, str]) -> str:
@@ -146,7 +146,7 @@ def log_model(folder: Path, tags: dict[str, str]) -> str:
     from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema
     from mlflow.types.schema import Array
 
-    from rkd_pipeline.scorer import CARD, STUDENT, TEACHER
+    from rkd_pipeline.detectors.exported_model import CARD, STUDENT, TEACHER
 
     # The model refuses what is no table of images in words of its own. A required column would be missed by MLflow
     # first, which answers with the data that it was sent.

@@ -4,7 +4,7 @@ from typing import Any
 
 from resources.mlflow_client import CONTENT_TAG, MODEL_TAG, Server, has_model, still_there
 from resources.mlflow_mirror import log_model
-from rkd_pipeline.champion import Reign
+from rkd_pipeline.operations.champions import Reign
 
 ALIAS = "champion"
 

@@ -23,8 +23,8 @@ import pandas as pd
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
 
-from rkd_pipeline.datasets.pictures import BadPicture, decode
-from rkd_pipeline.scorer import ExportedModel
+from rkd_pipeline.data.image_files import BadPicture, decode
+from rkd_pipeline.detectors.exported_model import ExportedModel
 
 _COLUMN = "picture"
 _URI = "data:image/png;base64,..."

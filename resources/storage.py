@@ -7,9 +7,9 @@ import dagster as dg
 
 from resources import last_words
 from resources.liveness import process_tags
-from rkd_pipeline.datasets.fetch import Fetching, addresses
+from rkd_pipeline.data.download.fetch import Fetching, addresses
 from rkd_pipeline.settings import Settings
-from rkd_pipeline.store import Store
+from rkd_pipeline.store.result_store import Store
 
 
 class StoreResource(dg.ConfigurableResource):

@@ -20,10 +20,8 @@ from resources import mlflow_client, mlflow_mirror, mlflow_registry
 from resources.mlflow_client import ATTEMPT_TAG, CONTENT_TAG, Server, TrackingAway, TrackingError, reachable
 from resources.mlflow_registry import ALIAS
 from rkd_pipeline.addresses import browsable, shown, tracking_fault
-from rkd_pipeline.champion import Reign, reigns, targets_with_champions
-from rkd_pipeline.files import write_atomically
-from rkd_pipeline.flow import METRICS, REPORT, TRAINED_MODEL
-from rkd_pipeline.stages.tables import (
+from rkd_pipeline.operations.champions import Reign, reigns, targets_with_champions
+from rkd_pipeline.stages.benchmark import (
     TRACKING_FOLDER,
     measured_results,
     mirror_marks,
@@ -32,7 +30,9 @@ from rkd_pipeline.stages.tables import (
     tracking_contents,
     tracking_file,
 )
-from rkd_pipeline.store import Ref, Store
+from rkd_pipeline.store.files import write_atomically
+from rkd_pipeline.store.result_store import Ref, Store
+from rkd_pipeline.store.stage_versions import METRICS, REPORT, TRAINED_MODEL
 
 __all__ = ["ALIAS", "MlflowTracking", "Sent", "TrackingAway", "TrackingError"]
 

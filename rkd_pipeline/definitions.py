@@ -5,23 +5,13 @@ from typing import Any
 
 import dagster as dg
 
-from assets import (
-    champions,
-    comparisons,
-    data,
-    evaluation,
-    figures,
-    history,
-    inbox,
-    jobs,
-    launching,
-    plans,
-    reports,
-    tables,
-    tracking,
-    training,
-    upkeep,
-)
+from assets import ablation_plan, comparisons, datasets, history, jobs, launching, paper_figures, reports, upkeep
+from assets import anomaly_scores as evaluation
+from assets import benchmark as tables
+from assets import champion as champions
+from assets import mlflow_run as tracking
+from assets import trained_model as training
+from assets import watching as inbox
 from resources.compute import ComputeResource
 from resources.hooks import Hook
 from resources.storage import DataResource, StoreResource
@@ -30,11 +20,11 @@ from rkd_pipeline.errors import RkdError
 from rkd_pipeline.settings import Settings
 
 ASSETS = [
-    data.dataset_source,
-    data.images,
-    data.split_asset,
-    data.prepared_images,
-    data.dataset_card,
+    datasets.dataset_source,
+    datasets.images,
+    datasets.split_asset,
+    datasets.prepared_images,
+    datasets.dataset_card,
     training.teachers,
     training.trained_model,
     evaluation.anomaly_scores,
@@ -42,7 +32,7 @@ ASSETS = [
     tracking.mlflow_run,
     tables.benchmark,
     *tables.TABLES,
-    *figures.FIGURES,
+    *paper_figures.FIGURES,
     reports.leaderboard,
     comparisons.product_maps,
     comparisons.turned_pictures,
@@ -61,7 +51,7 @@ def _over(resources: Mapping[str, Any]) -> dg.Definitions:
     return dg.Definitions(assets=ASSETS, jobs=jobs.JOBS, resources=needed, executor=dg.in_process_executor)
 
 
-PLAN_JOBS = [plans.ablation_job(_over)]
+PLAN_JOBS = [ablation_plan.ablation_job(_over)]
 
 
 def build_defs(settings: Settings) -> dg.Definitions:

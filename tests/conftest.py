@@ -10,11 +10,11 @@ import pytest
 import torch
 from hypothesis import settings
 
-from rkd_pipeline.compute import Compute
+from rkd_pipeline.device import Compute
 from rkd_pipeline.models.teacher import Teacher
+from rkd_pipeline.models.teacher_files import TeacherName, TeacherRegistry
 from rkd_pipeline.models.weights import load_weights
-from rkd_pipeline.store import Store
-from rkd_pipeline.teachers import TeacherName, TeacherRegistry
+from rkd_pipeline.store.result_store import Store
 from tests.library.arena import Finish, build, enter
 
 settings.register_profile("no_clock", deadline=None)  # a busy machine is no fault of the code

@@ -3,9 +3,9 @@
 import importlib.util
 from pathlib import Path
 
-from rkd_pipeline.claims import CLAIMS, SAME_LEVEL, SAME_SIZE, SAME_TURNED
-from rkd_pipeline.named_recipes import RECIPES
-from rkd_pipeline.variants import FACTORS
+from rkd_pipeline.recipes.named_recipes import RECIPES
+from rkd_pipeline.recipes.variants import FACTORS
+from rkd_pipeline.results.paper_claims import CLAIMS, SAME_LEVEL, SAME_SIZE, SAME_TURNED
 
 DOCS = Path(__file__).parent.parent / "docs"
 

@@ -4,7 +4,7 @@ import ast
 from collections.abc import Iterator
 from pathlib import Path
 
-from rkd_pipeline.cli import _parser
+from rkd_pipeline.cli.main import _parser
 
 ROOT = Path(__file__).parent.parent
 SOURCES = [p for package in ("rkd_pipeline", "assets", "resources") for p in (ROOT / package).rglob("*.py")]

@@ -47,7 +47,7 @@ def test_resources_do_not_know_assets_and_assets_do_not_know_mlflow() -> None:
 @pytest.mark.parametrize("package", ["resources", "assets"])
 def test_nobody_reaches_for_the_faces(package: str) -> None:
     reached = [
-        n for m in modules(package) for n in imported(m) if n in ("rkd_pipeline.cli", "rkd_pipeline.definitions")
+        n for m in modules(package) for n in imported(m) if n in ("rkd_pipeline.cli.main", "rkd_pipeline.definitions")
     ]
     assert not reached
 

@@ -15,9 +15,9 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from rkd_pipeline.errors import TeacherError
-from rkd_pipeline.files import file_sha256
 from rkd_pipeline.models.architectures import NETWORKS, Architecture, Vgg, network
-from rkd_pipeline.teachers import EMBEDDED, RANDOM, RegisteredFile, TeacherName, TeacherRegistry
+from rkd_pipeline.models.teacher_files import EMBEDDED, RANDOM, RegisteredFile, TeacherName, TeacherRegistry
+from rkd_pipeline.store.files import file_sha256
 
 _UNUSED = ("layer4.", "fc.", "classifier.")
 # Made by rkd_pipeline/pretraining; its model card is docs/embedded-teacher.md.

@@ -8,18 +8,18 @@ from typing import Any
 
 import pandas as pd
 
-from rkd_pipeline.ablation.design import CENTRES, Design, design
-from rkd_pipeline.ablation.effects import COLUMNS, HEADINGS, Ablation, ablation_sheet, analyse
-from rkd_pipeline.contrasts import Cell
-from rkd_pipeline.datasets.split import redraws_test
-from rkd_pipeline.evidence import Evidence, read_evidence
-from rkd_pipeline.flow import ABLATION, BENCHMARK, PRODUCT_MAPS, SPLIT, TRAINED_MODEL
-from rkd_pipeline.stages.data import read_verified_split
+from rkd_pipeline.data.split import redraws_test
+from rkd_pipeline.recipes.ablation_design import CENTRES, Design, design
+from rkd_pipeline.recipes.training_key import TrainingKey
+from rkd_pipeline.results.ablation_effects import COLUMNS, HEADINGS, Ablation, ablation_sheet, analyse
+from rkd_pipeline.results.tables.sheet import Sheet, in_epochs
+from rkd_pipeline.stages.benchmark import read_benchmark
+from rkd_pipeline.stages.datasets import read_verified_split
 from rkd_pipeline.stages.evidence import fresh, gather_evidence
-from rkd_pipeline.stages.tables import read_benchmark
-from rkd_pipeline.store import Ref, Result, Store
-from rkd_pipeline.tables.sheet import Sheet, in_epochs
-from rkd_pipeline.training_key import TrainingKey
+from rkd_pipeline.statistics.contrasts import Cell
+from rkd_pipeline.statistics.replicates import Evidence, read_evidence
+from rkd_pipeline.store.result_store import Ref, Result, Store
+from rkd_pipeline.store.stage_versions import ABLATION, BENCHMARK, PRODUCT_MAPS, SPLIT, TRAINED_MODEL
 
 EFFECTS, MISSING, TEXT, FIGURE = "ablation.parquet", "missing.parquet", "ablation.md", "ablation.png"
 SHEETS = "sheets.json"
@@ -87,7 +87,7 @@ def build_ablation(store: Store) -> Result:
     products = {pair: fresh(store, Ref(PRODUCT_MAPS.name, *pair)) for pair in pairs}
 
     def write(folder: Path) -> dict[str, Any]:
-        from rkd_pipeline.figures import effect_dots, message
+        from rkd_pipeline.results.figures import effect_dots, message
 
         def read(pair: tuple[str, str]) -> Evidence:
             product = products[pair]

@@ -7,20 +7,20 @@ from typing import Any
 
 import pandas as pd
 
-from rkd_pipeline.claims import CLAIMS as ASKED
-from rkd_pipeline.claims import Configuration, claims_sheet, findings, table
-from rkd_pipeline.contrasts import Cell
-from rkd_pipeline.evidence import Evidence, read_evidence
-from rkd_pipeline.flow import BENCHMARK, CLAIMS, TRAINED_MODEL, TURNED_PICTURES
-from rkd_pipeline.own_targets import targets_in
+from rkd_pipeline.data.user_targets import targets_in
+from rkd_pipeline.recipes.training_key import TrainingKey
+from rkd_pipeline.recipes.variants import is_variant
+from rkd_pipeline.results.paper_claims import CLAIMS as ASKED
+from rkd_pipeline.results.paper_claims import Configuration, claims_sheet, findings, table
+from rkd_pipeline.results.tables.sheet import Sheet
 from rkd_pipeline.stages.ablation import drawn_share
+from rkd_pipeline.stages.benchmark import read_benchmark
 from rkd_pipeline.stages.evidence import fresh, gather_evidence, read_turned
-from rkd_pipeline.stages.tables import read_benchmark
-from rkd_pipeline.stages.training import read_history
-from rkd_pipeline.store import Ref, Result, Store
-from rkd_pipeline.tables.sheet import Sheet
-from rkd_pipeline.training_key import TrainingKey
-from rkd_pipeline.variants import is_variant
+from rkd_pipeline.stages.trained_model import read_history
+from rkd_pipeline.statistics.contrasts import Cell
+from rkd_pipeline.statistics.replicates import Evidence, read_evidence
+from rkd_pipeline.store.result_store import Ref, Result, Store
+from rkd_pipeline.store.stage_versions import BENCHMARK, CLAIMS, TRAINED_MODEL, TURNED_PICTURES
 
 FILE, TEXT, SHEET = "claims.parquet", "claims.md", "sheet.json"
 Pair = tuple[str, str]  # target, training

@@ -8,22 +8,30 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from rkd_pipeline.ablation.design import PRODUCT, PRODUCT_MAX
-from rkd_pipeline.datasets.split import part_of
-from rkd_pipeline.evidence import Evidence, evidence, read_evidence, write_evidence
-from rkd_pipeline.flow import ANOMALY_SCORES, EVIDENCE, IMAGES, PRODUCT_MAPS, SPLIT, TRAINED_MODEL, TURNED_PICTURES
-from rkd_pipeline.own_targets import targets_in
-from rkd_pipeline.score_rules import SCORE_RULES
-from rkd_pipeline.stages.data import PreparedImages, open_prepared, read_index, read_verified_split
-from rkd_pipeline.stages.evaluation import read_scores
-from rkd_pipeline.stages.training import open_model
-from rkd_pipeline.store import Ref, Result, Store
-from rkd_pipeline.training_key import TrainingKey
+from rkd_pipeline.data.split import part_of
+from rkd_pipeline.data.user_targets import targets_in
+from rkd_pipeline.recipes.ablation_design import PRODUCT, PRODUCT_MAX
+from rkd_pipeline.recipes.score_rules import SCORE_RULES
+from rkd_pipeline.recipes.training_key import TrainingKey
+from rkd_pipeline.stages.anomaly_scores import read_scores
+from rkd_pipeline.stages.datasets import PreparedImages, open_prepared, read_index, read_verified_split
+from rkd_pipeline.stages.trained_model import open_model
+from rkd_pipeline.statistics.replicates import Evidence, evidence, read_evidence, write_evidence
+from rkd_pipeline.store.result_store import Ref, Result, Store
+from rkd_pipeline.store.stage_versions import (
+    ANOMALY_SCORES,
+    EVIDENCE,
+    IMAGES,
+    PRODUCT_MAPS,
+    SPLIT,
+    TRAINED_MODEL,
+    TURNED_PICTURES,
+)
 
 if TYPE_CHECKING:
     import torch
 
-    from rkd_pipeline.compute import Compute
+    from rkd_pipeline.device import Compute
 
 TURNS = (0, 90, 180, 270)  # degrees: by quarters no pixel is made up
 
@@ -85,9 +93,9 @@ def _product_maps(
     """float32 ``(N, S, S)`` of uint8 pictures ``(N, S, S, 3)``."""
     import torch
 
-    from rkd_pipeline.compute import full_precision
-    from rkd_pipeline.losses import discrepancy
-    from rkd_pipeline.scoring import anomaly_map
+    from rkd_pipeline.detectors.anomaly_map import anomaly_map
+    from rkd_pipeline.device import full_precision
+    from rkd_pipeline.training.losses import discrepancy
 
     teacher, student = open_model(store, model, device)
     student.eval()
@@ -106,7 +114,7 @@ def score_turned_pictures(store: Store, target_name: str, training: str) -> Resu
 
     The model was trained on pictures as they are. Turning before or after the resizing is the same up to rounding.
     """
-    from rkd_pipeline.scorer import CARD, STUDENT, TEACHER, ExportedModel
+    from rkd_pipeline.detectors.exported_model import CARD, STUDENT, TEACHER, ExportedModel
     from rkd_pipeline.stages.export import export_model
 
     model = store.require(TRAINED_MODEL, target_name, training)

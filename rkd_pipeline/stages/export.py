@@ -6,11 +6,11 @@ from pathlib import Path
 
 from safetensors.torch import load_file, save_file
 
-from rkd_pipeline.files import keep, link_or_copy
-from rkd_pipeline.scorer import CARD, STUDENT, TEACHER, ExportCard, ExportedModel
-from rkd_pipeline.stages.training import WEIGHTS_FILE, open_teacher, read_model_card
-from rkd_pipeline.store import Result, Store
-from rkd_pipeline.training_key import TrainingKey
+from rkd_pipeline.detectors.exported_model import CARD, STUDENT, TEACHER, ExportCard, ExportedModel
+from rkd_pipeline.recipes.training_key import TrainingKey
+from rkd_pipeline.stages.trained_model import WEIGHTS_FILE, open_teacher, read_model_card
+from rkd_pipeline.store.files import keep, link_or_copy
+from rkd_pipeline.store.result_store import Result, Store
 
 
 def export_model(store: Store, model: Result, threshold: float | None, folder: Path) -> None:

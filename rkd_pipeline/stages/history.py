@@ -7,14 +7,23 @@ import numpy as np
 import pandas as pd
 from scipy.stats import t
 
-from rkd_pipeline.files import canonical_json, text_sha256
-from rkd_pipeline.flow import HISTORY
-from rkd_pipeline.moves import DATA, FIXED, MOVE_COLUMNS, NEW, RESOLUTION, SERIES, comparable, moves
-from rkd_pipeline.multiple_testing import ALPHA, look_level
-from rkd_pipeline.score_rules import is_quality
+from rkd_pipeline.recipes.score_rules import is_quality
+from rkd_pipeline.results.tables.sheet import NOT_MEASURED, NOT_PUBLISHED, Sheet, in_epochs, percent, with_interval
 from rkd_pipeline.stages import rounds
-from rkd_pipeline.store import Result, Store
-from rkd_pipeline.tables.sheet import NOT_MEASURED, NOT_PUBLISHED, Sheet, in_epochs, percent, with_interval
+from rkd_pipeline.statistics.multiple_testing import ALPHA, look_level
+from rkd_pipeline.statistics.regression_test import (
+    DATA,
+    FIXED,
+    MOVE_COLUMNS,
+    NEW,
+    RESOLUTION,
+    SERIES,
+    comparable,
+    moves,
+)
+from rkd_pipeline.store.files import canonical_json, text_sha256
+from rkd_pipeline.store.result_store import Result, Store
+from rkd_pipeline.store.stage_versions import HISTORY
 
 VALUES, POINTS, MOVES, TEXT, FIGURE = "values.parquet", "history.parquet", "moves.parquet", "history.md", "history.png"
 SHOWN = "image_auroc"
@@ -196,7 +205,7 @@ def _signed(row: dict[str, Any]) -> str:
 
 
 def _figure(over_time: pd.DataFrame) -> bytes:
-    from rkd_pipeline.figures import Point, history_figure, message
+    from rkd_pipeline.results.figures import Point, history_figure, message
 
     rows = over_time[over_time["metric"] == SHOWN]
     if rows.empty:

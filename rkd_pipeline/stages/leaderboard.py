@@ -5,8 +5,7 @@ from typing import Any
 
 import pandas as pd
 
-from rkd_pipeline.flow import ANOMALY_SCORES, BENCHMARK, LEADERBOARD, TRAINED_MODEL
-from rkd_pipeline.leaderboard import (
+from rkd_pipeline.results.ranking import (
     COSTS,
     Leaderboard,
     diagram_title,
@@ -15,15 +14,16 @@ from rkd_pipeline.leaderboard import (
     pairs_sheet,
     shown_ranks,
 )
-from rkd_pipeline.stages.tables import read_benchmark
-from rkd_pipeline.store import Result, Store
+from rkd_pipeline.stages.benchmark import read_benchmark
+from rkd_pipeline.store.result_store import Result, Store
+from rkd_pipeline.store.stage_versions import ANOMALY_SCORES, BENCHMARK, LEADERBOARD, TRAINED_MODEL
 
 FILE, PAIRS, DIAGRAM, TEXT = "leaderboard.parquet", "pairs.parquet", "ranks.png", "leaderboard.md"
 
 
 def build_leaderboard(store: Store) -> Result:
     """``leaderboard``: systems and pairs as parquet and CSV, both as markdown, and the diagram of ranks."""
-    from rkd_pipeline.figures import message, rank_diagram
+    from rkd_pipeline.results.figures import message, rank_diagram
 
     benchmark = store.require(BENCHMARK)
     rows = read_benchmark(benchmark)

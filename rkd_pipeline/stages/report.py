@@ -5,8 +5,22 @@ from typing import Any
 
 import pandas as pd
 
-from rkd_pipeline.conditions import computed_on
-from rkd_pipeline.flow import (
+from rkd_pipeline.data.user_targets import targets_in
+from rkd_pipeline.recipes.score_rules import OWN
+from rkd_pipeline.recipes.training_key import TrainingKey
+from rkd_pipeline.results.ranking import Leaderboard, leaderboard_sheet, pairs_sheet
+from rkd_pipeline.results.report_page import Picture, Report, Training, render
+from rkd_pipeline.results.tables.recipe_sheet import recipe_sheet
+from rkd_pipeline.results.tables.sheet import with_interval
+from rkd_pipeline.stages.ablation import figure_files, read_sheets
+from rkd_pipeline.stages.anomaly_scores import read_metrics, value_of
+from rkd_pipeline.stages.benchmark import read_benchmark, read_cells, table_sheet
+from rkd_pipeline.stages.claims import read_sheet
+from rkd_pipeline.stages.history import FIGURE, read_moves, read_points, sheets_of
+from rkd_pipeline.stages.leaderboard import DIAGRAM, read_leaderboard
+from rkd_pipeline.stages.paper_figures import FIGURES, figure_file
+from rkd_pipeline.store.result_store import Result, Store
+from rkd_pipeline.store.stage_versions import (
     ABLATION,
     ANOMALY_SCORES,
     BENCHMARK,
@@ -22,21 +36,7 @@ from rkd_pipeline.flow import (
     TABLE_DEMO,
     TRAINED_MODEL,
 )
-from rkd_pipeline.leaderboard import Leaderboard, leaderboard_sheet, pairs_sheet
-from rkd_pipeline.own_targets import targets_in
-from rkd_pipeline.recipe_sheet import recipe_sheet
-from rkd_pipeline.report import Picture, Report, Training, render
-from rkd_pipeline.score_rules import OWN
-from rkd_pipeline.stages.ablation import figure_files, read_sheets
-from rkd_pipeline.stages.claims import read_sheet
-from rkd_pipeline.stages.evaluation import read_metrics, value_of
-from rkd_pipeline.stages.figures import FIGURES, figure_file
-from rkd_pipeline.stages.history import FIGURE, read_moves, read_points, sheets_of
-from rkd_pipeline.stages.leaderboard import DIAGRAM, read_leaderboard
-from rkd_pipeline.stages.tables import read_benchmark, read_cells, table_sheet
-from rkd_pipeline.store import Result, Store
-from rkd_pipeline.tables.sheet import with_interval
-from rkd_pipeline.training_key import TrainingKey
+from rkd_pipeline.training.conditions import computed_on
 
 TABLES = (TABLE_1, TABLE_2, TABLE_3, TABLE_4, TABLE_DEMO)
 FILE = "report.html"
@@ -130,7 +130,7 @@ def _over_time(history: Result) -> Picture | None:
 
 
 def _trainings(store: Store, rows: pd.DataFrame) -> list[Training]:
-    from rkd_pipeline.figures import thumbnail
+    from rkd_pipeline.results.figures import thumbnail
 
     ours = rows[rows["origin"] == "measured"]
     keys = ours[["target", "training", "mlflow_run_id"]].drop_duplicates().sort_values(["target", "training"])

@@ -8,8 +8,8 @@ from typing import Any
 import pandas as pd
 
 from rkd_pipeline.errors import StoreError
-from rkd_pipeline.moves import VALUE_COLUMNS
-from rkd_pipeline.store import Store
+from rkd_pipeline.statistics.regression_test import VALUE_COLUMNS
+from rkd_pipeline.store.result_store import Store
 
 FOLDER = "rebenchmarks"
 PLAN, RECORD, TOLD, REFERENCES = "plan.json", "record.json", "told.json", "references.json"

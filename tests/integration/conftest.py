@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from rkd_pipeline.store import Store
+from rkd_pipeline.store.result_store import Store
 
 TIMEOUT = 900  # seconds; far more than a free machine needs
 

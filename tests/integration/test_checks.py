@@ -10,24 +10,25 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from assets.data import split_asset
-from assets.evaluation import _above_chance, _as_published
+from assets.anomaly_scores import _above_chance, _as_published
+from assets.datasets import split_asset
 from assets.history import _not_worse, tell
 from assets.partitions import grid_key, offer_targets
 from assets.reporting import nothing_compared
 from assets.upkeep import changes_followed
 from resources.hooks import Hook
 from resources.storage import StoreResource
-from rkd_pipeline import freshness, rebenchmark
+from rkd_pipeline.data.user_targets import OwnTarget, targets_in
 from rkd_pipeline.definitions import build_defs
-from rkd_pipeline.flow import ANOMALY_SCORES, METRICS, PREPARED_IMAGES, SPLIT, TRAINED_MODEL
-from rkd_pipeline.moves import moves
-from rkd_pipeline.own_targets import OwnTarget, targets_in
+from rkd_pipeline.operations import freshness, rebenchmark
+from rkd_pipeline.recipes.training_key import TrainingKey
 from rkd_pipeline.settings import Settings
-from rkd_pipeline.stages import data, rounds
-from rkd_pipeline.stages.training import training_parameters
-from rkd_pipeline.store import Ref, Store
-from rkd_pipeline.training_key import TrainingKey
+from rkd_pipeline.stages import datasets as data
+from rkd_pipeline.stages import rounds
+from rkd_pipeline.stages.trained_model import training_parameters
+from rkd_pipeline.statistics.regression_test import moves
+from rkd_pipeline.store.result_store import Ref, Store
+from rkd_pipeline.store.stage_versions import ANOMALY_SCORES, METRICS, PREPARED_IMAGES, SPLIT, TRAINED_MODEL
 from tests.library.test_moves import rows, table
 
 TARGET, TRAINING = "mine", "rkd@resnet18.random~1e-s0"

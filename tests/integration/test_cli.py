@@ -9,12 +9,12 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from rkd_pipeline import cli
-from rkd_pipeline.benchmark_columns import COLUMNS
-from rkd_pipeline.cli import main
-from rkd_pipeline.flow import BENCHMARK, METRICS, TRAINED_MODEL
-from rkd_pipeline.stages.tables import read_benchmark
-from rkd_pipeline.store import Ref
+from rkd_pipeline.cli import main as cli
+from rkd_pipeline.cli.main import main
+from rkd_pipeline.results.schema import COLUMNS
+from rkd_pipeline.stages.benchmark import read_benchmark
+from rkd_pipeline.store.result_store import Ref
+from rkd_pipeline.store.stage_versions import BENCHMARK, METRICS, TRAINED_MODEL
 from tests.integration.conftest import DEMO, TRAINING, Rkd
 
 

@@ -11,25 +11,25 @@ import torch
 from scipy.ndimage import gaussian_filter
 
 from assets.partitions import offer_targets
-from rkd_pipeline.ablation.design import design
-from rkd_pipeline.compute import Compute
+from rkd_pipeline.data.user_targets import targets_in
 from rkd_pipeline.definitions import build_defs
-from rkd_pipeline.flow import ABLATION, ANOMALY_SCORES, TRAINED_MODEL
-from rkd_pipeline.losses import discrepancy
+from rkd_pipeline.detectors.reverse_kd import score
+from rkd_pipeline.device import Compute
 from rkd_pipeline.metrics.image_auroc import image_auroc
 from rkd_pipeline.metrics.pixel_auroc import pixel_auroc
-from rkd_pipeline.own_targets import targets_in
+from rkd_pipeline.recipes.ablation_design import design
+from rkd_pipeline.recipes.training_key import TrainingKey
 from rkd_pipeline.settings import Settings
 from rkd_pipeline.stages.ablation import FIGURE, NOTHING, TEXT, build_ablation, read_effects, read_missing
+from rkd_pipeline.stages.anomaly_scores import read_scores
+from rkd_pipeline.stages.benchmark import build_benchmark
 from rkd_pipeline.stages.claims import build_claims, read_claims
-from rkd_pipeline.stages.data import open_prepared
-from rkd_pipeline.stages.evaluation import read_scores
+from rkd_pipeline.stages.datasets import open_prepared
 from rkd_pipeline.stages.evidence import gather_evidence, read_turned, score_product_maps, score_turned_pictures
-from rkd_pipeline.stages.tables import build_benchmark
-from rkd_pipeline.stages.training import open_model, read_model_card
-from rkd_pipeline.store import Store
-from rkd_pipeline.systems.reverse_kd import score
-from rkd_pipeline.training_key import TrainingKey
+from rkd_pipeline.stages.trained_model import open_model, read_model_card
+from rkd_pipeline.store.result_store import Store
+from rkd_pipeline.store.stage_versions import ABLATION, ANOMALY_SCORES, TRAINED_MODEL
+from rkd_pipeline.training.losses import discrepancy
 from tests.integration.conftest import TRAINING, Rkd
 
 TARGET = "demo.weave"

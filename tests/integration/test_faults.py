@@ -19,9 +19,9 @@ import pytest
 
 from resources.instance import open_instance
 from resources.liveness import PID_TAG
-from rkd_pipeline.flow import METRICS, TRAINED_MODEL
-from rkd_pipeline.stages.training import checkpoint_file, read_history
-from rkd_pipeline.store import Store
+from rkd_pipeline.stages.trained_model import checkpoint_file, read_history
+from rkd_pipeline.store.result_store import Store
+from rkd_pipeline.store.stage_versions import METRICS, TRAINED_MODEL
 from tests.conftest import need
 from tests.integration.conftest import DEMO, Rkd
 from tests.integration.servers import ENDED, Pages, kill_everything, start, stop, wait_until

@@ -11,16 +11,24 @@ import pytest
 from safetensors.torch import load_file
 
 from assets.partitions import TRAINING_DIMENSION, grid_key, offer_targets
+from rkd_pipeline.data.user_targets import targets_in
 from rkd_pipeline.definitions import ASSETS, build_defs
-from rkd_pipeline.flow import ANOMALY_SCORES, IMAGES, METRICS, PREPARED_IMAGES, SPLIT, TABLE_3, TRAINED_MODEL
+from rkd_pipeline.models.teacher_files import TeacherRegistry
 from rkd_pipeline.models.weights import register_weights
-from rkd_pipeline.own_targets import targets_in
 from rkd_pipeline.settings import Settings
-from rkd_pipeline.stages.data import read_index, read_verified_split
-from rkd_pipeline.stages.evaluation import read_metrics, read_scores
-from rkd_pipeline.stages.tables import mlflow_run_id
-from rkd_pipeline.store import Ref, Store
-from rkd_pipeline.teachers import TeacherRegistry
+from rkd_pipeline.stages.anomaly_scores import read_metrics, read_scores
+from rkd_pipeline.stages.benchmark import mlflow_run_id
+from rkd_pipeline.stages.datasets import read_index, read_verified_split
+from rkd_pipeline.store.result_store import Ref, Store
+from rkd_pipeline.store.stage_versions import (
+    ANOMALY_SCORES,
+    IMAGES,
+    METRICS,
+    PREPARED_IMAGES,
+    SPLIT,
+    TABLE_3,
+    TRAINED_MODEL,
+)
 
 TRAINING = "rkd-es@resnet18.4c740094~1e-s0"
 GRID_ASSETS = ["trained_model", "anomaly_scores", "metrics", "mlflow_run"]

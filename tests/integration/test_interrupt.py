@@ -9,10 +9,10 @@ import dagster as dg
 import pytest
 
 from resources.instance import open_instance
-from rkd_pipeline.compute import Compute
-from rkd_pipeline.flow import METRICS, TRAINED_MODEL
-from rkd_pipeline.stages.training import checkpoint_file, read_history, train_model
-from rkd_pipeline.store import Ref, Store
+from rkd_pipeline.device import Compute
+from rkd_pipeline.stages.trained_model import checkpoint_file, read_history, train_model
+from rkd_pipeline.store.result_store import Ref, Store
+from rkd_pipeline.store.stage_versions import METRICS, TRAINED_MODEL
 from tests.integration.conftest import Rkd
 from tests.integration.test_kill import wait_for_epoch
 

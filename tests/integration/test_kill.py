@@ -11,8 +11,8 @@ import dagster as dg
 from safetensors import safe_open
 
 from resources.instance import open_instance
-from rkd_pipeline.flow import IMAGES, TRAINED_MODEL
-from rkd_pipeline.stages.training import checkpoint_file, read_history
+from rkd_pipeline.stages.trained_model import checkpoint_file, read_history
+from rkd_pipeline.store.stage_versions import IMAGES, TRAINED_MODEL
 from tests.integration.conftest import DEMO, Rkd
 
 EPOCHS = 4

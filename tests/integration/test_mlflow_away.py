@@ -12,10 +12,10 @@ import pytest
 
 from resources import mlflow_client, mlflow_mirror
 from resources.tracking import MlflowTracking, Sent, TrackingAway, TrackingError
-from rkd_pipeline import champion
-from rkd_pipeline.flow import METRICS
-from rkd_pipeline.stages.tables import mlflow_run_id
-from rkd_pipeline.store import Store
+from rkd_pipeline.operations import champions
+from rkd_pipeline.stages.benchmark import mlflow_run_id
+from rkd_pipeline.store.result_store import Store
+from rkd_pipeline.store.stage_versions import METRICS
 from tests.integration.conftest import DEMO, Rkd
 from tests.integration.tracking_server import TrackingServer, free_port, silent_server, wait_until
 from tests.library.arena import TARGET, Finish
@@ -30,7 +30,7 @@ def arena(
 ) -> tuple[Store, Finish]:
     store, finish = new_arena(tmp_path_factory.mktemp("away"))
     finish(f"{ES}-s0", 2.0)
-    champion.challenge(store, TARGET)
+    champions.challenge(store, TARGET)
     return store, finish
 
 

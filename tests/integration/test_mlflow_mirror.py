@@ -19,12 +19,12 @@ import pytest
 from resources import mlflow_mirror
 from resources.mlflow_client import MODEL_TAG, reachable
 from resources.tracking import MlflowTracking, Sent, TrackingAway, TrackingError
-from rkd_pipeline import champion
 from rkd_pipeline.errors import StoreError
-from rkd_pipeline.files import text_sha256
-from rkd_pipeline.flow import METRICS, TRAINED_MODEL
-from rkd_pipeline.stages.tables import mlflow_run_id, tracking_file
-from rkd_pipeline.store import Store
+from rkd_pipeline.operations import champions
+from rkd_pipeline.stages.benchmark import mlflow_run_id, tracking_file
+from rkd_pipeline.store.files import text_sha256
+from rkd_pipeline.store.result_store import Store
+from rkd_pipeline.store.stage_versions import METRICS, TRAINED_MODEL
 from tests.integration.tracking_server import free_port
 from tests.library.arena import TARGET, Finish, enter
 
@@ -61,7 +61,7 @@ class Mirrored:
         """The champion's alias leads to a model that MLflow can load and that scores."""
         version = self.client.get_model_version_by_alias(TARGET, "champion")
         mlflow.set_tracking_uri(self.tracking.tracking_uri(self.store))
-        example = champion.require_champion(self.store, TARGET).folder / "example.jpg"
+        example = champions.require_champion(self.store, TARGET).folder / "example.jpg"
         model = mlflow.pyfunc.load_model(f"models:/{TARGET}/{version.version}")
         scored = model.predict(pd.DataFrame({"picture": [str(example)]}), params={"maps": False})
         assert scored["score"].notna().all()
@@ -73,7 +73,7 @@ def mirrored(tmp_path_factory: pytest.TempPathFactory, new_arena: Callable[[Path
     folder.mkdir()
     store, finish = new_arena(folder)
     finish(TRAINING, 2.0)
-    champion.challenge(store, TARGET)
+    champions.challenge(store, TARGET)
     made = Mirrored(store)
     assert made.send() == [f"{TARGET} {TRAINING}", CHAMPION]
     return made
@@ -194,7 +194,7 @@ def as_before(store: Store, root: Path) -> None:
     """Records as they were written when they held the address of the database."""
     uri = f"sqlite:///{root / 'mlflow' / 'mlflow.db'}"
     versions = [store.require(stage, TARGET, TRAINING).data_version for stage in (TRAINED_MODEL, METRICS)]
-    reign = champion.require_champion(store, TARGET)
+    reign = champions.require_champion(store, TARGET)
     contents = {
         tracking_file(store, TARGET, TRAINING): " ".join(versions),
         store.root / "tracking" / "champions" / TARGET / "0001.json": f"champion {TARGET} 1 {reign.model}",
@@ -226,7 +226,7 @@ SENDER = """
 import sys, time
 from pathlib import Path
 from resources.tracking import MlflowTracking
-from rkd_pipeline.store import Store
+from rkd_pipeline.store.result_store import Store
 import mlflow
 root, ready, other, training = sys.argv[1:]
 Path(ready).touch()

@@ -24,19 +24,19 @@ import pytest
 from PIL import Image
 
 from assets import upkeep
-from assets.champions import keeps_up_with_champion
-from assets.inbox import Watch
+from assets.champion import keeps_up_with_champion
 from assets.partitions import TRAINING_DIMENSION, grid_key, offer_targets
+from assets.watching import Watch
 from resources.storage import StoreResource
 from resources.tracking import MlflowTracking
-from rkd_pipeline import champion
-from rkd_pipeline.cli import main
+from rkd_pipeline.cli.main import main
+from rkd_pipeline.data.user_targets import targets_in
 from rkd_pipeline.definitions import ASSETS, build_defs
-from rkd_pipeline.flow import METRICS
-from rkd_pipeline.own_targets import targets_in
-from rkd_pipeline.prediction import predict
+from rkd_pipeline.operations import champions
+from rkd_pipeline.operations.prediction import predict
 from rkd_pipeline.settings import Settings
-from rkd_pipeline.store import Store
+from rkd_pipeline.store.result_store import Store
+from rkd_pipeline.store.stage_versions import METRICS
 from tests.integration.tracking_server import answers, free_port, wait_until
 from tests.library.arena import TARGET, Finish
 
@@ -63,10 +63,10 @@ def arena(tmp_path_factory: pytest.TempPathFactory, new_arena: Callable[[Path], 
     store, finish = new_arena(folder)
     for seed in (0, 1):
         finish(f"{ES}-s{seed}", 1.0)
-    champion.challenge(store, TARGET)
+    champions.challenge(store, TARGET)
     tracking = MlflowTracking()
     tracking.mirror_champions(store, TARGET, {})
-    champion.force(store, TARGET, f"{ES}-s1", "to see the alias move")
+    champions.force(store, TARGET, f"{ES}-s1", "to see the alias move")
     tracking.mirror_champions(store, TARGET, {"who": "a test"})
     picture = folder / "a picture.png"
     Image.fromarray(np.random.default_rng(3).integers(0, 256, (40, 60, 3), dtype=np.uint8)).save(picture)
@@ -105,8 +105,8 @@ def test_the_logged_model_scores_paths_and_data_uris_as_the_store_does(arena: Ar
     model = mlflow.pyfunc.load_model(f"models:/{TARGET}@champion")
     asked = pd.DataFrame({"picture": [str(arena.picture), data_uri(arena.picture)]})
     found = model.predict(asked)
-    reign = champion.require_champion(arena.store, TARGET)
-    expected, maps = champion.open_scorer(reign).score([arena.picture])
+    reign = champions.require_champion(arena.store, TARGET)
+    expected, maps = champions.open_scorer(reign).score([arena.picture])
     assert found["score"].tolist() == pytest.approx([float(expected["map_max"].iloc[0])] * 2)
     assert found["threshold"].tolist() == [reign.threshold] * 2
     assert found["anomalous"].tolist() == [bool(expected["map_max"].iloc[0] > reign.threshold)] * 2
@@ -223,8 +223,8 @@ def test_predict_writes_an_overlay_and_goes_on_past_what_is_no_picture(
     assert "1 of 3 pictures have a problem" in said.err
     assert "broken.png: cannot be decoded" in said.err
     table = pd.read_csv(output / "predictions.csv")
-    reign = champion.require_champion(arena.store, TARGET)
-    expected, _ = champion.open_scorer(reign).score([arena.picture])
+    reign = champions.require_champion(arena.store, TARGET)
+    expected, _ = champions.open_scorer(reign).score([arena.picture])
     assert table["score"].tolist() == pytest.approx(
         [expected["map_max"].iloc[0], np.nan, expected["map_max"].iloc[0]], nan_ok=True
     )
@@ -292,7 +292,7 @@ def test_a_prediction_needs_neither_mlflow_nor_the_training(arena: Arena) -> Non
     """In a process that cannot import mlflow or dagster."""
     code = (
         "import sys; sys.modules['mlflow'] = sys.modules['dagster'] = None\n"
-        "from rkd_pipeline.cli import main\n"
+        "from rkd_pipeline.cli.main import main\n"
         "sys.exit(main(['predict', '--target', *sys.argv[1:]]))"
     )
     environment = os.environ | {"RKD_STORE": str(arena.store.root)}
@@ -330,7 +330,7 @@ def test_the_graph_lets_configurations_challenge_and_checks_that_trainings_keep_
         [made] = done.asset_materializations_for_node("champion")
         assert made.metadata["moved"].value is True
         assert "did not take it" in str(made.metadata["mlflow"].value)  # nothing listens there; the store has it
-        assert champion.require_champion(store, TARGET).training == f"{ES}-s0"
+        assert champions.require_champion(store, TARGET).training == f"{ES}-s0"
 
         finish(f"{ES}-s0", 0.1)  # the same key, trained again, and much worse
         check = dg.materialize(
@@ -358,8 +358,8 @@ def test_mlflow_s_own_commands_predict_and_serve_it(arena: Arena, tmp_path: Path
     asked = [*command, "predict", *model, "-i", str(table), "-t", "csv", "-o", str(answer)]
     subprocess.run(asked, env=environment, check=True, capture_output=True, timeout=400)
     [predicted] = json.loads(answer.read_text())["predictions"]
-    reign = champion.require_champion(arena.store, TARGET)
-    expected = predict(champion.open_scorer(reign), [arena.picture], None).table.iloc[0]
+    reign = champions.require_champion(arena.store, TARGET)
+    expected = predict(champions.open_scorer(reign), [arena.picture], None).table.iloc[0]
     assert predicted["score"] == pytest.approx(expected["score"])
     assert predicted["anomalous"] == expected["anomalous"]
     assert np.shape(predicted["map"]) == (224, 224)

@@ -13,28 +13,28 @@ import pytest
 from dagster._core.execution.backfill import BulkActionStatus
 from PIL import Image
 
-from assets.inbox import Watch
 from assets.partitions import TRAINING_DIMENSION, grid_key, offer_targets
 from assets.upkeep import changes_followed, new_pictures
-from rkd_pipeline import freshness, inbox, rebenchmark
-from rkd_pipeline.champion import NoChampion, Reign
-from rkd_pipeline.compute import Compute
+from assets.watching import Watch
+from rkd_pipeline.data.user_targets import OwnTarget, targets_in
 from rkd_pipeline.definitions import ASSETS, build_defs
+from rkd_pipeline.device import Compute
 from rkd_pipeline.errors import RkdError, StoreError
-from rkd_pipeline.files import file_sha256
-from rkd_pipeline.flow import ANOMALY_SCORES, HISTORY, METRICS, TRAINED_MODEL
-from rkd_pipeline.own_targets import OwnTarget, targets_in
-from rkd_pipeline.plan import Cell
+from rkd_pipeline.operations import freshness, rebenchmark, watched_folder
+from rkd_pipeline.operations.champions import NoChampion, Reign
+from rkd_pipeline.recipes.plans import Cell
+from rkd_pipeline.recipes.training_key import TrainingKey
 from rkd_pipeline.settings import Settings
 from rkd_pipeline.stages import rounds
-from rkd_pipeline.stages.data import find_source
-from rkd_pipeline.stages.evaluation import read_scores
+from rkd_pipeline.stages.anomaly_scores import read_scores
+from rkd_pipeline.stages.benchmark import build_benchmark
+from rkd_pipeline.stages.datasets import find_source
 from rkd_pipeline.stages.export import export_model
 from rkd_pipeline.stages.history import TEXT, read_moves, read_points
-from rkd_pipeline.stages.tables import build_benchmark
-from rkd_pipeline.stages.training import checkpoint_file, read_history, train_model
-from rkd_pipeline.store import Ref, Store
-from rkd_pipeline.training_key import TrainingKey
+from rkd_pipeline.stages.trained_model import checkpoint_file, read_history, train_model
+from rkd_pipeline.store.files import file_sha256
+from rkd_pipeline.store.result_store import Ref, Store
+from rkd_pipeline.store.stage_versions import ANOMALY_SCORES, HISTORY, METRICS, TRAINED_MODEL
 from tests.integration.conftest import TRAINING, Rkd
 from tests.integration.test_hooks import Server, server  # noqa: F401
 
@@ -171,7 +171,7 @@ def test_new_pictures_are_scored_once_and_as_in_the_test(
         _settle(file)
     settings = {"watch": watched, "watch_model": f"{CELL.target}|{CELL.training}"}
     run = materialise("scored_pictures", **settings)
-    found = inbox.read_scored(store.find(Ref("scored_pictures"))).set_index("picture")  # type: ignore[arg-type]
+    found = watched_folder.read_scored(store.find(Ref("scored_pictures"))).set_index("picture")  # type: ignore[arg-type]
     assert len(found) == 3
     assert "cannot be decoded" in found.loc["broken.png", "problem"]
     for row in chosen.itertuples():
@@ -179,14 +179,14 @@ def test_new_pictures_are_scored_once_and_as_in_the_test(
     assert "newest" in run.asset_materializations_for_node("scored_pictures")[0].metadata
 
     Image.new("RGB", (32, 32), "white").save(watched / "still being written.png")
-    look = inbox.look(store, watched, str(settings["watch_model"]))
+    look = watched_folder.look(store, watched, str(settings["watch_model"]))
     assert look.new == []
     _settle(watched / "still being written.png")
-    assert inbox.look(store, watched, str(settings["watch_model"])).new == ["still being written.png"]
-    again = inbox.score_new(store, inbox.look(store, watched, str(settings["watch_model"])))
+    assert watched_folder.look(store, watched, str(settings["watch_model"])).new == ["still being written.png"]
+    again = watched_folder.score_new(store, watched_folder.look(store, watched, str(settings["watch_model"])))
     assert (again.facts["new"], again.facts["pictures"]) == (1, 4)
     with pytest.raises(NoChampion, match=r"demo\.weave has no champion yet"):
-        inbox.look(store, watched, "demo.weave")
+        watched_folder.look(store, watched, "demo.weave")
 
 
 def test_a_target_s_champion_scores(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -196,13 +196,15 @@ def test_a_target_s_champion_scores(store: Store, tmp_path: Path, monkeypatch: p
     reign = Reign(
         CELL.target, CELL.training, 1, model.data_version, "", "forced", "a test", "", 0.5, {}, {}, folder=tmp_path
     )
-    monkeypatch.setattr(inbox, "require_champion", lambda store, target: reign)
+    monkeypatch.setattr(watched_folder, "require_champion", lambda store, target: reign)
     shutil.rmtree(model.folder)
     watched = tmp_path / "watched"
     watched.mkdir()
     Image.effect_noise((64, 64), 90).convert("RGB").save(watched / "noise.png")
     _settle(watched / "noise.png")
-    [row] = inbox.read_scored(inbox.score_new(store, inbox.look(store, watched, "demo.weave"))).to_dict("records")
+    [row] = watched_folder.read_scored(
+        watched_folder.score_new(store, watched_folder.look(store, watched, "demo.weave"))
+    ).to_dict("records")
     assert (row["picture"], row["threshold"], row["problem"]) == ("noise.png", 0.5, "")
     assert row["anomalous"] == (row["score"] > 0.5)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from rkd_pipeline.cli import main
+from rkd_pipeline.cli.main import main
 from tests.integration.servers import free_port
 
 

@@ -11,20 +11,20 @@ import pandas as pd
 from PIL import Image
 from safetensors.torch import save_file
 
-from rkd_pipeline.datasets.split import part_of
-from rkd_pipeline.evaluation import measure
-from rkd_pipeline.figures import message
-from rkd_pipeline.files import link_or_copy
-from rkd_pipeline.flow import ANOMALY_SCORES, IMAGES, METRICS, SPLIT, TRAINED_MODEL
+from rkd_pipeline.data.split import part_of
+from rkd_pipeline.data.user_targets import OwnTarget, targets_in
+from rkd_pipeline.metrics.evaluation import measure
 from rkd_pipeline.models.architectures import architecture
 from rkd_pipeline.models.reverse_distillation import ReverseDistillation
-from rkd_pipeline.own_targets import OwnTarget, targets_in
-from rkd_pipeline.score_rules import SCORE_RULES
-from rkd_pipeline.stages import data
-from rkd_pipeline.stages.evaluation import FIGURES
-from rkd_pipeline.stages.training import MODEL_FILE, WEIGHTS_FILE, ModelCard, open_teacher, training_parameters
-from rkd_pipeline.store import Result, Store
-from rkd_pipeline.training_key import TrainingKey
+from rkd_pipeline.recipes.score_rules import SCORE_RULES
+from rkd_pipeline.recipes.training_key import TrainingKey
+from rkd_pipeline.results.figures import message
+from rkd_pipeline.stages import datasets
+from rkd_pipeline.stages.anomaly_scores import FIGURES
+from rkd_pipeline.stages.trained_model import MODEL_FILE, WEIGHTS_FILE, ModelCard, open_teacher, training_parameters
+from rkd_pipeline.store.files import link_or_copy
+from rkd_pipeline.store.result_store import Result, Store
+from rkd_pipeline.store.stage_versions import ANOMALY_SCORES, IMAGES, METRICS, SPLIT, TRAINED_MODEL
 
 TARGET = "arena"
 NORMAL, ANOMALOUS = 100, 40  # five folds: 20 normals test, 20 of the rest calibrate, just enough for a threshold
@@ -47,10 +47,10 @@ def build(folder: Path) -> Store:
     store = Store(folder / "store")
     fill(folder / "pictures")
     targets_in(store).add(OwnTarget(TARGET, folder / "pictures"))
-    data.find_source(store, folder, TARGET)
-    data.index_images(store, TARGET)
-    data.split_images(store, TARGET)
-    data.prepare_images(store, TARGET, data.FIRST_SIDE)
+    datasets.find_source(store, folder, TARGET)
+    datasets.index_images(store, TARGET)
+    datasets.split_images(store, TARGET)
+    datasets.prepare_images(store, TARGET, datasets.FIRST_SIDE)
     save_file(ReverseDistillation(architecture("resnet18"), "narrow").state_dict(), store.root / WEIGHTS_FILE)
     return store
 
@@ -61,9 +61,9 @@ def enter(store: Store) -> Finish:
     ``finish(training, strength, luck)``: anomalous pictures score ``strength`` standard deviations above normal ones;
     ``luck`` seeds what is this training's own.
     """
-    index = data.read_index(store.require(IMAGES, TARGET)).set_index("image_id")
+    index = datasets.read_index(store.require(IMAGES, TARGET)).set_index("image_id")
     split = store.require(SPLIT, TARGET)
-    rows, described = data.read_verified_split(split), targets_in(store).target(TARGET)
+    rows, described = datasets.read_verified_split(split), targets_in(store).target(TARGET)
     difficulty = pd.Series(np.random.default_rng(1).normal(size=len(index)), index.index)
     weights = store.root / WEIGHTS_FILE
     known: dict[str, str] = {}
@@ -75,7 +75,7 @@ def enter(store: Store) -> Finish:
 
     def finish(training: str, strength: float, luck: int = 0) -> Result:
         key = TrainingKey.parse(training)
-        prepared, _ = data.open_prepared(store, TARGET, key.recipe.side)
+        prepared, _ = datasets.open_prepared(store, TARGET, key.recipe.side)
         teacher = sha256_of(key)
 
         def train(into: Path) -> dict[str, Any]:

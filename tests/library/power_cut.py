@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from rkd_pipeline.hashes import State, state_of
+from rkd_pipeline.store.hashes import State, state_of
 
 NAMING = ("rename", "replace", "link", "unlink", "remove", "rmdir", "mkdir")
 
@@ -67,8 +67,8 @@ class PowerCuts:
                 folder = into / f"{len(seen):04d}"
                 states = _write(found, folder)
                 with (
-                    mock.patch("rkd_pipeline.hashes.state_of", _as_before(states)),
-                    mock.patch("rkd_pipeline.store.state_of", _as_before(states)),
+                    mock.patch("rkd_pipeline.store.hashes.state_of", _as_before(states)),
+                    mock.patch("rkd_pipeline.store.result_store.state_of", _as_before(states)),
                     mock.patch.object(os, "fsync"),
                 ):
                     yield folder, finished

@@ -2,8 +2,8 @@
 
 import pandas as pd
 
-from rkd_pipeline.benchmark_columns import COLUMN_TYPES, COLUMNS
-from rkd_pipeline.published import published_rows
+from rkd_pipeline.results.published import published_rows
+from rkd_pipeline.results.schema import COLUMN_TYPES, COLUMNS
 
 
 def measured(

@@ -4,17 +4,17 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from rkd_pipeline.ablation.design import CENTRES, RESPONSES, Arm, Contrast, Design, design
-from rkd_pipeline.ablation.effects import COLUMNS, Ablation, ablation_sheet, analyse
 from rkd_pipeline.errors import BadKey, UnknownName
-from rkd_pipeline.evidence import Evidence
-from rkd_pipeline.figures import effect_dots
-from rkd_pipeline.plan import ablation, named
-from rkd_pipeline.recipe_lookup import recipe
+from rkd_pipeline.models.teacher_files import TeacherName
+from rkd_pipeline.recipes.ablation_design import CENTRES, RESPONSES, Arm, Contrast, Design, design
+from rkd_pipeline.recipes.lookup import recipe
+from rkd_pipeline.recipes.plans import ablation, named
+from rkd_pipeline.recipes.training_key import TrainingKey
+from rkd_pipeline.recipes.variants import FACTORS, levels_of
+from rkd_pipeline.results.ablation_effects import COLUMNS, Ablation, ablation_sheet, analyse
+from rkd_pipeline.results.figures import effect_dots
 from rkd_pipeline.stages.ablation import groups
-from rkd_pipeline.teachers import TeacherName
-from rkd_pipeline.training_key import TrainingKey
-from rkd_pipeline.variants import FACTORS, levels_of
+from rkd_pipeline.statistics.replicates import Evidence
 from tests.library.rows import benchmark, measured
 
 

@@ -16,13 +16,13 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from rkd_pipeline.datasets.archives import unpack
+from rkd_pipeline.data.download.archives import unpack
+from rkd_pipeline.data.user_targets import make_entry, recognise, targets_in
 from rkd_pipeline.errors import BadFiles, DataError, RkdError
-from rkd_pipeline.flow import IMAGES, SPLIT
-from rkd_pipeline.own_targets import make_entry, recognise, targets_in
-from rkd_pipeline.stages import data
-from rkd_pipeline.stages.cards import make_card, read_card
-from rkd_pipeline.store import Ref, Store
+from rkd_pipeline.stages import datasets
+from rkd_pipeline.stages.dataset_card import make_card, read_card
+from rkd_pipeline.store.result_store import Ref, Store
+from rkd_pipeline.store.stage_versions import IMAGES, SPLIT
 
 
 def picture(number: int, size: tuple[int, int] = (12, 10)) -> Image.Image:
@@ -230,9 +230,9 @@ CASES = [
 
 
 def prepare(store: Store, *, skip_bad: bool = False) -> None:
-    data.find_source(store, store.root, "mine")
-    data.index_images(store, "mine", skip_bad=skip_bad)
-    data.split_images(store, "mine")
+    datasets.find_source(store, store.root, "mine")
+    datasets.index_images(store, "mine", skip_bad=skip_bad)
+    datasets.split_images(store, "mine")
 
 
 def leftovers(store: Store) -> list[Path]:
@@ -264,10 +264,10 @@ def test_bad_pictures_masks_and_manifests(case: Case, store: Store, tmp_path: Pa
         assert case.says in images.facts["skipped"][0]
         total = images.facts["normal"] + images.facts["anomalous"] + 1
         assert (
-            data.data_note(targets_in(store).target("mine"), images)
+            datasets.data_note(targets_in(store).target("mine"), images)
             == f"without 1 of {total} files, which could not be used"
         )
-        rows, arrays = data.read_index(images), np.load(images.folder / "pictures.npy", mmap_mode="r")
+        rows, arrays = datasets.read_index(images), np.load(images.folder / "pictures.npy", mmap_mode="r")
         assert len(rows) == len(arrays) == total - 1
         assert tree(folder) == before
 
@@ -302,7 +302,7 @@ def test_defects_without_a_mask_beside_others_that_have_one_are_warned_of(store:
     assert images.facts["warnings"] == [
         "1 defect pictures have no mask, though others have one: they leave the pixel metrics: test/dent/1.png"
     ]
-    data.prepare_images(store, "mine", data.FIRST_SIDE)
+    datasets.prepare_images(store, "mine", datasets.FIRST_SIDE)
     assert (
         "- **Masks**: 1 pictures have one; 1 anomalous images have none that shows a defect: not in pixel metrics"
     ) in read_card(make_card(store, "mine"))

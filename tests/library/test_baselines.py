@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from scipy.spatial.distance import cdist
 
-from rkd_pipeline.baselines import nearest_colours, nearest_features, pixel_deviation, teacher_patches
+from rkd_pipeline.detectors.baselines import nearest_colours, nearest_features, pixel_deviation, teacher_patches
 from rkd_pipeline.models.teacher import Teacher
 
 

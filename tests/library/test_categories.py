@@ -3,7 +3,7 @@ import pandas as pd
 import pytest
 from scipy.stats import t
 
-from rkd_pipeline.tables.categories import (
+from rkd_pipeline.results.tables.categories import (
     TABLE_1,
     TABLE_2,
     TABLE_4,

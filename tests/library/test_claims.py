@@ -5,7 +5,8 @@ import pandas as pd
 import pytest
 from scipy.stats import ttest_1samp
 
-from rkd_pipeline.claims import (
+from rkd_pipeline.recipes.score_rules import Quantity
+from rkd_pipeline.results.paper_claims import (
     AUPRO,
     CANNOT_TELL,
     CLAIMS,
@@ -27,10 +28,9 @@ from rkd_pipeline.claims import (
     overlap_by_size,
     table,
 )
-from rkd_pipeline.contrasts import SEEDS, Cell, Estimate
-from rkd_pipeline.evidence import Evidence
-from rkd_pipeline.published import published_rows
-from rkd_pipeline.score_rules import Quantity
+from rkd_pipeline.results.published import published_rows
+from rkd_pipeline.statistics.contrasts import SEEDS, Cell, Estimate
+from rkd_pipeline.statistics.replicates import Evidence
 
 NO_REGIONS = pd.DataFrame({"image_id": [], "size": [], "overlap": []})
 
@@ -159,7 +159,7 @@ def test_over_fitting_is_a_loss_that_rises_late(last: tuple[float, ...], verdict
 
 
 def stopped(rng: np.random.Generator, falls_for: float, epochs: int = 200, patience: int = 15) -> pd.DataFrame:
-    """A loss that falls for some epochs and is flat and noisy then, cut by early stopping as ``training.py`` does."""
+    """A loss that falls for some epochs and is flat and noisy then, cut by early stopping as ``training/loop.py`` does."""
     losses = np.exp(2 * np.exp(-np.arange(epochs) / falls_for) + rng.normal(scale=0.05, size=epochs))
     best = 0
     for epoch in range(epochs):

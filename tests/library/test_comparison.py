@@ -1,7 +1,7 @@
 import pandas as pd
 
-from rkd_pipeline.comparison import REPEATS, with_published
-from rkd_pipeline.named_recipes import RECIPES
+from rkd_pipeline.recipes.named_recipes import RECIPES
+from rkd_pipeline.results.comparison import REPEATS, with_published
 
 METRICS = pd.DataFrame(
     [

@@ -7,10 +7,10 @@ from dataclasses import replace
 import pytest
 import torch
 
-from rkd_pipeline.compute import Compute, cpu_instructions
-from rkd_pipeline.conditions import computed_on, in_words, remark
-from rkd_pipeline.stages.tables import with_conditions
-from rkd_pipeline.tables.table_3 import table_3, table_3_sheet
+from rkd_pipeline.device import Compute, cpu_instructions
+from rkd_pipeline.results.tables.table_3 import table_3, table_3_sheet
+from rkd_pipeline.stages.benchmark import with_conditions
+from rkd_pipeline.training.conditions import computed_on, in_words, remark
 from tests.library.rows import benchmark, measured
 
 
@@ -22,7 +22,7 @@ def test_the_facts_say_device_precision_threads_and_instructions(cpu: Compute) -
 
 def test_the_instructions_are_those_that_torch_computes_with() -> None:
     """ATEN_CPU_CAPABILITY is torch's own switch: what it leaves unused does not count."""
-    program = "from rkd_pipeline.compute import cpu_instructions; print(cpu_instructions())"
+    program = "from rkd_pipeline.device import cpu_instructions; print(cpu_instructions())"
     environment = {"ATEN_CPU_CAPABILITY": "default", "PYTHONPATH": ":".join(sys.path)}
     said = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True)
     assert said.stdout.split(",")[0].strip() == "DEFAULT"

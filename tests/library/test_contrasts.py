@@ -3,7 +3,7 @@ import pandas as pd
 import pytest
 from scipy.stats import norm, t, ttest_rel
 
-from rkd_pipeline.contrasts import (
+from rkd_pipeline.statistics.contrasts import (
     ONE_SEED,
     REPEATS,
     SEEDS,
@@ -15,7 +15,7 @@ from rkd_pipeline.contrasts import (
     over_targets,
     unit,
 )
-from rkd_pipeline.evidence import Evidence, evidence
+from rkd_pipeline.statistics.replicates import Evidence, evidence
 
 AUROC = ("image_auroc", "map_max")
 

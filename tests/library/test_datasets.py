@@ -10,16 +10,16 @@ import pytest
 from PIL import Image
 from torchvision.transforms import Compose, Resize, ToTensor
 
-from rkd_pipeline.catalog import TARGETS, Target, dataset
-from rkd_pipeline.datasets import demo
-from rkd_pipeline.datasets.fetch import Fetching, find_or_fetch
-from rkd_pipeline.datasets.index import COLUMNS, MASKS, PICTURES, check_counts, index_pictures
-from rkd_pipeline.datasets.pictures import BadPicture, full_mask, read_rgb, resized_mask
-from rkd_pipeline.datasets.prepare import prepare_arrays
-from rkd_pipeline.datasets.registry import list_pictures
+from rkd_pipeline.data import synthetic
+from rkd_pipeline.data.catalog import TARGETS, Target, dataset
+from rkd_pipeline.data.download.fetch import Fetching, find_or_fetch
+from rkd_pipeline.data.image_files import BadPicture, full_mask, read_rgb, resized_mask
+from rkd_pipeline.data.index import COLUMNS, MASKS, PICTURES, check_counts, index_pictures
+from rkd_pipeline.data.layouts.layout_of import list_pictures
+from rkd_pipeline.data.prepare import prepare_arrays
 from rkd_pipeline.errors import DataError
-from rkd_pipeline.stages.data import data_note
-from rkd_pipeline.store import Result
+from rkd_pipeline.stages.datasets import data_note
+from rkd_pipeline.store.result_store import Result
 from tests.conftest import need
 
 MRI, CT, WEAVE = TARGETS["brain_mri"], TARGETS["head_ct"], TARGETS["demo.weave"]
@@ -137,7 +137,7 @@ def test_an_absent_dataset_says_where_it_belongs_and_where_to_get_it(tmp_path: P
 @pytest.fixture(scope="module")
 def woven(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("demo")
-    demo.generate(folder, targets=["weave"])
+    synthetic.generate(folder, targets=["weave"])
     return folder
 
 

@@ -8,17 +8,17 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-import rkd_pipeline.figures
-from rkd_pipeline.datasets.split import part_of
-from rkd_pipeline.flow import ANOMALY_SCORES, TRAINED_MODEL
-from rkd_pipeline.own_targets import make_entry, targets_in
-from rkd_pipeline.stages import data
-from rkd_pipeline.stages.evaluation import evaluate, read_metrics
+import rkd_pipeline.results.figures
+from rkd_pipeline.data.split import part_of
+from rkd_pipeline.data.user_targets import make_entry, targets_in
+from rkd_pipeline.recipes.training_key import TrainingKey
+from rkd_pipeline.stages import datasets
+from rkd_pipeline.stages.anomaly_scores import evaluate, read_metrics
+from rkd_pipeline.stages.benchmark import build_benchmark, read_benchmark
 from rkd_pipeline.stages.evidence import gather_evidence
-from rkd_pipeline.stages.tables import build_benchmark, read_benchmark
-from rkd_pipeline.stages.training import training_parameters
-from rkd_pipeline.store import Store
-from rkd_pipeline.training_key import TrainingKey
+from rkd_pipeline.stages.trained_model import training_parameters
+from rkd_pipeline.store.result_store import Store
+from rkd_pipeline.store.stage_versions import ANOMALY_SCORES, TRAINED_MODEL
 
 TARGET, TRAINING = "mine", "rkd@resnet18.random~1e-s0"
 DEFECTS, DRAWN = 6, 3
@@ -44,11 +44,11 @@ def scored(store: Store, tmp_path: Path) -> Store:
         rows.append(f"{i:02d}.png,{label},{part},{f'{i:02d}_mask.png' if drawn else ''}")
     (base / "list.csv").write_text("\n".join(rows))
     targets_in(store).add(make_entry(TARGET, str(base / "list.csv")))
-    data.find_source(store, base, TARGET)
-    data.index_images(store, TARGET)
-    split = data.split_images(store, TARGET)
+    datasets.find_source(store, base, TARGET)
+    datasets.index_images(store, TARGET)
+    split = datasets.split_images(store, TARGET)
     key = TrainingKey.parse(TRAINING)
-    prepared, images = data.open_prepared(store, TARGET, key.recipe.side)
+    prepared, images = datasets.open_prepared(store, TARGET, key.recipe.side)
 
     def train(into: Path) -> dict[str, object]:
         history = {"epoch": [1], "train_loss": [1.0], "validation_loss": [None]}
@@ -60,7 +60,7 @@ def scored(store: Store, tmp_path: Path) -> Store:
     model = store.produce(TRAINED_MODEL, [TARGET, TRAINING], train, parameters=parameters, inputs=inputs)
 
     def score(into: Path) -> dict[str, object]:
-        ids = part_of(data.read_verified_split(split), targets_in(store).target(TARGET), key.repeat, "test")
+        ids = part_of(datasets.read_verified_split(split), targets_in(store).target(TARGET), key.repeat, "test")
         # The masks that were drawn, as they came out at this size; the others' truth.
         masks = np.where(images.masks(ids).any((1, 2))[:, None, None], images.masks(ids), [truth[i] for i in ids])
         table = pd.DataFrame({"image_id": ids, "part": "test", "anomalous": [i >= "12" for i in ids], "defect": "bad"})
@@ -77,9 +77,9 @@ def test_defects_without_a_mask_leave_the_pixel_metrics_and_every_place_says_so(
     scored: Store, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     captions: list[str] = []
-    strip = rkd_pipeline.figures.map_strip
+    strip = rkd_pipeline.results.figures.map_strip
     monkeypatch.setattr(
-        rkd_pipeline.figures, "map_strip", lambda p, m, c, *rest: (captions.extend(c), strip(p, m, c, *rest))[1]
+        rkd_pipeline.results.figures, "map_strip", lambda p, m, c, *rest: (captions.extend(c), strip(p, m, c, *rest))[1]
     )
     with caplog.at_level(logging.WARNING):
         metrics = read_metrics(evaluate(scored, TARGET, TRAINING))

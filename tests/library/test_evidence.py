@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from rkd_pipeline.evidence import PIXEL_METRICS, evidence, read_evidence, resampled_auroc, write_evidence
 from rkd_pipeline.metrics.aupro import aupro
 from rkd_pipeline.metrics.pixel_auroc import pixel_auroc
 from rkd_pipeline.metrics.region_overlap import region_overlap
+from rkd_pipeline.statistics.replicates import PIXEL_METRICS, evidence, read_evidence, resampled_auroc, write_evidence
 
 
 @pytest.fixture

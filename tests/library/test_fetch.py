@@ -16,10 +16,10 @@ from types import ModuleType
 import numpy as np
 import pytest
 
-from rkd_pipeline.catalog import TARGETS, Archive, Dataset, dataset
-from rkd_pipeline.datasets.download import download, shown
-from rkd_pipeline.datasets.fetch import Fetching, addresses, find_or_fetch, read_origin
-from rkd_pipeline.datasets.registry import list_pictures
+from rkd_pipeline.data.catalog import TARGETS, Archive, Dataset, dataset
+from rkd_pipeline.data.download.fetch import Fetching, addresses, find_or_fetch, read_origin
+from rkd_pipeline.data.download.transfer import download, shown
+from rkd_pipeline.data.layouts.layout_of import list_pictures
 from rkd_pipeline.errors import DataError
 
 CONTENT = np.random.default_rng(1).bytes(700_000)
@@ -82,7 +82,7 @@ def server() -> Iterator[Server]:
 
 @pytest.fixture(autouse=True)
 def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("rkd_pipeline.datasets.download.time.sleep", lambda seconds: None)
+    monkeypatch.setattr("rkd_pipeline.data.download.transfer.time.sleep", lambda seconds: None)
 
 
 def visible(folder: Path) -> list[str]:
@@ -163,7 +163,7 @@ def test_too_little_space_is_seen_before_the_first_byte(
     server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     free = type("Usage", (), {"free": 1000})
-    monkeypatch.setattr("rkd_pipeline.datasets.download.shutil.disk_usage", lambda folder: free)
+    monkeypatch.setattr("rkd_pipeline.data.download.transfer.shutil.disk_usage", lambda folder: free)
     with pytest.raises(DataError, match=r"0 MiB more are needed.*Free some space"):
         download([server.address("fine")], tmp_path, NAME, SHA)
     assert list(tmp_path.iterdir()) == []
@@ -441,7 +441,7 @@ def test_both_mirrors_of_oct_give_the_same_thousand(
 
 
 def test_the_seeded_half_depends_on_file_names_alone() -> None:
-    from rkd_pipeline.datasets.retinal_oct import seeded_half
+    from rkd_pipeline.data.layouts.retinal_oct import seeded_half
 
     names = [f"train/NORMAL/NORMAL-{i}.jpeg" for i in range(1001)]
     half = seeded_half(names)

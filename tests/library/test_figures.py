@@ -12,9 +12,9 @@ from matplotlib.figure import Figure
 from matplotlib.font_manager import findfont, get_font
 from PIL import Image
 
-from rkd_pipeline.datasets.card import Card
-from rkd_pipeline.datasets.card_figures import copies, montage
-from rkd_pipeline.figures import (
+from rkd_pipeline.metrics.pixel_curve import pixel_curve
+from rkd_pipeline.results.card_content import Card
+from rkd_pipeline.results.figures import (
     Discrepancy,
     best_and_worst,
     detection_curves,
@@ -28,8 +28,8 @@ from rkd_pipeline.figures import (
     style,
     thumbnail,
 )
-from rkd_pipeline.figures.paper import Category, cover
-from rkd_pipeline.metrics.pixel_curve import pixel_curve
+from rkd_pipeline.results.figures.card_figures import copies, montage
+from rkd_pipeline.results.figures.paper import Category, cover
 
 
 def size(png: bytes) -> tuple[int, int]:

@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from rkd_pipeline.catalog import TARGETS, dataset
-from rkd_pipeline.datasets import fetch
+from rkd_pipeline.data.catalog import TARGETS, dataset
+from rkd_pipeline.data.download import fetch
 from rkd_pipeline.errors import StoreError
-from rkd_pipeline.files import keep, write_atomically
-from rkd_pipeline.flow import IMAGES, TRAINED_MODEL
-from rkd_pipeline.locks import locked
-from rkd_pipeline.store import Ref, Store
+from rkd_pipeline.store.files import keep, write_atomically
+from rkd_pipeline.store.locks import locked
+from rkd_pipeline.store.result_store import Ref, Store
+from rkd_pipeline.store.stage_versions import IMAGES, TRAINED_MODEL
 from tests.library.power_cut import PowerCuts
 
 OLD, NEW = b"the old content", b"what is new here"
@@ -25,7 +25,7 @@ OLD, NEW = b"the old content", b"what is new here"
 @pytest.fixture(autouse=True)
 def _without_versions(monkeypatch: pytest.MonkeyPatch) -> None:
     """Looking up the versions of libraries takes longer than everything else here."""
-    monkeypatch.setattr("rkd_pipeline.store._environment", lambda seconds: {"seconds": seconds})
+    monkeypatch.setattr("rkd_pipeline.store.result_store._environment", lambda seconds: {"seconds": seconds})
 
 
 def result(text: bytes) -> Callable[[Path], None]:

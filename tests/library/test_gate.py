@@ -5,10 +5,10 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from rkd_pipeline import champion, gate
 from rkd_pipeline.errors import StoreError
-from rkd_pipeline.stages.evaluation import read_scores
-from rkd_pipeline.store import Ref, Store
+from rkd_pipeline.operations import champions, gate
+from rkd_pipeline.stages.anomaly_scores import read_scores
+from rkd_pipeline.store.result_store import Ref, Store
 from tests.library.arena import TARGET, Finish, build, enter
 
 ES, MKD, LAST = "rkd-es-cal@resnet18.random~1e", "rkd-cal@resnet18.random~1e", "rkd@resnet18.random~1e"
@@ -38,8 +38,8 @@ def test_too_few_normals_are_counted_and_no_training_is_advised_that_cannot_help
     store = build(tmp_path)
     finish = enter(store)
     finish(f"{ES}-s0", 1.0)
-    with pytest.raises(champion.NoChampion) as refused:
-        champion.challenge(store, TARGET)
+    with pytest.raises(champions.NoChampion) as refused:
+        champions.challenge(store, TARGET)
     said = str(refused.value)
     assert re.search(r"takes 19 held-out normal images, and it has 0 \(", said)
     assert re.search(r"can hold out so many where 46 distinct normal images train; arena has [67]: add normal", said)

@@ -3,7 +3,7 @@ import pandas as pd
 import pytest
 from scipy.stats import wilcoxon
 
-from rkd_pipeline.leaderboard import COSTS, leaderboard, leaderboard_sheet, pairs_sheet, targets_needed
+from rkd_pipeline.results.ranking import COSTS, leaderboard, leaderboard_sheet, pairs_sheet, targets_needed
 from tests.library.rows import benchmark, measured
 
 TEACHER = "wide_resnet50_2, 200 epochs"

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from rkd_pipeline.data.user_targets import OwnTarget, targets_in
 from rkd_pipeline.errors import DataError
-from rkd_pipeline.flow import DATASET_SOURCE, IMAGES
-from rkd_pipeline.own_targets import OwnTarget, targets_in
-from rkd_pipeline.stages.data import changed_source, find_source
-from rkd_pipeline.store import Result, Store
+from rkd_pipeline.stages.datasets import changed_source, find_source
+from rkd_pipeline.store.result_store import Result, Store
+from rkd_pipeline.store.stage_versions import DATASET_SOURCE, IMAGES
 
 NAMES = ("no/1.png", "no/2.png", "yes/ä.png")
 
@@ -36,7 +36,7 @@ def read(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         hashed.append(path.name)
         return sha256(path.read_bytes()).hexdigest()
 
-    monkeypatch.setattr("rkd_pipeline.hashes.file_sha256", hash_and_count)
+    monkeypatch.setattr("rkd_pipeline.store.hashes.file_sha256", hash_and_count)
     return hashed
 
 

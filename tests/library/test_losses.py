@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch.nn.functional import cosine_similarity
 
-from rkd_pipeline.losses import discrepancy, l_kd, l_kd_flat, l_mkd, l_val, training_loss
+from rkd_pipeline.training.losses import discrepancy, l_kd, l_kd_flat, l_mkd, l_val, training_loss
 
 
 @pytest.fixture

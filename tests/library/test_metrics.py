@@ -7,18 +7,18 @@ from hypothesis.extra.numpy import arrays
 from scipy.stats import norm
 from sklearn.metrics import f1_score, roc_auc_score
 
-from rkd_pipeline.catalog import Target
-from rkd_pipeline.datasets.split import part_of, split
-from rkd_pipeline.evaluation import measure
-from rkd_pipeline.measurement import CALIBRATION, ORACLE, VALIDATION
+from rkd_pipeline.data.catalog import Target
+from rkd_pipeline.data.split import part_of, split
+from rkd_pipeline.metrics.evaluation import measure
 from rkd_pipeline.metrics.image_ap import image_ap
 from rkd_pipeline.metrics.image_auroc import image_auroc, image_auroc_interval
 from rkd_pipeline.metrics.image_f1_max import image_f1_max
 from rkd_pipeline.metrics.intervals import nadeau_bengio, wilson
+from rkd_pipeline.metrics.measurement import CALIBRATION, ORACLE, VALIDATION
 from rkd_pipeline.metrics.pixel_auroc import pixel_auroc
 from rkd_pipeline.metrics.threshold import calibrated_threshold
-from rkd_pipeline.recipe_lookup import recipe
-from rkd_pipeline.score_rules import SCORE_RULES
+from rkd_pipeline.recipes.lookup import recipe
+from rkd_pipeline.recipes.score_rules import SCORE_RULES
 
 # Few distinct values: ties are the hard part.
 tied = st.lists(st.tuples(st.booleans(), st.integers(0, 6)), min_size=4, max_size=40)

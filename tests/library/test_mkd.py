@@ -8,15 +8,15 @@ import torch
 from scipy.ndimage import gaussian_filter
 from torch.nn import functional as F
 
-from rkd_pipeline.compute import Compute
+from rkd_pipeline.detectors import system_of
+from rkd_pipeline.detectors.fit import fit
+from rkd_pipeline.detectors.mkd import MultiresolutionKDDetector, loss
+from rkd_pipeline.device import Compute
+from rkd_pipeline.models.teacher_files import TeacherName, TeacherRegistry
 from rkd_pipeline.models.weights import TeacherWeights, load_weights
-from rkd_pipeline.named_recipes import RECIPES
-from rkd_pipeline.recipe import EarlyStopping, MultiresolutionKD
-from rkd_pipeline.systems import system_of
-from rkd_pipeline.systems.fit import fit
-from rkd_pipeline.systems.mkd import MultiresolutionKDDetector, loss
-from rkd_pipeline.teachers import TeacherName, TeacherRegistry
-from rkd_pipeline.training import Epoch, TrainedStudent
+from rkd_pipeline.recipes.named_recipes import RECIPES
+from rkd_pipeline.recipes.recipe import EarlyStopping, MultiresolutionKD
+from rkd_pipeline.training.loop import Epoch, TrainedStudent
 
 
 def recipe(name: str, **more: object) -> MultiresolutionKD:
@@ -145,7 +145,7 @@ def test_maps_are_the_official_code_s_stretched_gradients(
 def test_localisations_differ_and_smoothgrad_does_not_depend_on_batches(
     detector: Callable[..., MultiresolutionKDDetector], pictures: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("rkd_pipeline.systems.mkd.SMOOTHGRAD_SAMPLES", 4)
+    monkeypatch.setattr("rkd_pipeline.detectors.mkd.SMOOTHGRAD_SAMPLES", 4)
     maps = {n: detector(n).score(pictures[:3]).maps for n in ("mkd", "mkd-gradient", "mkd-smoothgrad")}
     assert not np.allclose(maps["mkd"], maps["mkd-gradient"])
     assert not np.allclose(maps["mkd-smoothgrad"], maps["mkd-gradient"])

@@ -7,14 +7,14 @@ import torch
 from torchvision.models import get_model
 from torchvision.models.feature_extraction import create_feature_extractor
 
+from rkd_pipeline.detectors import system_of
 from rkd_pipeline.models.architectures import ARCHITECTURES
 from rkd_pipeline.models.reverse_distillation import ReverseDistillation
 from rkd_pipeline.models.teacher import Teacher
+from rkd_pipeline.models.teacher_files import TeacherName, TeacherRegistry
 from rkd_pipeline.models.weights import load_weights
-from rkd_pipeline.named_recipes import RECIPES
-from rkd_pipeline.recipe import ReverseKD
-from rkd_pipeline.systems import system_of
-from rkd_pipeline.teachers import TeacherName, TeacherRegistry
+from rkd_pipeline.recipes.named_recipes import RECIPES
+from rkd_pipeline.recipes.recipe import ReverseKD
 
 
 def millions(module: torch.nn.Module) -> float:

@@ -7,8 +7,8 @@ from torch import nn
 
 from rkd_pipeline.models.multiresolution import Cloner, GuidedReLU, Source, guided
 from rkd_pipeline.models.teacher import Teacher
+from rkd_pipeline.models.teacher_files import TeacherName
 from rkd_pipeline.models.weights import TeacherWeights
-from rkd_pipeline.teachers import TeacherName
 
 
 @pytest.fixture(scope="module")

@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from rkd_pipeline import cli
+from rkd_pipeline.cli import main as cli
+from rkd_pipeline.data.user_targets import OwnTarget, targets_in
 from rkd_pipeline.errors import BadFiles, DataError, RkdError, of_the_system
 from rkd_pipeline.names import printable, shown
-from rkd_pipeline.own_targets import OwnTarget, targets_in
-from rkd_pipeline.stages import data
-from rkd_pipeline.store import Store
+from rkd_pipeline.stages import datasets
+from rkd_pipeline.store.result_store import Store
 
 NOT_UTF8 = os.fsdecode(b"sch\xf6n.png")
 
@@ -88,8 +88,8 @@ def test_an_image_whose_name_is_no_text_is_a_problem_of_its_own(tmp_path: Path) 
             (tmp_path / "mine" / kind / name).write_bytes(buffer.getvalue())
     store = Store(tmp_path / "store")
     targets_in(store).add(OwnTarget("mine", tmp_path / "mine"))
-    data.find_source(store, tmp_path, "mine")
+    datasets.find_source(store, tmp_path, "mine")
     with pytest.raises(BadFiles, match=r"good/sch\\xf6n\.png: its name.* is no UTF-8 text; rename it"):
-        data.index_images(store, "mine")
-    found = data.read_index(data.index_images(store, "mine", skip_bad=True))
+        datasets.index_images(store, "mine")
+    found = datasets.read_index(datasets.index_images(store, "mine", skip_bad=True))
     assert sorted(found["image_id"]) == ["bad/$1_$.png", "bad/0.png", "good/$1_$.png", "good/0.png"]

@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from rkd_pipeline import champion, gate
-from rkd_pipeline.compute import Compute
+from rkd_pipeline.data.user_targets import OwnTarget, targets_in
+from rkd_pipeline.device import Compute
 from rkd_pipeline.errors import DataError
-from rkd_pipeline.own_targets import OwnTarget, targets_in
-from rkd_pipeline.stages import data
-from rkd_pipeline.stages.evaluation import evaluate, read_metrics, read_scores, score_images
-from rkd_pipeline.stages.training import train_model
-from rkd_pipeline.store import Store
+from rkd_pipeline.operations import champions, gate
+from rkd_pipeline.stages import datasets
+from rkd_pipeline.stages.anomaly_scores import evaluate, read_metrics, read_scores, score_images
+from rkd_pipeline.stages.trained_model import train_model
+from rkd_pipeline.store.result_store import Store
 
 TARGET, NORMALS = "bolts", 48
 CALIBRATING, PLAIN = "rkd-cal@resnet18.random~1e-s0", "rkd@resnet18.random~1e-s0"
@@ -27,9 +27,9 @@ def bolts(store: Store, tmp_path: Path) -> Store:
         pixels = rng.integers(0, 256, (16, 16, 3), dtype=np.uint8)
         Image.fromarray(pixels).save(tmp_path / "bolts" / "good" / f"{number:02d}.png")
     targets_in(store).add(OwnTarget(TARGET, tmp_path / "bolts"))
-    data.find_source(store, tmp_path, TARGET)
-    data.index_images(store, TARGET)
-    data.split_images(store, TARGET)
+    datasets.find_source(store, tmp_path, TARGET)
+    datasets.index_images(store, TARGET)
+    datasets.split_images(store, TARGET)
     return store
 
 
@@ -42,7 +42,7 @@ def test_a_champion_reigns_at_a_calibrated_threshold_without_a_test_set(bolts: S
     assert metrics.loc[("threshold", "map_max"), "value"] == scores["map_max"].max()
     assert metrics.loc[("image_auroc", "map_max"), "protocol"] == "none: no anomalous images"
     assert metrics.loc[("fpr_at_threshold", "map_max"), "protocol"] == "none: no normal test images"
-    outcome = champion.challenge(bolts, TARGET)
+    outcome = champions.challenge(bolts, TARGET)
     assert (outcome.reign.training, outcome.reign.how) == (CALIBRATING, "first")
     assert outcome.reign.threshold == scores["map_max"].max()
     assert outcome.reign.selected["value"] is None

@@ -5,8 +5,8 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from rkd_pipeline.models.patch_network import RECEPTIVE_FIELDS, PatchNetwork, multiply_adds, padded, patches_at
-from rkd_pipeline.named_recipes import RECIPES
-from rkd_pipeline.recipe import UninformedStudents
+from rkd_pipeline.recipes.named_recipes import RECIPES
+from rkd_pipeline.recipes.recipe import UninformedStudents
 
 
 @pytest.mark.parametrize("p", RECEPTIVE_FIELDS)

@@ -8,18 +8,18 @@ import pytest
 from scipy.ndimage import gaussian_filter
 from scipy.stats import sem, t
 
-from rkd_pipeline.evaluation import measure
-from rkd_pipeline.measurement import CALIBRATION, LAST_EPOCH, ORACLE, TRAINS_ON_ALL, VALIDATION
 from rkd_pipeline.metrics import pixel_metrics
 from rkd_pipeline.metrics.aupimo import aupimo
+from rkd_pipeline.metrics.evaluation import measure
+from rkd_pipeline.metrics.measurement import CALIBRATION, LAST_EPOCH, ORACLE, TRAINS_ON_ALL, VALIDATION
+from rkd_pipeline.metrics.pixel_evaluation import AT_THRESHOLD, PER_IMAGE, RANKED
 from rkd_pipeline.metrics.pixel_intervals import draws, image_counts, pixel_intervals, resampled
 from rkd_pipeline.metrics.pro_rd4ad import pro_rd4ad
 from rkd_pipeline.metrics.regions import anomalous_pixels
 from rkd_pipeline.metrics.threshold import pixel_threshold
-from rkd_pipeline.pixel_evaluation import AT_THRESHOLD, PER_IMAGE, RANKED
-from rkd_pipeline.recipe_lookup import recipe
-from rkd_pipeline.score_rules import SCORE_RULES
-from rkd_pipeline.stages.evaluation import mask_note
+from rkd_pipeline.recipes.lookup import recipe
+from rkd_pipeline.recipes.score_rules import SCORE_RULES
+from rkd_pipeline.stages.anomaly_scores import mask_note
 
 
 def smooth_maps(n: int, n_normal: int, seed: int = 0, side: int = 64) -> tuple[np.ndarray, np.ndarray]:

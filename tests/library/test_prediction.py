@@ -10,11 +10,11 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from rkd_pipeline.datasets.pictures import resized
+from rkd_pipeline.cli.model_commands import _pictures
+from rkd_pipeline.data.image_files import resized
 from rkd_pipeline.errors import DataError
-from rkd_pipeline.figures.overlay import is_overlay, overlay
-from rkd_pipeline.model_commands import _pictures
-from rkd_pipeline.prediction import TABLE, predict
+from rkd_pipeline.operations.prediction import TABLE, predict
+from rkd_pipeline.results.figures.overlay import is_overlay, overlay
 
 SIDE = 16
 
@@ -131,7 +131,7 @@ def test_an_overlay_that_fails_leaves_the_score(tmp_path: Path, monkeypatch: pyt
             raise ValueError("no glyph")
         return real(ground, *rest)  # type: ignore[arg-type]
 
-    monkeypatch.setattr("rkd_pipeline.figures.overlay.overlay", fails)
+    monkeypatch.setattr("rkd_pipeline.results.figures.overlay.overlay", fails)
     table = run(pictures, tmp_path / "out")
     np.testing.assert_allclose(table["score"], [0, 10, 20])
     assert table["overlay"].notna().tolist() == [True, False, True]

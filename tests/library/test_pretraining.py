@@ -7,13 +7,13 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from rkd_pipeline.compute import Compute
+from rkd_pipeline.device import Compute
+from rkd_pipeline.models.pretraining import augmentation
+from rkd_pipeline.models.pretraining.classifier import Pretrained, Settings, _loss, _shape, pretrain, settling
+from rkd_pipeline.models.pretraining.formula_images import draw_class, draw_collection
+from rkd_pipeline.models.pretraining.formulas import FAMILIES, formula
+from rkd_pipeline.models.teacher_files import TeacherRegistry
 from rkd_pipeline.models.weights import register_weights
-from rkd_pipeline.pretraining import augmentation
-from rkd_pipeline.pretraining.formulas import FAMILIES, formula
-from rkd_pipeline.pretraining.pictures import draw_class, draw_collection
-from rkd_pipeline.pretraining.training import Pretrained, Settings, _loss, _shape, pretrain, settling
-from rkd_pipeline.teachers import TeacherRegistry
 
 
 @pytest.mark.parametrize("family", sorted(set(FAMILIES), key=lambda f: f.__name__), ids=lambda f: f.__name__)

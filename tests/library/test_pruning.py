@@ -7,14 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from rkd_pipeline import champion, flow
-from rkd_pipeline.cli import main
-from rkd_pipeline.flow import ANOMALY_SCORES, IMAGES, METRICS, PREPARED_IMAGES, TRAINED_MODEL, Stage
-from rkd_pipeline.own_targets import targets_in
-from rkd_pipeline.pruning import Prunable, prunable, prune, sizes
-from rkd_pipeline.stages import data
-from rkd_pipeline.stages.training import checkpoint_file
-from rkd_pipeline.store import Ref, Store
+from rkd_pipeline.cli.main import main
+from rkd_pipeline.data.user_targets import targets_in
+from rkd_pipeline.operations import champions
+from rkd_pipeline.operations.pruning import Prunable, prunable, prune, sizes
+from rkd_pipeline.stages import datasets
+from rkd_pipeline.stages.trained_model import checkpoint_file
+from rkd_pipeline.store import stage_versions as flow
+from rkd_pipeline.store.result_store import Ref, Store
+from rkd_pipeline.store.stage_versions import ANOMALY_SCORES, IMAGES, METRICS, PREPARED_IMAGES, TRAINED_MODEL, Stage
 from tests.library.arena import TARGET, Finish, build, enter
 
 TRAINING, OTHER = "rkd-es-cal@resnet18.random~1e-s0", "rkd@resnet18.random~1e-s1"
@@ -39,7 +40,7 @@ def touch(file: Path, size: int = 0) -> Path:
 def test_what_is_finished_and_up_to_date_stays(arena: Arena) -> None:
     store, finish = arena
     finish(TRAINING, 1.0)
-    champion.challenge(store, TARGET)
+    champions.challenge(store, TARGET)
     touch(checkpoint_file(store, TARGET, OTHER))  # of a training that is not finished: this is the work
     before = everything(store)
     assert prunable(store) == []
@@ -74,7 +75,7 @@ def test_checkpoints_and_what_the_dead_left(arena: Arena) -> None:
 def test_results_of_another_version_of_the_code(arena: Arena, monkeypatch: pytest.MonkeyPatch) -> None:
     store, finish = arena
     finish(TRAINING, 1.0)
-    reign = champion.challenge(store, TARGET).reign
+    reign = champions.challenge(store, TARGET).reign
     finish(OTHER, 1.0)
     before = everything(store)
     monkeypatch.setitem(flow.STAGES, "trained_model", Stage("trained_model", TRAINED_MODEL.version + 1))
@@ -92,7 +93,7 @@ def test_results_of_another_version_of_the_code(arena: Arena, monkeypatch: pytes
     ]  # killed in between, it goes on
     assert prune(store, items[1:]) == {}
     assert everything(store) == {p for p in before if OTHER not in p.parts and p.stem != OTHER}
-    assert champion.open_scorer(reign) is not None
+    assert champions.open_scorer(reign) is not None
 
 
 def test_results_of_other_data_once_the_data_is_up_to_date(tmp_path: Path) -> None:
@@ -103,12 +104,12 @@ def test_results_of_other_data_once_the_data_is_up_to_date(tmp_path: Path) -> No
     for step in ("touched", "deleted"):
         victim = pictures / "good" / "000.png"
         os.utime(victim, (1, 1)) if step == "touched" else victim.unlink()
-        data.find_source(store, pictures, TARGET)
+        datasets.find_source(store, pictures, TARGET)
         assert store.find(Ref(IMAGES.name, TARGET)) is not None
         assert prunable(store) == []  # stale, and not yet known to be of other data
-        data.index_images(store, TARGET)
-        data.split_images(store, TARGET)
-        data.prepare_images(store, TARGET, data.FIRST_SIDE)
+        datasets.index_images(store, TARGET)
+        datasets.split_images(store, TARGET)
+        datasets.prepare_images(store, TARGET, datasets.FIRST_SIDE)
         if step == "touched":
             assert prunable(store) == []
             assert store.require(METRICS, TARGET, OTHER)
@@ -120,9 +121,9 @@ def test_results_of_other_data_once_the_data_is_up_to_date(tmp_path: Path) -> No
 def test_a_recipe_that_means_something_else_now(arena: Arena, monkeypatch: pytest.MonkeyPatch) -> None:
     store, finish = arena
     finish(OTHER, 1.0)
-    from rkd_pipeline.stages import tables
+    from rkd_pipeline.stages import benchmark
 
-    monkeypatch.setattr(tables, "training_parameters", lambda key: {"epochs": 99})
+    monkeypatch.setattr(benchmark, "training_parameters", lambda key: {"epochs": 99})
     assert found(store)[f"trained_model[{TARGET}, {OTHER}]"] == "its epochs changed since"
 
 
@@ -131,7 +132,7 @@ def test_sides_that_nothing_uses(arena: Arena) -> None:
     store, finish = arena
     finish("rkd-official@resnet18.random~1e-s0", 1.0)
     for side in (128, 192):
-        data.prepare_images(store, TARGET, side)
+        datasets.prepare_images(store, TARGET, side)
     touch(checkpoint_file(store, TARGET, "rkd-official-brief@resnet18.random~1e-s0"))
     [item] = prunable(store)
     assert item.result == Ref(PREPARED_IMAGES.name, TARGET, "128px")
@@ -144,7 +145,7 @@ def test_sides_that_nothing_uses(arena: Arena) -> None:
 HOLDER = """
 import sys, time
 from pathlib import Path
-from rkd_pipeline.store import Store
+from rkd_pipeline.store.result_store import Store
 with Store(Path(sys.argv[1])).lock(sys.argv[2]):
     print("holding", flush=True)
     time.sleep(120)
@@ -162,7 +163,7 @@ def held(store: Store, name: str) -> "subprocess.Popen[str]":
 def test_what_a_process_works_on_stays(arena: Arena) -> None:
     store, finish = arena
     finish(TRAINING, 1.0)
-    data.prepare_images(store, TARGET, 128)
+    datasets.prepare_images(store, TARGET, 128)
     aside = touch(checkpoint_file(store, TARGET, OTHER).with_suffix(".set-aside"))
     done = touch(checkpoint_file(store, TARGET, TRAINING))
     holder = held(store, f"trained_model[{TARGET}, {OTHER}]")
@@ -183,7 +184,7 @@ def test_what_a_process_works_on_stays(arena: Arena) -> None:
 
 def test_what_came_into_use_since_it_was_listed_stays(arena: Arena) -> None:
     store, _ = arena
-    data.prepare_images(store, TARGET, 128)
+    datasets.prepare_images(store, TARGET, 128)
     [item] = prunable(store)
     touch(checkpoint_file(store, TARGET, "mkd~1e-s0"))
     assert isinstance(item, Prunable)

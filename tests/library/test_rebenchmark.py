@@ -6,13 +6,13 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from rkd_pipeline import rebenchmark
-from rkd_pipeline.datasets.index import MASKS
-from rkd_pipeline.files import file_sha256
-from rkd_pipeline.flow import BENCHMARK, IMAGES, SPLIT, TRAINED_MODEL
-from rkd_pipeline.plan import Cell
+from rkd_pipeline.data.index import MASKS
+from rkd_pipeline.operations import rebenchmark
+from rkd_pipeline.recipes.plans import Cell
 from rkd_pipeline.stages.ablation import drawn_share
-from rkd_pipeline.store import Result, Store
+from rkd_pipeline.store.files import file_sha256
+from rkd_pipeline.store.result_store import Result, Store
+from rkd_pipeline.store.stage_versions import BENCHMARK, IMAGES, SPLIT, TRAINED_MODEL
 
 TRAINING = "rkd@resnet18.random~1e-s0"
 # Both are own targets; of the second the owner has given the test part. Two normal images test, six train.

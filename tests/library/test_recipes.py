@@ -2,13 +2,13 @@ import json
 
 import pytest
 
+from rkd_pipeline.detectors import System, system_of
 from rkd_pipeline.errors import BadKey
-from rkd_pipeline.named_recipes import RECIPES, trained_as
-from rkd_pipeline.recipe import ReverseKD, deviations_of
-from rkd_pipeline.score_rules import SCORE_RULES
-from rkd_pipeline.stages.training import training_parameters
-from rkd_pipeline.systems import System, system_of
-from rkd_pipeline.training_key import TrainingKey
+from rkd_pipeline.recipes.named_recipes import RECIPES, trained_as
+from rkd_pipeline.recipes.recipe import ReverseKD, deviations_of
+from rkd_pipeline.recipes.score_rules import SCORE_RULES
+from rkd_pipeline.recipes.training_key import TrainingKey
+from rkd_pipeline.stages.trained_model import training_parameters
 
 
 def test_every_recipe_says_paper_code_and_deviation_and_has_a_system() -> None:

@@ -4,12 +4,12 @@ from pathlib import Path
 
 import pytest
 
-from rkd_pipeline import champion, removal
-from rkd_pipeline.cli import main
+from rkd_pipeline.cli.main import main
+from rkd_pipeline.data.user_targets import OwnTargets, targets_in
 from rkd_pipeline.errors import DataError, UnknownName
-from rkd_pipeline.flow import IMAGES, METRICS
-from rkd_pipeline.own_targets import OwnTargets, targets_in
-from rkd_pipeline.store import Ref, Store
+from rkd_pipeline.operations import champions, removal
+from rkd_pipeline.store.result_store import Ref, Store
+from rkd_pipeline.store.stage_versions import IMAGES, METRICS
 from tests.library.arena import TARGET, Finish
 
 ES = "rkd-es-cal@resnet18.random~1e"
@@ -27,7 +27,7 @@ def test_a_removed_target_leaves_nothing_but_its_images(
         monkeypatch.setenv(name, "")
     store, finish = arena
     finish(f"{ES}-s0", 1.0)
-    champion.challenge(store, TARGET)
+    champions.challenge(store, TARGET)
     pictures = targets_in(store).entries()[TARGET].path
     before = sorted(pictures.rglob("*"))
     other = store.folder(Ref(IMAGES.name, "other"))

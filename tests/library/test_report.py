@@ -1,8 +1,8 @@
 import re
 
-from rkd_pipeline.figures import message
-from rkd_pipeline.report import Picture, Report, Training, inline, render
-from rkd_pipeline.tables.sheet import Sheet
+from rkd_pipeline.results.figures import message
+from rkd_pipeline.results.report_page import Picture, Report, Training, inline, render
+from rkd_pipeline.results.tables.sheet import Sheet
 
 
 def report() -> Report:

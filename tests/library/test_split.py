@@ -3,11 +3,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rkd_pipeline.catalog import TARGETS, Target
-from rkd_pipeline.datasets.index import check_counts
-from rkd_pipeline.datasets.split import OFFICIAL_REPEATS, REPEATS, part_of, redraws_test, split, verify
+from rkd_pipeline.data.catalog import TARGETS, Target
+from rkd_pipeline.data.index import check_counts
+from rkd_pipeline.data.split import OFFICIAL_REPEATS, REPEATS, part_of, redraws_test, split, verify
 from rkd_pipeline.errors import DataError
-from rkd_pipeline.recipe_lookup import recipe
+from rkd_pipeline.recipes.lookup import recipe
 
 MRI = TARGETS["brain_mri"]
 WEAVE = TARGETS["demo.weave"]

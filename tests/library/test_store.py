@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from rkd_pipeline import flow
 from rkd_pipeline.errors import StoreError
-from rkd_pipeline.flow import IMAGES, METRICS, SPLIT, Stage
-from rkd_pipeline.store import Ref, Result, Store
+from rkd_pipeline.store import stage_versions as flow
+from rkd_pipeline.store.result_store import Ref, Result, Store
+from rkd_pipeline.store.stage_versions import IMAGES, METRICS, SPLIT, Stage
 
 
 def write(text: str):  # type: ignore[no-untyped-def]
@@ -117,8 +117,8 @@ def test_damaged_provenance_names_the_folder_to_delete(store: Store) -> None:
 HOLDER = """
 import sys, time
 from pathlib import Path
-from rkd_pipeline.flow import IMAGES
-from rkd_pipeline.store import Store
+from rkd_pipeline.store.stage_versions import IMAGES
+from rkd_pipeline.store.result_store import Store
 def write(folder):
     (folder / "half").write_text("half")
     print("holding", flush=True)
@@ -185,7 +185,7 @@ def test_a_file_is_hashed_once_per_state(store: Store, monkeypatch: pytest.Monke
         hashed.append(path.name)
         return hashlib.sha256(path.read_bytes()).hexdigest()
 
-    monkeypatch.setattr("rkd_pipeline.hashes.file_sha256", count)
+    monkeypatch.setattr("rkd_pipeline.store.hashes.file_sha256", count)
     assert Store(store.root).require(IMAGES, "t").data_version == made.data_version
     assert hashed == []  # its writer has hashed it
     (store.root / ".verified/images/t.json").write_bytes(b"\0" * 40)

@@ -2,11 +2,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from rkd_pipeline.benchmark_columns import COLUMNS
 from rkd_pipeline.metrics.intervals import nadeau_bengio
-from rkd_pipeline.published import published_rows
-from rkd_pipeline.tables.sheet import NOT_MEASURED
-from rkd_pipeline.tables.table_3 import table_3, table_3_sheet
+from rkd_pipeline.results.published import published_rows
+from rkd_pipeline.results.schema import COLUMNS
+from rkd_pipeline.results.tables.sheet import NOT_MEASURED
+from rkd_pipeline.results.tables.table_3 import table_3, table_3_sheet
 from tests.library.rows import benchmark, measured
 
 METHOD = "nadeau_bengio_and_pictures"

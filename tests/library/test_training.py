@@ -7,16 +7,16 @@ import numpy as np
 import pytest
 import torch
 
-from rkd_pipeline.compute import Compute
+from rkd_pipeline.detectors.fit import fit
+from rkd_pipeline.detectors.reverse_kd import loss_balance, new_student
+from rkd_pipeline.device import Compute
 from rkd_pipeline.errors import StoreError
-from rkd_pipeline.features import FeatureSource
-from rkd_pipeline.losses import l_kd, l_val
 from rkd_pipeline.models.teacher import Teacher
-from rkd_pipeline.named_recipes import RECIPES
-from rkd_pipeline.recipe import EarlyStopping, Recipe
-from rkd_pipeline.systems.fit import fit
-from rkd_pipeline.systems.reverse_kd import loss_balance, new_student
-from rkd_pipeline.training import Epoch, TrainedStudent
+from rkd_pipeline.recipes.named_recipes import RECIPES
+from rkd_pipeline.recipes.recipe import EarlyStopping, Recipe
+from rkd_pipeline.training.features import FeatureSource
+from rkd_pipeline.training.loop import Epoch, TrainedStudent
+from rkd_pipeline.training.losses import l_kd, l_val
 
 SMALL = replace(RECIPES["rkd"], teacher="resnet18", batch_size=5)  # 12 pictures: batches of 5, 5 and 2
 
@@ -58,7 +58,7 @@ def test_the_same_seed_gives_the_same_weights_and_another_seed_others(run: Calla
     ],
 )
 def test_golden_losses(run: Callable[..., TrainedStudent], name: str, golden: list[float]) -> None:
-    """A change here means that trainings differ: bump the version of ``trained_model`` in ``flow.py``."""
+    """A change here means that trainings differ: bump the version of ``trained_model`` in ``store/stage_versions.py``."""
     recipe = replace(RECIPES[name], teacher="resnet18", batch_size=5)
     losses = [e.train_loss for e in run(recipe).history]
     # Nine steps of float32 carry the rounding of another number of threads, or another CPU, to 0.4%.

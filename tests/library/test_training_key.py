@@ -5,9 +5,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rkd_pipeline.errors import BadKey, RkdError
-from rkd_pipeline.named_recipes import RECIPES
-from rkd_pipeline.teachers import TeacherName
-from rkd_pipeline.training_key import TrainingKey
+from rkd_pipeline.models.teacher_files import TeacherName
+from rkd_pipeline.recipes.named_recipes import RECIPES
+from rkd_pipeline.recipes.training_key import TrainingKey
 
 teachers = st.sampled_from(
     ["resnet18", "wide_resnet50_2", "resnet18.random", "embedded", "resnet50.imagenet1k_v2", "resnet18.4c740094"]

@@ -7,15 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from rkd_pipeline.compute import Compute
-from rkd_pipeline.errors import StoreError
-from rkd_pipeline.models.patch_network import PatchNetwork
-from rkd_pipeline.models.teacher import Teacher
-from rkd_pipeline.named_recipes import RECIPES
-from rkd_pipeline.recipe import UninformedStudents
-from rkd_pipeline.systems import system_of, uninformed_students
-from rkd_pipeline.systems.fit import fit
-from rkd_pipeline.systems.uninformed_students import (
+from rkd_pipeline.detectors import system_of, uninformed_students
+from rkd_pipeline.detectors.fit import fit
+from rkd_pipeline.detectors.uninformed_students import (
     Ensemble,
     Scale,
     UninformedStudentsDetector,
@@ -26,7 +20,13 @@ from rkd_pipeline.systems.uninformed_students import (
     random_patches,
     random_windows,
 )
-from rkd_pipeline.training import Epoch, TrainedStudent
+from rkd_pipeline.device import Compute
+from rkd_pipeline.errors import StoreError
+from rkd_pipeline.models.patch_network import PatchNetwork
+from rkd_pipeline.models.teacher import Teacher
+from rkd_pipeline.recipes.named_recipes import RECIPES
+from rkd_pipeline.recipes.recipe import UninformedStudents
+from rkd_pipeline.training.loop import Epoch, TrainedStudent
 
 _SMALL = RECIPES["us-small"]
 assert isinstance(_SMALL, UninformedStudents)
@@ -173,7 +173,7 @@ def test_descriptors_are_made_once_per_teacher_and_settings(
     teacher: Teacher, cpu: Compute, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = descriptors(SMALL, teacher, tmp_path, cpu)
-    monkeypatch.setattr("rkd_pipeline.systems.uninformed_students._distilled", lambda *_: pytest.fail("made again"))
+    monkeypatch.setattr("rkd_pipeline.detectors.uninformed_students._distilled", lambda *_: pytest.fail("made again"))
     again = descriptors(SMALL, teacher, tmp_path, cpu)
     assert all(torch.equal(v, again[k]) for k, v in first.items())
     with pytest.raises(pytest.fail.Exception):

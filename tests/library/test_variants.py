@@ -3,11 +3,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rkd_pipeline.errors import BadKey, RkdError, UnknownName
-from rkd_pipeline.named_recipes import RECIPES
-from rkd_pipeline.recipe import EarlyStopping, ReverseKD
-from rkd_pipeline.recipe_lookup import recipe
-from rkd_pipeline.training_key import TrainingKey
-from rkd_pipeline.variants import FACTORS, changed, is_variant, levels_of, variant
+from rkd_pipeline.recipes.lookup import recipe
+from rkd_pipeline.recipes.named_recipes import RECIPES
+from rkd_pipeline.recipes.recipe import EarlyStopping, ReverseKD
+from rkd_pipeline.recipes.training_key import TrainingKey
+from rkd_pipeline.recipes.variants import FACTORS, changed, is_variant, levels_of, variant
 
 levels = st.fixed_dictionaries({}, optional={name: st.sampled_from(f.levels) for name, f in FACTORS.items()})
 

@@ -1,0 +1,146 @@
+"""Anomaly maps, image scores and metrics of every trained model."""
+
+import dagster as dg
+import numpy as np
+import pandas as pd
+
+from assets.datasets import prepared_images, split_asset
+from assets.partitions import grid, target_and_training
+from assets.reporting import asset_options, column_schema, materialised, nothing_compared, pictures, table, user_errors
+from assets.trained_model import DEVICE_POOL, trained_model
+from resources.compute import ComputeResource
+from resources.storage import StoreResource
+from rkd_pipeline.recipes.score_rules import SCORE_RULES
+from rkd_pipeline.results import comparison
+from rkd_pipeline.results.schema import COLUMN_TYPES, COLUMNS
+from rkd_pipeline.stages import anomaly_scores as evaluation
+from rkd_pipeline.store.stage_versions import ANOMALY_SCORES, METRICS
+from rkd_pipeline.training.conditions import NOT_RECORDED
+
+GROUP = "evaluation"
+CHANCE, PUBLISHED = "better_than_chance", "not_below_published"
+METRIC_COLUMNS = (
+    "metric",
+    "score_rule",
+    "protocol",
+    "value",
+    "ci_low",
+    "ci_high",
+    "interval_method",
+    "n_normal",
+    "n_anomalous",
+    "n_without_mask",
+)
+SCORE_COLUMNS = {
+    "image_id": "path relative to the dataset's folder",
+    "part": "calibration or test",
+    "anomalous": "label",
+    "defect": "kind of defect, or good",
+    **SCORE_RULES,
+}
+
+
+@dg.asset(
+    **asset_options(ANOMALY_SCORES, GROUP, "numpy"),
+    partitions_def=grid,
+    deps=[trained_model, split_asset, prepared_images],
+    pool=DEVICE_POOL,
+    metadata=column_schema(SCORE_COLUMNS),
+    check_specs=[
+        dg.AssetCheckSpec("finite", asset=ANOMALY_SCORES.name, description="No map or score is NaN or infinite.")
+    ],
+)
+def anomaly_scores(
+    context: dg.AssetExecutionContext, store: StoreResource, compute: ComputeResource
+) -> dg.MaterializeResult:
+    """Anomaly maps and every image score of one trained model, on test pictures and held-out normals.
+
+    Maps: float32 (N, side, side). Reverse KD's are at least 0, equation 5: one minus cosine, summed over three scales,
+    smoothed with a Gaussian; other systems' are their own. Scores: one row per picture; no unit, larger is more
+    anomalous.
+    """
+    with user_errors():
+        result = evaluation.score_images(store.open(), *target_and_training(context), compute.choose())
+    scores, maps = evaluation.read_scores(result)
+    rules = [rule for rule in SCORE_RULES if rule in scores]
+    bad = int((~np.isfinite(maps)).sum()) + int((~np.isfinite(scores[rules].to_numpy())).sum())
+    check = dg.AssetCheckResult(passed=bad == 0, check_name="finite", metadata={"not_finite": bad})
+    if maps.size == 0:
+        check = nothing_compared("finite", "no image was scored")
+    summary = scores.groupby(["part", "anomalous"])[rules].mean().reset_index()
+    return materialised(result, {"mean_scores": table(summary), "dagster/row_count": len(scores)}, [check])
+
+
+@dg.asset(
+    **asset_options(METRICS, GROUP, "parquet"),
+    partitions_def=grid,
+    deps=[trained_model, anomaly_scores, prepared_images],
+    metadata=column_schema(
+        {c: COLUMNS[c] for c in METRIC_COLUMNS},
+        COLUMN_TYPES,
+        {c: [(ANOMALY_SCORES.name, rule) for rule in SCORE_RULES] for c in ("value", "ci_low", "ci_high")}
+        | {"n_normal": [(ANOMALY_SCORES.name, "anomalous")], "n_anomalous": [(ANOMALY_SCORES.name, "anomalous")]},
+    ),
+    check_specs=[
+        dg.AssetCheckSpec(CHANCE, asset=METRICS.name, description="Image AUROC's interval lies above one half."),
+        dg.AssetCheckSpec(
+            PUBLISHED,
+            asset=METRICS.name,
+            description="No number lies, with its interval, below the one that the paper or RD4AD published. "
+            "An error where it is the published experiment; a warning where schedule or teacher differ.",
+        ),
+    ],
+)
+def metrics(context: dg.AssetExecutionContext, store: StoreResource) -> dg.MaterializeResult:
+    """Every metric of a training, with its interval: fractions from 0 to 1, one row per metric and score.
+
+    Image AUROC, AP, F1-max and pixel AUROC, AP, AUPRO, PRO and AUPIMO (docs/metrics.md); thresholds in units of the
+    score, set on held-out normals, with the rates that they reach. Pictures of maps, scores, curves and losses.
+    """
+    target_name, training_key = target_and_training(context)
+    with user_errors():
+        result = evaluation.evaluate(store.open(), target_name, training_key)
+    rows = evaluation.read_metrics(result)
+    checks = [_above_chance(rows), _as_published(target_name, training_key, rows)]
+    auroc = {
+        f"image_auroc_{rule}": round(value, 4)
+        for rule, value in result.facts["image_auroc"].items()
+        if value is not None
+    }
+    figures = [result.folder / name for name in evaluation.FIGURES]
+    said = {"computed_on": result.facts.get("computed_on", NOT_RECORDED)}
+    if note := evaluation.mask_note(rows):
+        said["images_without_mask"] = note
+    return materialised(result, {"pictures": pictures(*figures), "metrics": table(rows), **auroc, **said}, checks)
+
+
+def _above_chance(rows: pd.DataFrame) -> dg.AssetCheckResult:
+    auroc = rows[(rows["metric"] == "image_auroc") & rows["value"].notna()]
+    if auroc.empty:
+        return nothing_compared(CHANCE, "there is no image AUROC; its rows say why", metrics=table(rows))
+    below = auroc[~(auroc["ci_low"] > 0.5)]
+    return dg.AssetCheckResult(
+        check_name=CHANCE,
+        passed=below.empty,
+        severity=dg.AssetCheckSeverity.WARN,
+        metadata={"at_chance": table(below[["score_rule", "value", "ci_low", "ci_high"]])},
+    )
+
+
+def _as_published(target_name: str, training_key: str, rows: pd.DataFrame) -> dg.AssetCheckResult:
+    compared, same_experiment = comparison.with_published(target_name, training_key, rows)
+    compared = compared[compared["ci_high"].notna()]
+    if compared.empty:
+        return nothing_compared(PUBLISHED, f"nothing is published that {target_name} {training_key} repeats")
+    below = compared[compared["ci_high"] < compared["published"]]
+    severity = dg.AssetCheckSeverity.ERROR if same_experiment else dg.AssetCheckSeverity.WARN
+    return dg.AssetCheckResult(
+        check_name=PUBLISHED,
+        passed=below.empty,
+        severity=severity,
+        metadata={
+            "below": table(below),
+            "compared": table(compared),
+            "same_experiment": same_experiment,
+        },
+    )

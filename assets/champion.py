@@ -1,0 +1,140 @@
+"""The champion of each target, and whether new trainings keep up with it."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import dagster as dg
+
+from assets.anomaly_scores import metrics
+from assets.partitions import grid_key, target_and_training, target_partitions
+from assets.reporting import OWNER, nothing_compared, pictures, user_errors
+from resources.storage import StoreResource
+from resources.tracking import ALIAS, MlflowTracking, TrackingError
+from rkd_pipeline.cli.model_commands import champions_table
+from rkd_pipeline.operations import champions
+from rkd_pipeline.store.result_store import Ref, Store
+from rkd_pipeline.store.stage_versions import METRICS
+
+NAME, CHECK = "champion", "keeps_up_with_champion"
+
+
+@dg.asset(
+    name=NAME,
+    partitions_def=target_partitions,
+    deps=[metrics],
+    group_name="models",
+    kinds={"python", "mlflow"},
+    owners=[OWNER],
+    code_version="1",
+    output_required=False,
+)
+def champion(
+    context: dg.AssetExecutionContext, store: StoreResource, tracking: MlflowTracking
+) -> Iterator[dg.MaterializeResult[Any]]:
+    """The trained model that predicts for a target: every other finished configuration challenges it, at a gate.
+
+    Challenger and champion are compared over the repeats that both were trained on, paired per test picture, by image
+    AUROC; what is better beyond the noise of pictures and trainings, corrected for looking often, replaces it. Only
+    recipes with an honest threshold can reign. Its number is `selected`, and enters no table. MLflow's registered model
+    of the target carries the alias `champion`.
+    """
+    opened = store.open()
+    with user_errors():
+        try:
+            outcome = champions.challenge(opened, context.partition_key)
+        except champions.NoChampion as error:
+            context.log.warning(str(error))
+            return
+        mlflow_has = _registered(opened, outcome.reign, tracking, {"dagster.run_id": context.run.run_id})
+    lines = dg.MetadataValue.md("\n".join(f"- {line}" for line in outcome.lines))
+    metadata: dict[str, Any] = {"moved": outcome.moved, "challengers": lines, "mlflow": mlflow_has}
+    if page := tracking.page(f"models/{context.partition_key}"):
+        metadata["mlflow_page"] = dg.MetadataValue.url(page)
+    yield dg.MaterializeResult(metadata=metadata | shown(opened, outcome.reign))
+
+
+def _registered(store: Store, reign: champions.Reign, tracking: MlflowTracking, tags: dict[str, str]) -> str:
+    """Mirror a champion; says what MLflow has, or that it is away."""
+    try:
+        version = tracking.mirror_champions(store, reign.target, tags)
+    except TrackingError as error:
+        return f"did not take it ({error}); {error.advice}"
+    return f"models:/{reign.target}@{ALIAS} is version {version}"
+
+
+def told(store: Store, reign: champions.Reign, tracking: MlflowTracking, instance: dg.DagsterInstance) -> str:
+    """Tell MLflow and Dagster of a champion that was made on the command line; says how MLflow took it."""
+    mlflow_has = _registered(store, reign, tracking, {})
+    metadata: dict[str, Any] = {"moved": True, "mlflow": mlflow_has} | shown(store, reign)
+    instance.report_runless_asset_event(dg.AssetMaterialization(NAME, partition=reign.target, metadata=metadata))
+    return f"MLflow  {mlflow_has}"
+
+
+def shown(store: Store, reign: champions.Reign) -> dict[str, Any]:
+    """What a champion's page shows."""
+    history = [
+        f"{r.number}. `{r.training}`, since {r.since}, {r.how}: {r.why}" for r in champions.reigns(store, reign.target)
+    ]
+    result = store.find(Ref(METRICS.name, reign.target, reign.training))
+    page: dict[str, Any] = {
+        "champion": dg.MetadataValue.md(champions_table(store, [reign]).to_markdown(index=False)),
+        "history": dg.MetadataValue.md("\n".join(history)),
+        "folder": dg.MetadataValue.path(str(reign.folder)),
+    }
+    return page | ({"maps": pictures(result.folder / "maps.png")} if result else {})
+
+
+@dg.asset_check(
+    asset=metrics,
+    name=CHECK,
+    description="A training of the champion's configuration is not worse than the champion beyond the noise of the "
+    "test pictures: paired, one-sided at 95%. Others are shown beside it, with no verdict.",
+)
+def keeps_up_with_champion(context: dg.AssetCheckExecutionContext, store: StoreResource) -> dg.AssetCheckResult:
+    """A regression of code, data or teacher shows here, where the training alone looks unsuspicious."""
+    opened = store.open()
+    with user_errors():
+        key = target_and_training(context.op_execution_context)
+        quality = champions.against_champion(opened, opened.require(METRICS, *key))
+    numbers = {"difference": quality.difference, "standard_error": quality.error}
+    shown = {"comparison": quality.text} | {k: v for k, v in numbers.items() if v is not None}
+    if quality.worse is None:
+        return nothing_compared(CHECK, quality.text, **shown)
+    return dg.AssetCheckResult(passed=not quality.worse, severity=dg.AssetCheckSeverity.WARN, metadata=shown)
+
+
+@dg.op(description="Send to MLflow what it lacks: finished trainings, the report, champions.")
+def send_what_is_missing(context: dg.OpExecutionContext, store: StoreResource, tracking: MlflowTracking) -> None:
+    """Every training that is sent is reported as a materialisation of ``mlflow_run``. Fails where something was not."""
+    failed: list[TrackingError] = []
+    with user_errors():
+        for sent in tracking.mirror_missing(store.open(), {"dagster.run_id": context.run_id}):
+            if isinstance(sent, TrackingError):
+                failed.append(sent)
+                continue
+            context.log.info(f"{sent.what}: {sent.mlflow_id}")
+            if sent.training is not None:
+                key = grid_key(*sent.training)
+                context.log_event(
+                    dg.AssetMaterialization("mlflow_run", partition=key, metadata={"mlflow_run_id": sent.mlflow_id})
+                )
+    if failed:
+        said = "; ".join(str(error) for error in failed)
+        again = "goes on from here" if all(error.passing for error in failed) else "goes on once that is mended"
+        raise dg.Failure(f"MLflow did not take everything: {said}. `rkd mirror` {again}", allow_retries=False)
+
+
+@dg.job(description="Complete the mirror in MLflow after it was away: nothing is trained.")
+def mirror_to_mlflow() -> None:
+    """The mirror job."""
+    send_what_is_missing()
+
+
+JOBS: list[Any] = [
+    mirror_to_mlflow,
+    dg.define_asset_job(
+        "challenge_champions",
+        [champion],
+        description="Let every finished configuration of one target challenge its champion.",
+    ),
+]

@@ -1,0 +1,102 @@
+"""Teachers and training: one model per target and training key."""
+
+from typing import TYPE_CHECKING
+
+import dagster as dg
+import pandas as pd
+
+from assets.datasets import prepared_images, split_asset
+from assets.partitions import grid, target_and_training
+from assets.reporting import asset_options, column_schema, materialised, nothing_compared, picture, table, user_errors
+from resources.compute import ComputeResource
+from resources.storage import StoreResource
+from rkd_pipeline import progress
+from rkd_pipeline.recipes.training_key import TrainingKey
+from rkd_pipeline.stages import trained_model as training
+from rkd_pipeline.store.stage_versions import TEACHERS, TRAINED_MODEL
+
+if TYPE_CHECKING:
+    from rkd_pipeline.training.loop import Epoch
+
+LEARNT = "loss_fell"
+HISTORY_COLUMNS = {
+    "epoch": "from 1",
+    "train_loss": "mean over the training pictures, no unit",
+    "validation_loss": "mean over held-out normals; empty where the recipe has none",
+}
+DEVICE_POOL = "device"  # guards runs that the daemon launches; inside a run, file locks do
+
+
+@dg.asset(
+    **asset_options(TEACHERS, "teacher", "pytorch"),
+    metadata=column_schema({"teacher": "name in keys", "path": "weights file", "sha256": "of the file"}),
+)
+def teachers(store: StoreResource) -> dg.MaterializeResult:
+    """The weights files that keys can name. torchvision's published sets need no entry."""
+    with user_errors():
+        result = training.list_teachers(store.open())
+    return materialised(result, {"files": table(pd.read_parquet(result.folder / "teachers.parquet"))})
+
+
+@dg.asset(
+    **asset_options(TRAINED_MODEL, "training", "pytorch"),
+    partitions_def=grid,
+    deps=[split_asset, prepared_images, teachers],
+    pool=DEVICE_POOL,
+    metadata=column_schema(HISTORY_COLUMNS),
+    check_specs=[
+        dg.AssetCheckSpec(
+            LEARNT, asset=TRAINED_MODEL.name, description="The last epoch's loss is below the first one's, and finite."
+        )
+    ],
+)
+def trained_model(
+    context: dg.AssetExecutionContext, store: StoreResource, compute: ComputeResource
+) -> dg.MaterializeResult:
+    """What a system trains on normal pictures; for Reverse KD, OCBE and decoder (eq. 1 to 4).
+
+    Writes weights (safetensors), the history of losses (means per picture, of the loss that the recipe trains on), and
+    the model's card. Resumes a training that was killed.
+    """
+    target_name, key = target_and_training(context)
+    with user_errors():
+        epochs = TrainingKey.parse(key).epochs
+        with progress.bar(epochs, f"{target_name} {key}", "epoch", inner=True) as bar:
+
+            def on_epoch(epoch: "Epoch") -> None:
+                bar.update(epoch.epoch - bar.n)
+                bar.set_postfix_str(f"loss {epoch.train_loss:.4f}")
+                if epoch.epoch % max(1, epochs // 10) == 0:
+                    context.log.info(f"epoch {epoch.epoch} of {epochs}: {epoch}")
+
+            result = training.train_model(
+                store.open(),
+                target_name,
+                key,
+                compute.choose(),
+                checkpoint_seconds=compute.checkpoint_seconds,
+                on_epoch=on_epoch,
+            )
+    from rkd_pipeline.results.figures import loss_curve
+
+    history = training.read_history(result)
+    facts = {k: _readable(v) for k, v in result.facts.items()}
+    first, last = history["train_loss"].iloc[0], history["train_loss"].iloc[-1]
+    losses = {"first": float(first), "last": float(last), "epochs": len(history)}
+    check = dg.AssetCheckResult(
+        check_name=LEARNT,
+        passed=bool(last < first),  # a finite one: training refuses others
+        severity=dg.AssetCheckSeverity.WARN,
+        metadata=losses,
+    )
+    if len(history) == 1:
+        check = nothing_compared(LEARNT, "one epoch has one loss", **losses)
+    curve = picture("losses", loss_curve(history, f"{target_name}, {key}"))
+    return materialised(result, {"losses": curve} | facts | {"last_epochs": table(history.tail(10))}, [check])
+
+
+def _readable(fact: object) -> int | float | str:
+    """A fact as a page shows it: five digits say enough, and the model's card has them all."""
+    if isinstance(fact, float):
+        return float(f"{fact:.5g}")
+    return fact if isinstance(fact, int | str) else str(fact)

@@ -1,0 +1,50 @@
+"""The simplest layout: a folder of good images, and, where there are any, folders of bad ones, named by their defect.
+
+Masks may lie beside them, as ``masks/<defect>/<name>.png``. Good images alone train a model that nobody can measure.
+VisA keeps classes and masks apart: ``Images/{Normal,Anomaly}`` and ``Masks/Anomaly``.
+"""
+
+from pathlib import Path
+
+from rkd_pipeline.data.layouts.class_names import GOOD, GOOD_SHOWN, IMAGES, MASKS, is_good
+from rkd_pipeline.data.layouts.listing import NORMAL, class_folders, name_the_rest, one_called, pictures_in, relative
+from rkd_pipeline.data.layouts.mask_folders import MaskFolder, lone_masks, warn_of_shared_masks
+from rkd_pipeline.data.image_files import Listing, Picture
+from rkd_pipeline.errors import DataError
+
+
+def listing(folder: Path) -> Listing:
+    """All pictures of ``good/`` (or ``ok/``, ``normal/``, ...) and of the folders beside it.
+
+    Raises ``DataError`` where there is no good folder, or more than one.
+    """
+    found = Listing()
+    base = images_folder(folder)
+    classes = class_folders(base, folder, found)
+    if not any(is_good(kind.name) for kind in classes):
+        names = ", ".join(kind.name for kind in classes) or "no folders"
+        raise DataError(
+            f"{base} holds {names}; expected one folder named {GOOD_SHOWN}, and beside it the anomalous "
+            "images, if there are any (bad/, or one folder per kind of defect)"
+        )
+    place = one_called(folder, MASKS, "folder of masks")
+    masks = MaskFolder(place, folder) if place else None
+    for kind in classes:
+        anomalous = not is_good(kind.name)
+        for image in pictures_in(kind, folder, found):
+            mask = masks.of(image, found) if masks else None
+            if mask or not (masks and anomalous):
+                defect = kind.name if anomalous else NORMAL
+                found.pictures.append(Picture(relative(image, folder), anomalous, defect, None, mask))
+    reasons = lone_masks(masks, found) if masks else {}
+    warn_of_shared_masks(found)
+    if masks is None and base == folder and (beside := one_called(folder.parent, MASKS, "folder of masks")):
+        found.warnings.append(f"{beside} beside it looks like masks, and is not used; add {folder.parent} for them")
+    name_the_rest(found, folder, folder, reasons, "it is in no class folder")
+    return found
+
+
+def images_folder(folder: Path) -> Path:
+    """Where the class folders lie: ``folder``, or its only folder of images where that holds a good one."""
+    inner = one_called(folder, IMAGES, "folder of images")
+    return inner if inner and one_called(inner, GOOD, "good images") else folder

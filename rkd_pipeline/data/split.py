@@ -1,0 +1,231 @@
+"""Splits: which picture trains, validates, tests, or is set aside, for every repeat.
+
+The paper's rule for data without an official split: 10 normal pictures and all anomalous ones test, the rest trains.
+Repeats are disjoint tens of a seeded permutation of the distinct normal pictures; when those are used up, further
+repeats are tens of another permutation.
+
+Of the other normal images two parts can be held out, each for one purpose: ``validation`` (25%) stops a training or
+normalises its scores, ``calibration`` sets thresholds. Images that chose the epoch look more normal to the model than
+new ones do, so a threshold from them promises too few false alarms. A recipe trains on the parts that it does not use.
+
+The user's own pictures, where nobody has split them: the distinct normal pictures stand in the order of a seeded hash
+of their pixels, and each of five repeats tests another fifth of them; five more follow in another order. Names and
+folders play no part, so renaming files changes nothing, and adding some changes little.
+"""
+
+import hashlib
+import math
+
+import numpy as np
+import pandas as pd
+
+from rkd_pipeline.data.catalog import Target
+from rkd_pipeline.errors import DataError
+
+TEST_NORMALS = 10
+VALIDATION_SHARE = CALIBRATION_SHARE = 0.25
+FEWEST_TO_CALIBRATE = 19  # with fewer no threshold can promise a false-positive rate of 5% (metrics/threshold.py)
+LARGEST_HELD_OUT_SHARE = 2 / 3  # of both parts together: about a third of the normals is left to train on
+OFFICIAL_REPEATS = 10
+REPEATS = 25  # where a rule draws them: enough for an interval over repeats
+OWN_FOLDS = 5
+FEWEST_TRAINING_NORMALS = 4
+TRAINING_PARTS = ("train", "validation", "calibration")  # a recipe trains on those that it does not hold out
+PARTS = (*TRAINING_PARTS, "test", "set_aside")
+COLUMNS = {
+    "repeat": "number of the repeat, from 0",
+    "image_id": "path relative to the dataset's folder",
+    "part": "train, validation and calibration (normal, held out where a recipe asks), test, or set_aside (copy of a "
+    "test picture)",
+}
+
+
+def calibration_size(normals: int) -> int:
+    """Images of the calibration part, of that many distinct normal images to train on; 0 where they are too few.
+
+    A quarter, or as many as a threshold needs, where a third is left to train on beside both held-out parts.
+
+    >>> calibration_size(88), calibration_size(46), calibration_size(45)
+    (22, 19, 0)
+    """
+    wanted = max(FEWEST_TO_CALIBRATE, round(CALIBRATION_SHARE * normals))
+    return wanted if wanted <= (LARGEST_HELD_OUT_SHARE - VALIDATION_SHARE) * normals else 0
+
+
+def fewest_for_calibration() -> int:
+    """The least number of normal images, beside those that test, of which a calibration part can be drawn."""
+    return next(n for n in range(FEWEST_TO_CALIBRATE, 1000) if calibration_size(n))
+
+
+def split(target: Target, index: pd.DataFrame) -> pd.DataFrame:
+    """All repeats of a target's split: columns as in ``COLUMNS``, one row per repeat and picture.
+
+    Pictures with the same pixels never stand on both sides: of a drawn group of normals one picture tests and its
+    copies are set aside; the others of a group train, or validate, together. Anomalous pictures all test, copies
+    included, as in the paper. Where the publisher splits, test is his in every repeat and only the validation part
+    is drawn; training pictures with the pixels of a test picture are set aside. The user's own images without any
+    anomalous one all train, but for those that a given split tests. Raises ``DataError`` where there are too few
+    pictures to split.
+    """
+    only_normal = target.own and not index["anomalous"].any()
+    if target.official_split or only_normal or (target.own and index["part"].ne("").all()):
+        repeats = _official(target, index)
+    else:
+        repeats = _folds(target, index) if target.own else _paper_rule(target, index)
+    rows = pd.concat(repeats, keys=range(len(repeats)), names=["repeat"]).reset_index("repeat")
+    return rows[list(COLUMNS)].sort_values(["repeat", "image_id"], ignore_index=True)
+
+
+def _groups(index: pd.DataFrame, which: pd.Series) -> list[list[str]]:
+    """Picture ids of the selected rows, grouped by equal pixels; groups and their members in a fixed order."""
+    grouped = index[which].groupby("pixel_sha256")["image_id"].apply(lambda ids: sorted(ids))
+    return sorted(grouped)
+
+
+def _paper_rule(target: Target, index: pd.DataFrame) -> list[pd.DataFrame]:
+    groups = _groups(index, ~index["anomalous"])
+    disjoint = len(groups) // TEST_NORMALS
+    if disjoint == 0:
+        raise DataError(f"{target.name} has {len(groups)} distinct normal pictures; {TEST_NORMALS} are needed to test")
+    repeats = []
+    for repeat in range(REPEATS):
+        permutation, place = divmod(repeat, disjoint)
+        order = np.random.default_rng(permutation).permutation(len(groups)).tolist()
+        drawn = set(order[place * TEST_NORMALS : (place + 1) * TEST_NORMALS])
+        repeats.append(_repeat(index, groups, drawn, repeat))
+    return repeats
+
+
+def _folds(target: Target, index: pd.DataFrame) -> list[pd.DataFrame]:
+    """The user's own pictures: every fifth of the normals, in the order of their pixels' hash, tests in one repeat."""
+    pixels = index.set_index("image_id")["pixel_sha256"]
+    groups = _groups(index, ~index["anomalous"])
+    if len(groups) < OWN_FOLDS:
+        raise DataError(
+            f"{target.name} has {len(groups)} distinct normal pictures; {OWN_FOLDS} are the least that can be split "
+            "into training, validation and test"
+        )
+
+    def place(group: list[str], order: int) -> str:
+        return hashlib.sha256(f"{order} {pixels[group[0]]}".encode()).hexdigest()
+
+    repeats = []
+    for repeat in range(REPEATS):
+        order, fold = divmod(repeat, OWN_FOLDS)
+        ordered = sorted(groups, key=lambda g: place(g, order))
+        drawn = {n for n in range(len(ordered)) if n * OWN_FOLDS // len(ordered) == fold}
+        repeats.append(_repeat(index, ordered, drawn, repeat))
+    return repeats
+
+
+def _repeat(index: pd.DataFrame, groups: list[list[str]], drawn: set[int], repeat: int) -> pd.DataFrame:
+    """One repeat: one picture of every drawn group of normals tests, with all anomalous ones; the rest trains."""
+    part = dict.fromkeys(index.loc[index["anomalous"], "image_id"], "test")
+    for number in drawn:
+        part |= {groups[number][0]: "test"} | dict.fromkeys(groups[number][1:], "set_aside")
+    rest = [g for number, g in enumerate(groups) if number not in drawn]
+    return _table(part | _train_and_validation(rest, repeat))
+
+
+def _official(target: Target, index: pd.DataFrame) -> list[pd.DataFrame]:
+    in_test = index["part"] == "test"
+    seen = index["pixel_sha256"].isin(index.loc[in_test, "pixel_sha256"])
+    fixed = dict.fromkeys(index.loc[in_test, "image_id"], "test")
+    fixed |= dict.fromkeys(index.loc[~in_test & seen, "image_id"], "set_aside")
+    groups = _groups(index, ~in_test & ~seen)
+    if len(groups) < FEWEST_TRAINING_NORMALS:
+        raise DataError(
+            f"{target.name} has {len(groups)} distinct normal training pictures that are not in its test part; "
+            f"{FEWEST_TRAINING_NORMALS} are the least for training and validation"
+        )
+    return [_table(fixed | _train_and_validation(groups, repeat)) for repeat in range(OFFICIAL_REPEATS)]
+
+
+def _train_and_validation(groups: list[list[str]], repeat: int) -> dict[str, str]:
+    """Whole groups go to validation, in seeded order, until it holds its share of the images; then to calibration.
+
+    Copies set no threshold: a group counts once for the calibration part, which promises a rate over distinct images.
+    """
+    wanted = round(VALIDATION_SHARE * sum(map(len, groups)))
+    to_calibrate = calibration_size(len(groups))
+    part: dict[str, str] = {}
+    for number in np.random.default_rng([1, repeat]).permutation(len(groups)):
+        if len(part) < wanted:
+            where = "validation"
+        elif to_calibrate:
+            where, to_calibrate = "calibration", to_calibrate - 1
+        else:
+            where = "train"
+        part |= dict.fromkeys(groups[number], where)
+    return part
+
+
+def _table(part: dict[str, str]) -> pd.DataFrame:
+    return pd.DataFrame({"image_id": list(part), "part": list(part.values())})
+
+
+def verify(target: Target, index: pd.DataFrame, rows: pd.DataFrame) -> dict[str, int]:
+    """Check a split against its index; returns what was checked, with numbers. Raises ``DataError`` on any defect.
+
+    Checked in every repeat: each picture in exactly one part, no equal pixels on two sides, anomalous pictures only
+    in test, both classes in test (where there are anomalous pictures), and held-out parts of the right sizes.
+    """
+    defects = []
+    info = index.set_index("image_id")
+    for repeat, group in rows.groupby("repeat"):
+        where = f"{target.name}, repeat {repeat}"
+        if sorted(group["image_id"]) != sorted(index["image_id"]):
+            defects.append(f"{where}: the split does not hold every picture exactly once")
+            continue
+        joined = group.merge(info, on="image_id", suffixes=("", "_official"))
+        used = joined[joined["part"] != "set_aside"]
+        sides = used.groupby("pixel_sha256")["part"].nunique()
+        if (sides > 1).any():
+            ids = used.loc[used["pixel_sha256"] == sides.idxmax(), "image_id"].tolist()
+            defects.append(
+                f"{where}: the same pixels on both sides: {', '.join(ids)}; keep the one whose label is right"
+            )
+        if not joined.loc[joined["anomalous"], "part"].eq("test").all():
+            defects.append(f"{where}: an anomalous picture outside the test part")
+        test = joined[joined["part"] == "test"]
+        if index["anomalous"].any() and test["anomalous"].nunique() != 2:
+            defects.append(f"{where}: the test part has one class only")
+        sizes = joined["part"].value_counts()
+        normal = sum(sizes.get(part, 0) for part in TRAINING_PARTS)
+        trainable = joined[joined["part"].isin(TRAINING_PARTS)]
+        distinct = trainable["pixel_sha256"].nunique()
+        calibrating = trainable.loc[trainable["part"] == "calibration", "pixel_sha256"].nunique()
+        if calibrating != calibration_size(distinct):
+            defects.append(
+                f"{where}: calibration has {calibrating} of {distinct} distinct normal training images, not "
+                f"{calibration_size(distinct)}"
+            )
+        largest_group = int(joined["pixel_sha256"].value_counts().max())
+        if not math.isclose(sizes.get("validation", 0), VALIDATION_SHARE * normal, abs_tol=largest_group):
+            defects.append(f"{where}: validation has {sizes.get('validation', 0)} of {normal} normal training pictures")
+    if defects:
+        raise DataError("\n".join(defects))
+    first = rows[rows["repeat"] == 0]["part"].value_counts()
+    return {"repeats": int(rows["repeat"].nunique())} | {p: int(first.get(p, 0)) for p in PARTS}
+
+
+def part_of(rows: pd.DataFrame, target: Target, repeat: int, *parts: str) -> list[str]:
+    """Ids of the pictures in ``parts`` of one repeat, sorted; raises ``DataError`` for a repeat that does not exist."""
+    available = int(rows["repeat"].max()) + 1
+    if repeat >= available:
+        raise DataError(
+            f"{target.name} has {available} repeats (0 to {available - 1}), not {repeat}; name one in the key, for "
+            f"example -s{repeat}r{repeat % available}"
+        )
+    chosen = rows[(rows["repeat"] == repeat) & rows["part"].isin(parts)]
+    return sorted(chosen["image_id"])
+
+
+def redraws_test(rows: pd.DataFrame) -> bool:
+    """Whether repeats of a split test on different images.
+
+    Seen in the split itself: where somebody has given the test part, be it the publisher or the owner of the images,
+    all repeats test on the same ones.
+    """
+    tested = rows[rows["part"] == "test"].groupby("repeat")["image_id"].agg(frozenset)
+    return bool(tested.nunique() > 1)

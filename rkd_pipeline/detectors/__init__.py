@@ -1,0 +1,73 @@
+"""Systems that are compared: one module each, all trained, scored and judged the same way.
+
+What belongs in a system's module: how its teacher looks at pictures, what a training step computes, how a trained
+model scores pictures. What does not: the loop, seeds, checkpoints, stopping (``training/loop.py``), metrics, the store.
+
+A recipe's class names its module; the module offers ``SYSTEM``. Stages, tables, leaderboard and scorer know only what
+stands here: to add a system, write a module and a recipe (``recipes/named_recipes.py``).
+"""
+
+from abc import ABC, abstractmethod
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
+
+    from rkd_pipeline.data.rows import Pictures
+    from rkd_pipeline.detectors.anomaly_map import Scores
+    from rkd_pipeline.device import Compute
+    from rkd_pipeline.models.weights import TeacherWeights
+    from rkd_pipeline.recipes.recipe import Recipe
+    from rkd_pipeline.training.task import TrainingTask
+
+
+class Detector(ABC):
+    """A trained model that scores pictures, in full float32 precision whatever is set around it."""
+
+    def __init_subclass__(cls) -> None:
+        """Every system's ``score`` runs in full precision, those of systems to come too."""
+        from rkd_pipeline.device import full_precision
+
+        super().__init_subclass__()
+        if "score" in vars(cls):
+            cls.score = full_precision()(cls.score)  # type: ignore[method-assign]
+
+    @abstractmethod
+    def score(self, pictures: "Pictures", *, batch_size: int = 32) -> "Scores":
+        """Anomaly maps and every image score of uint8 pictures ``(N, S, S, 3)``, in float32."""
+
+
+class System(ABC):
+    """How one system trains and scores."""
+
+    @abstractmethod
+    def teacher(self, weights: "TeacherWeights", recipe: "Recipe") -> "nn.Module":
+        """The frozen network that is distilled, on the CPU."""
+
+    @abstractmethod
+    def task(
+        self,
+        recipe: "Recipe",
+        teacher: "nn.Module",
+        pictures: "Pictures",
+        validation: "Pictures | None",
+        seed: int,
+        compute: "Compute",
+        cache: Path | None,
+    ) -> "TrainingTask":
+        """A training of uint8 pictures ``(N, S, S, 3)``; ``cache`` is a folder for what trainings share."""
+
+    @abstractmethod
+    def detector(
+        self, recipe: "Recipe", teacher: "nn.Module", state: "dict[str, Tensor]", lambda_: float, device: "torch.device"
+    ) -> Detector:
+        """A trained model on a device; ``state`` is what its training left. Raises where they do not fit."""
+
+
+def system_of(recipe: "Recipe") -> System:
+    """The system that a recipe trains."""
+    system: System = import_module(f"{__name__}.{recipe.system}").SYSTEM
+    return system

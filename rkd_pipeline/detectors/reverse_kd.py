@@ -1,0 +1,176 @@
+"""Reverse KD (Deng and Li 2022; the paper, 4.1): the student gives the teacher's features back from one embedding.
+
+Equations 1 to 4 are the training losses, equation 5 the map.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from rkd_pipeline.data.rows import Pictures
+from rkd_pipeline.detectors import Detector, System
+from rkd_pipeline.detectors.anomaly_map import Scores, anomaly_map
+from rkd_pipeline.device import Compute, place
+from rkd_pipeline.models.reverse_distillation import ReverseDistillation
+from rkd_pipeline.models.teacher import Teacher
+from rkd_pipeline.models.weights import TeacherWeights
+from rkd_pipeline.recipes.recipe import Recipe, ReverseKD
+from rkd_pipeline.training.features import EVALUATION_BATCH, FeatureSource
+from rkd_pipeline.training.losses import Features, discrepancy, l_kd, l_val, training_loss
+from rkd_pipeline.training.task import TrainingTask
+
+
+class ReverseKDTask(TrainingTask):
+    """Features are kept where the memory budget allows, so that a step runs the student alone."""
+
+    def __init__(
+        self,
+        recipe: ReverseKD,
+        teacher: Teacher,
+        pictures: Pictures,
+        validation: Pictures | None,
+        seed: int,
+        compute: Compute,
+    ) -> None:
+        self.lambda_, self.notes = 0.0, {}
+        self._recipe, self._compute = recipe, compute
+        self._student = self.student = place(new_student(recipe, teacher, seed), compute.device)
+        self._features, self._held_out = FeatureSource.within_one_budget(teacher, pictures, validation, compute)
+
+    def begin(self) -> float:
+        """lambda of equation 4."""
+        return loss_balance(self._student, self._features, self._recipe, self._compute)
+
+    def losses(self, indices: Tensor, generator: torch.Generator) -> Tensor:
+        """Equation 2 or 4, or the official code's loss."""
+        return self._losses(self._features.batch(indices))
+
+    def validation_loss(self) -> float:
+        """Mean of the same loss over the held-out pictures."""
+        assert self._held_out is not None  # the loop asks only where there are some
+        total = 0.0
+        for batch in self._held_out.in_order(EVALUATION_BATCH):
+            total += float(self._losses(batch).sum())
+        return total / len(self._held_out)
+
+    def _losses(self, features: list[Tensor]) -> Tensor:
+        loss_of: Callable[[Features, Features], Tensor] = training_loss(
+            self._recipe.loss, self.lambda_, self._recipe.val_reduction
+        )
+        with self._compute.autocast():
+            reconstructed = self._student(features)
+        return loss_of(features, reconstructed)
+
+
+def new_student(recipe: ReverseKD, teacher: Teacher, seed: int) -> ReverseDistillation:
+    """An untrained student, drawn from ``seed`` on the CPU: the same on every device."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return ReverseDistillation(teacher.arch, recipe.oce_width)
+
+
+def _oce_depth_in(state: dict[str, Tensor]) -> int:
+    """Of a trained student: recipes that follow anomalib once had as many blocks for ResNet-34 as RD4AD."""
+    return len({name.split(".")[2] for name in state if name.startswith("ocbe.oce.")})
+
+
+@torch.no_grad()
+def loss_balance(student: ReverseDistillation, features: FeatureSource, recipe: ReverseKD, compute: Compute) -> float:
+    """lambda of equation 4: the recipe's, or L_val / L_KD over all training pictures, before the first step.
+
+    The paper: lambda scales the cosine term to the order of magnitude of the other. BatchNorm uses batch statistics,
+    as in the first step; its running statistics are put back.
+    """
+    if recipe.lambda_ is not None:
+        return recipe.lambda_
+    before = {k: v.clone() for k, v in student.named_buffers()}
+    student.train()
+    val = kd = 0.0
+    for batch in features.in_order(recipe.batch_size):
+        with compute.autocast():
+            reconstructed = student(batch)
+        val += float(l_val(batch, reconstructed, recipe.val_reduction).sum())
+        kd += float(l_kd(batch, reconstructed).sum())
+    for name, buffer in student.named_buffers():
+        buffer.copy_(before[name])
+    return val / kd
+
+
+@torch.inference_mode()
+def score(
+    teacher: Teacher,
+    student: ReverseDistillation,
+    pictures: Pictures,
+    recipe: ReverseKD,
+    lambda_: float,
+    *,
+    batch_size: int = 32,
+) -> Scores:
+    """Score pictures, uint8 ``(N, S, S, 3)``, on the device where teacher and student are."""
+    device = next(student.parameters()).device
+    student.eval()
+    maps, kd, val = [], [], []
+    for start in range(0, len(pictures), batch_size):
+        batch = torch.from_numpy(np.ascontiguousarray(pictures[start : start + batch_size])).to(device)
+        features = teacher(batch)
+        reconstructed = student(features)
+        scales = [discrepancy(a, b) for a, b in zip(features, reconstructed, strict=True)]
+        maps.append(anomaly_map(scales, pictures.shape[1], fusion=recipe.fusion, sigma=recipe.sigma).cpu())
+        kd.append(l_kd(features, reconstructed).cpu())
+        val.append(l_val(features, reconstructed, recipe.val_reduction).cpu())
+    stacked = torch.cat(maps).numpy()
+    l_kd_score, l_val_score = (torch.cat(part).double().numpy() for part in (kd, val))
+    return Scores(
+        stacked,
+        {
+            "map_max": stacked.max(axis=(1, 2)).astype(np.float64),
+            "l_kd": l_kd_score,
+            "l_val": l_val_score,
+            "l_mkd": l_val_score + lambda_ * l_kd_score,
+        },
+    )
+
+
+class ReverseKDDetector(Detector):
+    """Teacher and trained student."""
+
+    def __init__(self, recipe: ReverseKD, teacher: Teacher, student: ReverseDistillation, lambda_: float) -> None:
+        self.recipe, self.teacher, self.student, self.lambda_ = recipe, teacher, student, lambda_
+
+    def score(self, pictures: Pictures, *, batch_size: int = 32) -> Scores:
+        """Maps by equation 5; scores by the map's maximum and equations 2 to 4."""
+        return score(self.teacher, self.student, pictures, self.recipe, self.lambda_, batch_size=batch_size)
+
+
+class _ReverseKDSystem(System):
+    def teacher(self, weights: TeacherWeights, recipe: Recipe) -> Teacher:
+        return Teacher(weights)
+
+    def task(
+        self,
+        recipe: Recipe,
+        teacher: nn.Module,
+        pictures: Pictures,
+        validation: Pictures | None,
+        seed: int,
+        compute: Compute,
+        cache: Path | None,
+    ) -> TrainingTask:
+        assert isinstance(recipe, ReverseKD)
+        assert isinstance(teacher, Teacher)
+        return ReverseKDTask(recipe, teacher, pictures, validation, seed, compute)
+
+    def detector(
+        self, recipe: Recipe, teacher: nn.Module, state: dict[str, Tensor], lambda_: float, device: torch.device
+    ) -> ReverseKDDetector:
+        assert isinstance(recipe, ReverseKD)
+        assert isinstance(teacher, Teacher)
+        student = ReverseDistillation(teacher.arch, recipe.oce_width, _oce_depth_in(state))
+        student.load_state_dict(state)
+        return ReverseKDDetector(recipe, place(teacher, device), place(student, device), lambda_)
+
+
+SYSTEM = _ReverseKDSystem()

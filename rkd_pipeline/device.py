@@ -1,0 +1,106 @@
+"""Where and in which precision to compute."""
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from typing import Any, Literal, TypeVar
+
+import torch
+
+from rkd_pipeline.errors import RkdError
+
+M = TypeVar("M", bound=torch.nn.Module)
+DeviceChoice = Literal["auto", "cpu", "cuda"]
+PrecisionChoice = Literal["auto", "fp32", "bf16"]
+
+
+@dataclass(frozen=True)
+class Compute:
+    """A device and a precision.
+
+    Attributes:
+        device: where tensors live.
+        bf16: convolutions and matrix products of *training* run in bfloat16; weights, losses and scores stay fp32.
+        feature_budget: bytes that cached teacher features may take; beyond, they are recomputed in each step.
+    """
+
+    device: torch.device
+    bf16: bool
+    feature_budget: int
+
+    @classmethod
+    def choose(
+        cls, device: DeviceChoice = "auto", precision: PrecisionChoice = "auto", feature_budget_gib: float = 4.0
+    ) -> "Compute":
+        """The device asked for, or CUDA where there is one; bfloat16 where the hardware computes it natively.
+
+        Raises ``RkdError`` when CUDA is asked for and absent.
+        """
+        has_cuda = torch.cuda.is_available()
+        if device == "cuda" and not has_cuda:
+            raise RkdError("device cuda asked for, but torch sees no CUDA device; use --device cpu or auto")
+        chosen = torch.device("cuda" if has_cuda and device != "cpu" else "cpu")
+        bf16 = precision == "bf16" or (precision == "auto" and _native_bf16(chosen))
+        return cls(chosen, bf16, int(feature_budget_gib * 2**30))
+
+    @property
+    def label(self) -> str:
+        """For people and provenance, e.g. ``cpu, fp32`` or ``NVIDIA H100, bf16``: device and precision of training."""
+        return f"{self._name}, {'bf16' if self.bf16 else 'fp32'}"
+
+    @property
+    def _name(self) -> str:
+        return torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else "cpu"
+
+    def conditions(self, *, training: bool) -> dict[str, Any]:
+        """What must be the same for equal numbers, as facts beside a result (in words: ``training/conditions.py``)."""
+        return {
+            "device": self.label if training else f"{self._name}, fp32",  # scoring is always fp32
+            "threads": torch.get_num_threads(),
+            "cpu": cpu_instructions(),
+        }
+
+    def autocast(self) -> AbstractContextManager[object]:
+        """Run what is inside in bfloat16 where this compute says so."""
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16)
+
+
+@contextmanager
+def full_precision() -> Iterator[None]:
+    """Inside, float32 is float32: no TF32 or bfloat16 within products and convolutions; afterwards all is as before.
+
+    torch lets convolutions on a GPU use TF32, with 10 bits of mantissa, unless told otherwise.
+    """
+    gpu: Any = torch.backends.cudnn
+    cpu: Any = torch.backends.mkldnn
+    # With those of recurrent layers, which nobody here uses: torch refuses to read settings that differ among them.
+    switches: tuple[Any, ...] = (torch.backends.cuda.matmul, gpu.conv, gpu.rnn, cpu.matmul, cpu.conv, cpu.rnn)
+    before = [switch.fp32_precision for switch in switches]
+    try:
+        for switch in switches:
+            switch.fp32_precision = "ieee"
+        yield
+    finally:
+        for switch, precision in zip(switches, before, strict=True):
+            switch.fp32_precision = precision
+
+
+def cpu_instructions() -> str:
+    """What torch computes with on this CPU, e.g. ``AVX2`` or ``AVX-512, bf16``: sums are rounded otherwise in each."""
+    level = torch.backends.cpu.get_cpu_capability()
+    features = {"avx512_bf16": "bf16", "amx_bf16": "AMX"}
+    capabilities = torch.cpu.get_capabilities()
+    return ", ".join([level.replace("AVX512", "AVX-512"), *(n for k, n in features.items() if capabilities.get(k))])
+
+
+def place(module: M, device: torch.device) -> M:
+    """A module on a device, its convolutions in channels_last, the layout that CPUs and tensor cores prefer."""
+    return module.to(device).to(memory_format=torch.channels_last)
+
+
+def _native_bf16(device: torch.device) -> bool:
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    # Without these instructions a CPU emulates bfloat16, hundreds of times slower than fp32.
+    capabilities = torch.cpu.get_capabilities()
+    return bool(capabilities.get("amx_bf16") or capabilities.get("avx512_bf16"))

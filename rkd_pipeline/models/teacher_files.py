@@ -1,0 +1,113 @@
+"""Teachers by name, and the registry of weights files.
+
+Names: ``wide_resnet50_2`` is torchvision's architecture with its ImageNet-1k V1 weights;
+``wide_resnet50_2.imagenet1k_v2`` another published set; ``resnet18.4c740094`` a file, by the first 8 hex digits of
+its SHA-256, found through ``teachers.toml`` in the store; ``resnet18.random`` weights drawn from a fixed seed, for
+comparison; ``embedded`` the ResNet-18 that comes with this package, pretrained on pictures made by formula. Nothing
+ever falls back to another set: a missing file is an error.
+
+What belongs here: names. What does not: tensors (``models/weights.py``), so that keys parse without torch.
+"""
+
+import json
+import re
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+
+from rkd_pipeline.errors import TeacherError
+from rkd_pipeline.models.architectures import network
+from rkd_pipeline.store.files import edited, write_atomically
+
+DEFAULT_WEIGHTS = "imagenet1k_v1"
+RANDOM = "random"
+EMBEDDED = "embedded"
+EMBEDDED_ARCH = "resnet18"
+_FILE_ID = re.compile(r"[0-9a-f]{8}")
+
+
+@dataclass(frozen=True)
+class TeacherName:
+    """An architecture and one set of weights for it; spelled ``arch``, ``arch.weights`` or ``embedded``."""
+
+    arch: str
+    weights: str = DEFAULT_WEIGHTS
+
+    @classmethod
+    def parse(cls, text: str) -> "TeacherName":
+        """The teacher that ``text`` names; raises ``UnknownName`` or ``TeacherError`` when there is none such."""
+        if text == EMBEDDED:
+            return cls(EMBEDDED_ARCH, EMBEDDED)
+        arch, _, weights = text.partition(".")
+        network(arch)
+        name = cls(arch, weights or DEFAULT_WEIGHTS)
+        if not (name.from_file or name.weights in (DEFAULT_WEIGHTS, RANDOM) or name.weights in name.published()):
+            raise TeacherError(
+                f"{text!r}: weights of {arch} are {', '.join(name.published())}, {RANDOM}, or 8 hex digits of a file; "
+                f"the teacher that comes with this package is {EMBEDDED}, without an architecture"
+            )
+        return name
+
+    @property
+    def from_file(self) -> bool:
+        """The weights come from a file registered in ``teachers.toml``."""
+        return _FILE_ID.fullmatch(self.weights) is not None
+
+    def published(self) -> list[str]:
+        """torchvision's weight sets for this architecture, in lower case."""
+        from torchvision.models import get_model_weights
+
+        return [w.name.lower() for w in get_model_weights(self.arch)]
+
+    def __str__(self) -> str:
+        if self.weights == EMBEDDED:
+            return EMBEDDED
+        return self.arch if self.weights == DEFAULT_WEIGHTS else f"{self.arch}.{self.weights}"
+
+
+@dataclass(frozen=True)
+class RegisteredFile:
+    """A weights file that a store knows, and its SHA-256 when it was registered."""
+
+    path: Path
+    sha256: str
+
+
+class TeacherRegistry:
+    """The weights files known to a store: ``teachers.toml``, one table per file."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def files(self) -> dict[str, RegisteredFile]:
+        """Registered files by teacher name; empty where nothing was. Raises ``TeacherError`` if unreadable."""
+        if not self.path.exists():
+            return {}
+        try:
+            table = tomllib.loads(self.path.read_text(encoding="utf-8")).get("teachers", {})
+            return {name: RegisteredFile(Path(entry["path"]), entry["sha256"]) for name, entry in table.items()}
+        except (tomllib.TOMLDecodeError, KeyError, TypeError, AttributeError) as error:
+            raise TeacherError(
+                f'{self.path} is not readable ({error!r}); each entry is [teachers."<arch>.<8 hex digits>"] with '
+                "path and sha256. Mend it, or delete it and register the files again with --weights FILE"
+            ) from error
+
+    def add(self, name: TeacherName, file: RegisteredFile) -> None:
+        """Enter a file under a name, replacing an older path of the same file."""
+        with edited(self.path):
+            files = self.files() | {str(name): file}
+            lines = ["# Weights files by name; written by `rkd run --weights FILE`.\n"]
+            for key, entry in sorted(files.items()):
+                # A JSON string is a TOML string; the standard library reads TOML but does not write it.
+                path, digest = json.dumps(str(entry.path)), json.dumps(entry.sha256)
+                lines.append(f"[teachers.{json.dumps(key)}]\npath = {path}\nsha256 = {digest}\n")
+            write_atomically(self.path, "\n".join(lines).encode())
+
+    def find(self, name: TeacherName) -> RegisteredFile:
+        """The file of that name; raises ``TeacherError`` with the fix when it was never registered."""
+        try:
+            return self.files()[str(name)]
+        except KeyError:
+            raise TeacherError(
+                f"{name} is not registered in {self.path}; run `rkd run ... --weights FILE` once with it"
+            ) from None

@@ -1,0 +1,1 @@
+"""Running it over time: champions, predictions, watched folders, re-benchmarks, upkeep of the store."""

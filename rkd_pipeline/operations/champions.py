@@ -1,0 +1,428 @@
+"""The champion of each target: one trained model, kept apart, and the record of how it became champion.
+
+    champions/<target>/0001/         the first reign, written whole and never changed: the scorer (safetensors and
+                                     scorer.json), example.jpg, scores.parquet of its test pictures, reign.json
+    champions/<target>/looks.json    every look at challengers, with what was compared and found
+
+The highest number reigns. Weights are hard links into the store where the file system allows, so a champion outlives
+its training's folder. MLflow's alias ``champion`` mirrors this. The value that a champion was chosen by is
+``selected``: it stands in its record and in no table, for the best of several looks better than it is.
+"""
+
+import json
+import shutil
+import uuid
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from io import BytesIO
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import pandas as pd
+from scipy.stats import t
+
+from rkd_pipeline.data.user_targets import targets_in
+from rkd_pipeline.errors import RkdError, StoreError
+from rkd_pipeline.metrics.image_auroc import image_auroc
+from rkd_pipeline.metrics.paired_auroc import Pair, paired_auroc
+from rkd_pipeline.operations import gate
+from rkd_pipeline.recipes.training_key import TrainingKey
+from rkd_pipeline.stages.anomaly_scores import read_scores
+from rkd_pipeline.stages.datasets import open_prepared, read_index
+from rkd_pipeline.stages.trained_model import training_parameters
+from rkd_pipeline.store.files import file_sha256, make_folder, publish, write_atomically
+from rkd_pipeline.store.result_store import Ref, Result, Store
+from rkd_pipeline.store.stage_versions import ANOMALY_SCORES, IMAGES, SPLIT, TRAINED_MODEL
+
+if TYPE_CHECKING:
+    from rkd_pipeline.detectors.exported_model import ExportedModel
+
+FOLDER = "champions"
+REIGN, SCORES, EXAMPLE, LOOKS = "reign.json", "scores.parquet", "example.jpg", "looks.json"
+SELECTED = "selected"
+How = Literal["first", "gate", "forced"]
+
+
+class NoChampion(RkdError):
+    """A target that has no champion yet."""
+
+
+@dataclass(frozen=True)
+class Reign:
+    """A champion.
+
+    Attributes:
+        target, training: whose model it is.
+        number: from 1.
+        model: data version of its ``trained_model``.
+        split: data version of the split that it was trained and tested by.
+        how: ``first`` (nobody to beat), ``gate`` (better beyond noise) or ``forced`` (by hand).
+        why: the gate's sentence, or the reason that was given.
+        since: UTC.
+        threshold: of its system's own image score, above which a picture is called anomalous.
+        selected: the number it was chosen by: metric, score_rule, protocol ``selected``, value (None where
+            nothing could be measured). For no table.
+        parameters: of the training.
+        files: name to SHA-256 of what was exported; empty in earlier records, where nothing vouches for the files.
+        folder: where it lies.
+    """
+
+    target: str
+    training: str
+    number: int
+    model: str
+    split: str
+    how: How
+    why: str
+    since: str
+    threshold: float
+    selected: dict[str, Any]
+    parameters: dict[str, Any]
+    files: dict[str, str] = field(default_factory=dict)
+    folder: Path = field(default=Path(), compare=False)
+
+
+def reigns(store: Store, target_name: str) -> list[Reign]:
+    """All champions that a target has had, in order. Raises ``StoreError`` for a damaged record."""
+    found = []
+    for file in sorted(_folder(store, target_name).glob(f"[0-9]*/{REIGN}")):
+        try:
+            found.append(Reign(**json.loads(file.read_text(encoding="utf-8")), folder=file.parent))
+        except (ValueError, TypeError) as error:
+            raise StoreError(f"{file} is damaged ({error}); delete its folder and force a champion") from error
+    return found
+
+
+def champion(store: Store, target_name: str) -> Reign | None:
+    """Who reigns; None while nobody does."""
+    found = reigns(store, target_name)
+    return found[-1] if found else None
+
+
+def require_champion(store: Store, target_name: str) -> Reign:
+    """Who reigns; raises ``NoChampion`` with the way to one."""
+    targets_in(store).target(target_name)
+    reign = champion(store, target_name)
+    if reign is None:
+        raise NoChampion(
+            f"{target_name} has no champion yet; train a recipe that holds normal images out for a threshold "
+            f"(`rkd run --targets {target_name} --recipes {gate.WITH_THRESHOLD}`), then "
+            f"`rkd champion challenge {target_name}`. Without a champion: `rkd predict --training KEY`"
+        )
+    return reign
+
+
+def targets_with_champions(store: Store) -> list[str]:
+    """Sorted names."""
+    return sorted({file.parts[-3] for file in (store.root / FOLDER).glob(f"*/[0-9]*/{REIGN}")})
+
+
+def open_scorer(reign: Reign) -> "ExportedModel":
+    """The champion's model, ready to score pictures on the CPU. Raises ``StoreError`` where its files are damaged."""
+    from rkd_pipeline.detectors.exported_model import CARD, STUDENT, TEACHER, ExportedModel
+
+    for name, recorded in reign.files.items():
+        file = reign.folder / name
+        if not file.exists() or file_sha256(file) != recorded:
+            raise StoreError(
+                f"{file} is {'damaged' if file.exists() else 'missing'}: it is not what was exported on {reign.since}; "
+                f'run `rkd champion force {reign.target} {reign.training} --why "damaged files"` to export it again'
+            )
+    return ExportedModel.load(reign.folder / STUDENT, reign.folder / TEACHER, reign.folder / CARD)
+
+
+def standing(store: Store, reign: Reign) -> str:
+    """Whether the champion's training is still what its key would give now: ``up to date``, or what has changed."""
+    model = store.find(Ref(TRAINED_MODEL.name, reign.target, reign.training))
+    if model is None:
+        return "its training is no longer in the store; the champion's own copy serves on"
+    if model.data_version != reign.model:
+        return f"{reign.training} has been trained again since; force it, if the new one is to reign"
+    reason = store.why_stale(model)
+    return f"its training is out of date: {reason}" if reason else "up to date"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a challenge came to: who reigns now, whether that is new, and a line per challenger."""
+
+    reign: Reign
+    moved: bool
+    lines: list[str]
+    look: gate.Look | None = None
+
+
+def challenge(store: Store, target_name: str, trainings: Sequence[str] = ()) -> Outcome:
+    """Let configurations challenge the champion: the given trainings', or all others that are finished and eligible.
+
+    The first champion has nobody to beat: it is the eligible configuration of the highest mean image AUROC. Of a
+    configuration, the given training reigns, or the first in order of repeat and seed: not the one that tests best.
+    Raises ``NotEligible`` for a given training that cannot be champion and for two of one configuration,
+    ``NoChampion`` where nothing is eligible.
+    """
+    with store.lock(f"champion {target_name}"):
+        named = _named(store, target_name, trainings)
+        finished = gate.finished_trainings(store, target_name)
+        lines: list[str] = []
+        candidates = named or _eligible(store, finished, lines)
+        reign = champion(store, target_name)
+        if reign is None:
+            return _first(store, target_name, candidates, finished, lines)
+        own = gate.configuration(reign.training)
+        if named and own in named:
+            raise gate.NotEligible(
+                f"{named[own].provenance.key[1]} is of the champion's own configuration ({own}): seeds do not "
+                "challenge each other, since the best of them is the luckiest. Force it, if it is to reign"
+            )
+        challengers = {name: finished[name] for name in candidates if name != own}
+        if own not in finished:
+            raise RkdError(
+                f"nothing of the champion's configuration {own} is up to date in {store.root}: "
+                f"{standing(store, reign)}. Run it again (`rkd run`), or force a champion"
+            )
+        if not challengers:
+            return Outcome(reign, False, [*lines, "nobody challenges: no other eligible configuration is finished"])
+        if one := gate.missing_class(store, target_name):
+            line = f"nobody challenges: {target_name} has no {one} test images to compare on; force a champion"
+            return Outcome(reign, False, [*lines, line])
+        looked = _look(store, reign, challengers, finished[own])
+        lines += looked.lines
+        if looked.winner is None:
+            return Outcome(reign, False, lines, looked)
+        why = gate.in_words(looked.winner, looked.comparisons[looked.winner], looked.level)
+        crowned = _crown(
+            store, candidates[looked.winner], "gate", f"against {own}: {why}", _mean(store, challengers[looked.winner])
+        )
+        return Outcome(crowned, True, lines, looked)
+
+
+def force(store: Store, target_name: str, training: str, why: str) -> Reign:
+    """Make a training champion by hand, with the reason on record. Raises ``NotEligible`` as the gate does."""
+    if not why.strip():
+        raise RkdError("say why: a forced champion is recorded with its reason")
+    with store.lock(f"champion {target_name}"):
+        metrics = gate.require_eligible(store, target_name, training)
+        value = None if gate.missing_class(store, target_name) else _mean(store, [metrics])
+        return _crown(store, metrics, "forced", why.strip(), value)
+
+
+def _named(store: Store, target_name: str, trainings: Sequence[str]) -> dict[str, Result]:
+    """The given trainings by configuration; one each, since all finished trainings of a configuration are compared."""
+    found: dict[str, Result] = {}
+    for training in dict.fromkeys(trainings):
+        name = gate.configuration(training)
+        if name in found:
+            raise gate.NotEligible(
+                f"{found[name].provenance.key[1]} and {training} are of one configuration ({name}). A configuration is "
+                "compared with all its finished trainings, averaged over those of one repeat; name only the training "
+                "that is to reign if it wins"
+            )
+        found[name] = gate.require_eligible(store, target_name, training)
+    return found
+
+
+def _eligible(store: Store, finished: dict[str, list[Result]], lines: list[str]) -> dict[str, Result]:
+    """Of every configuration the first training with an honest threshold; the others get a line."""
+    found = {}
+    for name, results in finished.items():
+        able = [m for m in results if gate.honest_threshold(m) is not None]
+        if able:
+            found[name] = able[0]
+        else:
+            lines.append(f"{name}: cannot be champion: {gate.why_no_threshold(store, results[0])}")
+    return found
+
+
+def _first(
+    store: Store, target_name: str, candidates: dict[str, Result], finished: dict[str, list[Result]], lines: list[str]
+) -> Outcome:
+    if not candidates:
+        first = f"train one: `rkd run --targets {target_name} --recipes {gate.WITH_THRESHOLD}`"
+        raise NoChampion(
+            "\n  ".join([f"{target_name} has no finished training that could be champion:", *(lines or [first])])
+        )
+    if one := gate.missing_class(store, target_name):
+        if len(candidates) > 1:
+            raise NoChampion(
+                f"{target_name} has no {one} test images, so nothing says which of {', '.join(candidates)} is better; "
+                f"choose one: `rkd champion force {target_name} TRAINING --why ...`"
+            )
+        [best] = candidates
+        why = f"nobody to beat; how well it finds defects is not known, since there are no {one} test images"
+        return Outcome(_crown(store, candidates[best], "first", why, None), True, [*lines, f"{best}: {why}"])
+    means = {name: _mean(store, finished[name]) for name in candidates}
+    best = max(means, key=lambda name: means[name])
+    others = "; ".join(f"{name} {100 * value:.1f}" for name, value in means.items() if name != best)
+    why = f"nobody to beat; mean image AUROC {100 * means[best]:.1f}" + (f" (others: {others})" if others else "")
+    reign = _crown(store, candidates[best], "first", why, means[best])
+    return Outcome(reign, True, [*lines, f"{best}: {why}"])
+
+
+def _mean(store: Store, results: Sequence[Result]) -> float:
+    """Mean image AUROC of the deciding score over trainings."""
+    tables = [gate.test_scores(store, m) for m in results]
+    return float(np.mean([image_auroc(t["anomalous"].to_numpy(bool), t["score"].to_numpy()) for t in tables]))
+
+
+def _look(store: Store, reign: Reign, challengers: dict[str, list[Result]], own: list[Result]) -> gate.Look:
+    """Compare, and put it on record; results that were looked at before cost no further look."""
+    earlier = [entry for entry in looks(store, reign.target) if entry["reign"] == reign.number]
+    looked = gate.look(store, reign.target, challengers, own, len(earlier) + 1)
+    same = [
+        e for e in earlier if e["evidence"] == looked.evidence and list(e["comparisons"]) == list(looked.comparisons)
+    ]
+    if same:
+        return gate.look(store, reign.target, challengers, own, same[0]["number"])
+    if any(found is not None and found.p_better is not None for found in looked.comparisons.values()):
+        entry = {"reign": reign.number, "when": _now(), **asdict(looked), "lines": looked.lines}
+        record = [*looks(store, reign.target), entry]
+        write_atomically(_folder(store, reign.target) / LOOKS, json.dumps(record, indent=1).encode())
+    return looked
+
+
+def looks(store: Store, target_name: str) -> list[dict[str, Any]]:
+    """Every look at challengers that is on record, in order. Raises ``StoreError`` for a damaged record."""
+    file = _folder(store, target_name) / LOOKS
+    if not file.exists():
+        return []
+    try:
+        return json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise StoreError(
+            f"{file} is damaged ({error}); bring it back from a copy, or delete it: looks are then counted from 1 "
+            "again, so chance gets more tries at the present champion"
+        ) from error
+
+
+def _crown(store: Store, metrics: Result, how: How, why: str, value: float | None) -> Reign:
+    """Export a model into the next reign's folder, whole or not at all."""
+    from rkd_pipeline.stages.export import export_model
+
+    target_name, training = metrics.provenance.key
+    model = store.require(TRAINED_MODEL, target_name, training)
+    threshold = gate.honest_threshold(metrics)
+    assert threshold is not None  # require_eligible, or _eligible, has looked
+    number = _next_number(store, target_name)
+    folder = _folder(store, target_name) / f"{number:04d}"
+    for leftover in folder.parent.glob(".*.tmp"):  # of a process that was killed: the lock is held, so none is alive
+        shutil.rmtree(leftover, ignore_errors=True)
+    temporary = folder.with_name(f".{number:04d}.{uuid.uuid4().hex[:8]}.tmp")
+    make_folder(temporary)
+    try:
+        export_model(store, model, threshold, temporary)
+        scores = gate.test_scores(store, metrics)
+        index = read_index(store.require(IMAGES, target_name)).set_index("image_id")["pixel_sha256"]
+        kept = scores[["image_id", "anomalous", "score"]]
+        kept.assign(pixel_sha256=kept["image_id"].map(index)).to_parquet(temporary / SCORES, index=False)
+        (temporary / EXAMPLE).write_bytes(example_picture(store, metrics))
+        record = Reign(
+            target=target_name,
+            training=training,
+            number=number,
+            model=model.data_version,
+            split=model.provenance.inputs[str(Ref(SPLIT.name, target_name))],
+            how=how,
+            why=why,
+            since=_now(),
+            threshold=threshold,
+            selected={
+                "metric": "image_auroc",
+                "score_rule": gate.deciding_rule(training),
+                "protocol": SELECTED,
+                "value": value,
+            },
+            parameters=training_parameters(TrainingKey.parse(training)),
+            files={file.name: file_sha256(file) for file in sorted(temporary.iterdir())},
+        )
+        fields = asdict(record)
+        del fields["folder"]
+        write_atomically(temporary / REIGN, json.dumps(fields, indent=1).encode())
+        publish(temporary, folder)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+    return Reign(**fields, folder=folder)
+
+
+def _next_number(store: Store, target_name: str) -> int:
+    """One more than any reign has had: a damaged folder may have been deleted, and looks name reigns by number."""
+    folders = [int(p.name) for p in _folder(store, target_name).glob("[0-9]*") if p.name.isdecimal()]
+    return max([*folders, *(int(entry["reign"]) for entry in looks(store, target_name))], default=0) + 1
+
+
+def example_picture(store: Store, metrics: Result) -> bytes:
+    """The first anomalous test image of a training, as its model sees it, as JPEG: what MLflow shows as example.
+
+    The first that it has scored at all where no anomalous one tests.
+    """
+    from PIL import Image
+
+    target_name, training = metrics.provenance.key
+    scores, _ = read_scores(store.require(ANOMALY_SCORES, target_name, training))
+    first = scores.sort_values(["anomalous", "image_id"], ascending=[False, True]).iloc[0]
+    name = first["image_id"]
+    side = TrainingKey.parse(training).recipe.side
+    _, images = open_prepared(store, target_name, side)
+    buffer = BytesIO()
+    Image.fromarray(images.pictures([name])[0]).save(buffer, "JPEG", quality=90)
+    return buffer.getvalue()
+
+
+@dataclass(frozen=True)
+class Quality:
+    """A training beside the champion on the champion's own test pictures.
+
+    ``worse`` is None where there is no verdict, with ``text`` saying why: they cannot be compared, or the training is
+    of another configuration, which may be worse. Otherwise whether it is worse beyond the noise of the images.
+    """
+
+    worse: bool | None
+    text: str
+    difference: float | None = None
+    error: float | None = None
+
+
+def against_champion(store: Store, metrics: Result) -> Quality:
+    """Whether a training has fallen behind the champion of its target: scores that were kept, paired per picture.
+
+    The champion's scores are those that it was crowned with, so that a change of code or teacher shows. One-sided at
+    95%, over pictures alone: a single training says nothing of how trainings scatter.
+    """
+    target_name, training = metrics.provenance.key
+    reign = champion(store, target_name)
+    if reign is None:
+        return Quality(None, "the target has no champion yet")
+    if one := gate.missing_class(store, target_name):
+        return Quality(None, f"{target_name} has no {one} test images to compare on")
+    mine, kept = gate.test_scores(store, metrics), pd.read_parquet(reign.folder / SCORES)
+    index = read_index(store.require(IMAGES, target_name)).set_index("image_id")["pixel_sha256"]
+    mine["pixel_sha256"] = mine["image_id"].map(index)
+    columns = ["pixel_sha256", "anomalous", "image_id"]
+    if not mine[columns].equals(kept[columns]):
+        return Quality(None, f"the champion {reign.training} tested on other pictures")
+    pair = Pair(
+        list(mine["pixel_sha256"]),
+        mine["anomalous"].to_numpy(bool),
+        [mine["score"].to_numpy()],
+        [kept["score"].to_numpy()],
+    )
+    found = paired_auroc([pair])
+    text = (
+        f"image AUROC {100 * found.first:.1f} against the champion's {100 * found.second:.1f} ({reign.training}, "
+        f"{SELECTED}); standard error of the difference {100 * found.error_of_pictures:.1f}"
+    )
+    if gate.configuration(training) != gate.configuration(reign.training):
+        text = f"of another configuration than the champion's, which may be worse; {text}"
+        return Quality(None, text, found.difference, found.error_of_pictures)
+    behind = found.difference < -t.ppf(0.95, found.freedom_of_pictures) * found.error_of_pictures
+    return Quality(bool(behind), text, found.difference, found.error_of_pictures)
+
+
+def _folder(store: Store, target_name: str) -> Path:
+    return store.root / FOLDER / target_name
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

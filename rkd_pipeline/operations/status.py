@@ -1,0 +1,70 @@
+"""What a store holds, training by training, for people."""
+
+import pandas as pd
+
+from rkd_pipeline.data.user_targets import targets_in
+from rkd_pipeline.stages.anomaly_scores import read_metrics
+from rkd_pipeline.stages.benchmark import mlflow_run_id, stale_reason
+from rkd_pipeline.stages.datasets import data_note
+from rkd_pipeline.stages.trained_model import checkpoint_file
+from rkd_pipeline.store.result_store import Ref, Store
+from rkd_pipeline.store.stage_versions import IMAGES, METRICS, TRAINED_MODEL
+
+_BESIDE = ("l_kd", "l_mkd", "loss")
+
+
+def training_states(store: Store) -> pd.DataFrame:
+    """One row per training that the store knows: target, training, state (with the reason, if stale), MLflow."""
+    finished = {key[:2] for key in store.keys(METRICS)} | {key[:2] for key in store.keys(TRAINED_MODEL)}
+    anywhere = checkpoint_file(store, "*", "*").relative_to(store.root)
+    begun = {(p.parent.name, p.stem) for p in store.root.glob(str(anywhere))}
+    rows = []
+    for target_name, training in sorted(finished | begun):
+        rows.append(
+            {
+                "target": target_name,
+                "training": training,
+                "state": training_state(store, target_name, training),
+                "mlflow": "mirrored" if mlflow_run_id(store, target_name, training) else "not yet",
+            }
+        )
+    return pd.DataFrame(rows, columns=["target", "training", "state", "mlflow"])
+
+
+def training_state(store: Store, target_name: str, training: str) -> str:
+    """``done``, ``stale: ...``, ``trained, not evaluated``, ``interrupted ...`` or ``missing``."""
+    metrics = store.find(Ref(METRICS.name, target_name, training))
+    if metrics is not None:
+        reason = stale_reason(store, metrics)
+        return f"stale: {reason}" if reason else "done"
+    if store.find(Ref(TRAINED_MODEL.name, target_name, training)) is not None:
+        return "trained, not evaluated"
+    begun = checkpoint_file(store, target_name, training).exists()
+    return "interrupted; the next run resumes it" if begun else "missing"
+
+
+def image_auroc_summary(store: Store, cells: list[tuple[str, str]]) -> pd.DataFrame:
+    """Image AUROC per training and score rule with the interval of the map maximum; pixel AUROC where there is one.
+
+    A training that is not done has its state instead of numbers.
+    """
+    rows = []
+    for target_name, training in cells:
+        row: dict[str, object] = {"target": target_name, "training": training}
+        metrics = store.find(Ref(METRICS.name, target_name, training))
+        state = training_state(store, target_name, training)
+        if metrics is not None and state == "done":
+            table = read_metrics(metrics)
+            auroc = table[table["metric"] == "image_auroc"].set_index("score_rule")
+            first = auroc.loc["map_max"]
+            if pd.isna(first["value"]):
+                row["map_max [95%]"] = first["protocol"]
+            else:
+                row["map_max [95%]"] = f"{first['value']:.3f} [{first['ci_low']:.3f}, {first['ci_high']:.3f}]"
+                row |= {rule: f"{auroc.loc[rule, 'value']:.3f}" for rule in _BESIDE if rule in auroc.index}
+            pixel = table.loc[table["metric"] == "pixel_auroc", "value"]
+            row["note"] = data_note(targets_in(store).target(target_name), store.require(IMAGES, target_name))
+            row["pixel"] = "no masks" if pixel.empty else "none" if pixel.isna().all() else f"{pixel.iloc[0]:.3f}"
+        rows.append(row | {"state": state})
+    table = pd.DataFrame(rows).fillna("")
+    return table.drop(columns="note") if "note" in table and (table["note"] == "").all() else table

@@ -1,0 +1,206 @@
+"""A folder that people or machines put pictures into, and the model that scores what is new there: a champion, or a
+training that is named.
+
+Nothing is trained. Rows of earlier pictures are kept; a picture is scored again when its file changes or another model
+takes over. A file that is still being written (younger than ``SETTLED`` seconds) waits for the next look.
+"""
+
+import os
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from rkd_pipeline.data.image_files import SUFFIXES, read_rgb
+from rkd_pipeline.data.layouts.litter import files_below
+from rkd_pipeline.errors import DataError
+from rkd_pipeline.names import shown
+from rkd_pipeline.operations.champions import Reign, open_scorer, require_champion
+from rkd_pipeline.operations.gate import threshold_of
+from rkd_pipeline.operations.prediction import OVERLAY
+from rkd_pipeline.store.files import canonical_json, text_sha256
+from rkd_pipeline.store.result_store import Ref, Result, Store
+from rkd_pipeline.store.stage_versions import SCORED_PICTURES, TRAINED_MODEL
+
+if TYPE_CHECKING:
+    from rkd_pipeline.detectors.exported_model import ExportedModel
+
+SETTLED = 5.0
+TABLE, STRIP = "scores.parquet", "newest.png"
+SHOWN = 8
+_BATCH = 32
+COLUMNS = {
+    "picture": "path relative to the folder; bytes that are no text spelled out",
+    "fingerprint": "of size and time of the file, and whether it may be read",
+    "model": "target and training that scored it, with the weights' data version",
+    "score": "image score of the model's system: the map's maximum, or Multiresolution KD's loss",
+    "threshold": "honest threshold of the model; empty where its recipe has none",
+    "anomalous": "score above the threshold; empty without one",
+    "problem": "why it could not be scored; empty otherwise",
+}
+
+
+@dataclass(frozen=True)
+class Inbox:
+    """What there is to do.
+
+    Attributes:
+        folder: that is watched.
+        target, training: whose model scores.
+        model: the same with the weights' data version, as rows name it.
+        reign: of the champion; None where a training was named.
+        pictures: name to fingerprint.
+        new: those that this model has not scored.
+        files: name to the file itself.
+    """
+
+    folder: Path
+    target: str
+    training: str
+    model: str
+    reign: Reign | None
+    pictures: dict[str, str]
+    new: list[str]
+    files: dict[str, Path]
+
+    @property
+    def key(self) -> str:
+        """Equal for equal folders and models."""
+        return text_sha256(canonical_json([self.model, self.pictures]))[:16]
+
+
+def look(store: Store, folder: Path, named: str) -> Inbox:
+    """What lies in the folder, and what of it is new.
+
+    ``named`` is a target, whose champion scores, or ``TARGET|TRAINING``. Raises ``DataError`` where there is no folder,
+    ``NoChampion`` or ``StoreError`` where there is no model.
+    """
+    from rkd_pipeline.results.figures.overlay import is_overlay
+
+    if not folder.is_dir():
+        raise DataError(f"{folder} is no folder; set RKD_WATCH to the one whose pictures are to be scored")
+    target, bar, training = named.partition("|")
+    reign = None if bar else require_champion(store, target)
+    if reign is None:
+        version = store.require(TRAINED_MODEL, target, training).data_version
+    else:
+        training, version = reign.training, reign.model
+    now = time.time()
+    pictures, files = {}, {}
+    for file in sorted(files_below(folder)):
+        if file.suffix.lower() not in SUFFIXES:
+            continue
+        fingerprint, changed = _look_at(file)
+        if fingerprint and now - changed >= SETTLED and not (file.name.endswith(OVERLAY) and is_overlay(file)):
+            name = shown(file.relative_to(folder).as_posix())
+            pictures[name], files[name] = fingerprint, file
+    model = f"{target} {training} {version}"
+    known = _known(store.find(Ref(SCORED_PICTURES.name)), model)
+    new = [name for name, fingerprint in pictures.items() if known.get(name) != fingerprint]
+    return Inbox(folder, target, training, model, reign, pictures, new, files)
+
+
+def _look_at(file: Path) -> tuple[str, float]:
+    """A file's fingerprint and when it changed, in seconds since 1970; empty for what is no file, or gone again.
+
+    A file that may not be read, and a link that leads nowhere, have another one as soon as that is mended.
+    """
+    try:
+        if file.is_dir():
+            return "", 0.0
+        status = file.stat() if file.exists() else file.lstat()
+    except OSError:  # gone since it was listed
+        return "", 0.0
+    away = "" if os.access(file, os.R_OK) else " not readable"
+    return f"{status.st_size} {status.st_mtime_ns}{away}", status.st_mtime
+
+
+def _known(earlier: Result | None, model: str) -> dict[str, str]:
+    if earlier is None or earlier.provenance.stage_version != SCORED_PICTURES.version:
+        return {}
+    rows = read_scored(earlier)
+    rows = rows[rows["model"] == model]
+    return dict(zip(rows["picture"], rows["fingerprint"], strict=True))
+
+
+def read_scored(result: Result) -> pd.DataFrame:
+    """The table of a ``scored_pictures`` result; columns as in ``COLUMNS``."""
+    return pd.read_parquet(result.folder / TABLE)
+
+
+def score_new(store: Store, inbox: Inbox) -> Result:
+    """``scored_pictures``: a row per picture in the folder, and the maps of the newest."""
+    earlier = store.find(Ref(SCORED_PICTURES.name))
+    kept = pd.DataFrame(columns=list(COLUMNS))
+    if earlier is not None:
+        rows = read_scored(earlier)
+        wanted = rows["picture"].map(inbox.pictures)
+        kept = rows[(rows["model"] == inbox.model) & (wanted == rows["fingerprint"])]
+
+    def write(folder: Path) -> dict[str, Any]:
+        fresh, strip = _score(store, inbox)
+        table = pd.concat([f for f in (kept, fresh) if len(f)] or [kept]).sort_values("picture")
+        table.to_parquet(folder / TABLE, index=False)
+        table.to_csv((folder / TABLE).with_suffix(".csv"), index=False)
+        (folder / STRIP).write_bytes(strip)
+        return {
+            "folder": str(inbox.folder),
+            "model": f"{inbox.target} {inbox.training}",
+            "pictures": len(table),
+            "new": len(fresh),
+            "anomalous": int(table["anomalous"].fillna(False).sum()),
+            "not_scored": int((table["problem"] != "").sum()),
+        }
+
+    parameters = {"model": inbox.model, "pictures": inbox.pictures}
+    return store.produce(SCORED_PICTURES, [], write, parameters=parameters)
+
+
+def _score(store: Store, inbox: Inbox) -> tuple[pd.DataFrame, bytes]:
+    from rkd_pipeline.results.figures import map_strip, message
+
+    scorer = _open_scorer(store, inbox)
+    rows: list[dict[str, Any]] = []
+    newest: list[tuple[int, str, np.ndarray, np.ndarray]] = []
+    for start in range(0, len(inbox.new), _BATCH):
+        good, problems = _readable(scorer, {name: inbox.files[name] for name in inbox.new[start : start + _BATCH]})
+        scores, maps = scorer.score_prepared(list(good.values())) if good else (pd.DataFrame(), np.empty(0))
+        for row, (name, pixels) in enumerate(good.items()):
+            value, called = float(scores["score"].iloc[row]), scores["anomalous"].iloc[row]
+            rows.append({"picture": name, "score": value, "anomalous": called, "problem": ""})
+            changed = int(inbox.pictures[name].split()[1])
+            newest.append((changed, f"{Path(name).name[:24]}\n{value:.3f}", pixels, maps[row]))
+        rows += [{"picture": name, "problem": problem} for name, problem in problems.items()]
+        newest = sorted(newest, key=lambda entry: entry[0])[-SHOWN:]
+    table = pd.DataFrame(rows, columns=list(COLUMNS)).astype({"anomalous": "boolean", "score": "Float64"})
+    table["fingerprint"] = table["picture"].map(inbox.pictures)
+    table["model"], table["threshold"] = inbox.model, scorer.card.threshold
+    if not newest:
+        return table, message("No new picture could be scored")
+    captions = [caption for _, caption, _, _ in newest]
+    pictures, maps = (np.stack([entry[i] for entry in newest]) for i in (2, 3))
+    return table, map_strip(pictures, maps, captions, f"newest pictures, {inbox.target} {inbox.training}")
+
+
+def _open_scorer(store: Store, inbox: Inbox) -> "ExportedModel":
+    from rkd_pipeline.stages.export import model_in_place
+
+    if inbox.reign is not None:
+        return open_scorer(inbox.reign)
+    threshold, _ = threshold_of(store, inbox.target, inbox.training)
+    return model_in_place(store, store.require(TRAINED_MODEL, inbox.target, inbox.training), threshold)
+
+
+def _readable(scorer: "ExportedModel", files: Mapping[str, Path]) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    """Images that decode, as the model sees them, and the others with the reason."""
+    good, problems = {}, {}
+    for name, file in files.items():
+        try:
+            good[name] = scorer.prepare(read_rgb(file))
+        except DataError as error:
+            problems[name] = str(error)
+    return good, problems

@@ -1,0 +1,1 @@
+"""What can be trained: recipes, their variants, the key of a training, and plans of many."""

@@ -1,0 +1,149 @@
+"""Plans: which trainings belong together. "Missing" means planned and absent."""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+from rkd_pipeline.data.catalog import targets_of
+from rkd_pipeline.errors import UnknownName
+from rkd_pipeline.models.teacher_files import EMBEDDED, TeacherName
+from rkd_pipeline.recipes.ablation_design import INTERACTIONS, design
+from rkd_pipeline.recipes.lookup import recipe
+from rkd_pipeline.recipes.training_key import TrainingKey
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One planned training: a target's name and a training key."""
+
+    target: str
+    training: str
+
+
+def cross(
+    targets: Iterable[str],
+    recipes: Iterable[str],
+    seeds: Sequence[int],
+    *,
+    teacher: TeacherName | None = None,
+    epochs: int | None = None,
+) -> list[Cell]:
+    """Every target with every recipe and seed, seed by seed: an early stop leaves whole comparisons.
+
+    Raises ``UnknownName`` or ``BadKey`` for what cannot be trained.
+    """
+    recipes, targets = list(recipes), list(targets)
+    keys = [TrainingKey.compose(r, seed=s, teacher=teacher, epochs=epochs) for s in seeds for r in recipes]
+    by_seed = {s: [str(k) for k in keys if k.seed == s] for s in seeds}
+    return [Cell(t, k) for s in seeds for t in targets for k in by_seed[s]]
+
+
+# The paper's own experiments on the medical datasets: what the UI offers before anybody has added a key.
+PAPER_RECIPES = ("rkd", "rkd-es", "rkd-mkd")
+
+# Short enough for five minutes on two cores, long enough for the numbers in docs/demo.md.
+DEMO_EPOCHS, DEMO_MKD_EPOCHS = 16, 8
+ABLATION_CENTRE, ABLATION_EPOCHS = "rkd-brief", 8
+
+
+def demo() -> list[Cell]:
+    """Every demo target with RD4AD's recipe, one with the paper's L_MKD too, both brief; nothing is downloaded.
+
+    The latter holds normals out to calibrate a threshold: it can be champion.
+    """
+    teacher = TeacherName.parse(EMBEDDED)
+    targets = [t.name for t in targets_of("demo")]
+    official = cross(targets, ["rkd-official-brief"], [0], teacher=teacher, epochs=DEMO_EPOCHS)
+    paper = cross(["demo.weave"], ["rkd-mkd-cal-brief"], [0], teacher=teacher, epochs=DEMO_MKD_EPOCHS)
+    return official + paper
+
+
+# Of the plan of systems: short enough for a machine without a GPU; Reverse KD's are the demo's own trainings. Recipes
+# in brief: a demo target has two batches of MKD's own size, and a schedule of minutes would be no training.
+SYSTEMS_EPOCHS = {"mkd-brief": 30, "mkd-brief-discrepancy": 30, "us-small": 15, "rkd-official-brief": DEMO_EPOCHS}
+
+
+def systems() -> list[Cell]:
+    """Every system on every demo target, at short schedules, target by target; both maps of MKD share its training."""
+    teacher = TeacherName.parse(EMBEDDED)
+    return [
+        cell
+        for target in targets_of("demo")
+        for name, epochs in SYSTEMS_EPOCHS.items()
+        for cell in cross([target.name], [name], [0], teacher=teacher, epochs=epochs)
+    ]
+
+
+def ablation(
+    targets: Iterable[str],
+    centres: Iterable[str],
+    seeds: Sequence[int],
+    *,
+    teacher: TeacherName | None = None,
+    epochs: int | None = None,
+    interactions: Sequence[tuple[str, str]] = INTERACTIONS,
+) -> list[Cell]:
+    """Every training of the ablation around each centre (``results.py``), on every target and seed.
+
+    Raises ``UnknownName`` or ``BadKey`` for what cannot be trained.
+    """
+    recipes = [
+        name
+        for centre in centres
+        for name in design(centre, (teacher or TeacherName(recipe(centre).teacher)).arch, interactions).recipes
+    ]
+    return cross(targets, dict.fromkeys(recipes), seeds, teacher=teacher, epochs=epochs)
+
+
+def demo_ablation() -> list[Cell]:
+    """The ablation around the paper's recipe, in brief, on the demo's textures: what can be shown without downloads.
+
+    In brief, since 76 pictures are three batches of the recipe's own size: a schedule of minutes would be no training.
+    """
+    textures = [t.name for t in targets_of("demo") if t.kind == "texture"]
+    return ablation(textures, [ABLATION_CENTRE], [0], teacher=TeacherName.parse(EMBEDDED), epochs=ABLATION_EPOCHS)
+
+
+MEDICAL = ("brain_mri", "head_ct", "retinal_oct.half")  # the paper trained on half of Retinal OCT
+LOCALISING_RECIPES = ("rkd", "rkd-official")
+
+
+def table_1() -> list[Cell]:
+    """Textures of MVTec AD, with the paper's recipe and RD4AD's: 200 epochs, Wide-ResNet-50-2."""
+    return cross(_mvtec_ad("texture"), LOCALISING_RECIPES, [0])
+
+
+def table_2() -> list[Cell]:
+    """Objects of MVTec AD, as in Table 1."""
+    return cross(_mvtec_ad("object"), LOCALISING_RECIPES, [0])
+
+
+def table_3() -> list[Cell]:
+    """The medical targets with the paper's three trainings, three repeats each."""
+    return cross(MEDICAL, PAPER_RECIPES, [0, 1, 2])
+
+
+def table_4() -> list[Cell]:
+    """Textures of MVTec AD trained on L_MKD, with and without early stopping: the paper leaves open which."""
+    return cross(_mvtec_ad("texture"), ("rkd-mkd", "rkd-mkd-es"), [0])
+
+
+def paper() -> list[Cell]:
+    """Everything that Tables 1 to 4 need; days of a GPU."""
+    return [*table_3(), *table_1(), *table_2(), *table_4()]
+
+
+def _mvtec_ad(kind: str) -> list[str]:
+    return [t.name for t in targets_of("mvtec_ad") if t.kind == kind]
+
+
+PLANS: dict[str, Callable[[], list[Cell]]] = {
+    plan.__name__: plan for plan in (demo, systems, paper, table_1, table_2, table_3, table_4)
+} | {"ablation": demo_ablation}
+
+
+def named(name: str) -> list[Cell]:
+    """The plan of that name; raises ``UnknownName`` with the list of known ones."""
+    try:
+        return PLANS[name]()
+    except KeyError:
+        raise UnknownName("plan", name, PLANS) from None

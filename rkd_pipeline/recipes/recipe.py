@@ -1,0 +1,225 @@
+"""Every training configuration, one frozen dataclass each: a class per system, an instance per recipe.
+
+A recipe says how to train and, in a few fields marked as scoring, how to make the anomaly map. Recipes that differ
+only in those share one training: ``trained_as`` finds it. Every image score and metric comes from one trained model.
+
+Each recipe says which paper it stands for, which code, and where it deviates from them: ``docs/systems.md`` and the
+report print that for every row. "Paper" alone is Masciulli 2022; RD4AD is the official code of Deng and Li 2022. The
+paper took OCBE, decoder and map generator from the anomalib of June 2022, whose settings fill the gaps that the paper
+leaves (batch size, width of the OCE).
+
+To add a system: a class here, a module of the same name in ``detectors/``, and a recipe below.
+"""
+
+from dataclasses import Field, asdict, dataclass, field, fields
+from typing import Any, ClassVar, Literal
+
+from rkd_pipeline.models.architectures import ARCHITECTURES, NETWORKS
+
+LossName = Literal["kd", "kd_flat", "mkd"]
+Reduction = Literal["sum", "mean"]
+Fusion = Literal["sum", "product"]
+Localisation = Literal["guided", "gradient", "smoothgrad", "discrepancy"]
+_PROSE = ("summary", "paper", "code", "deviation")
+_SCORING = {"scoring": True}
+
+
+@dataclass(frozen=True)
+class EarlyStopping:
+    """Stop when the loss on held-out normal pictures has not fallen for ``patience`` epochs; keep the best weights.
+
+    The held-out part is the split's ``validation`` (25% of the normal training pictures, paper section 4.3).
+    """
+
+    patience: int = 15
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How one model is trained; what follows in this class is common to all systems.
+
+    Attributes:
+        name: key.
+        summary: one sentence for people.
+        paper: whose numbers this recipe can be set beside.
+        code: the code whose settings it has.
+        deviation: where it differs from both; never empty, "none known" where that is so.
+        teacher: torchvision architecture of the teacher (ImageNet-1k V1 weights unless a key names others).
+        side: picture side in pixels; PIL bilinear, no crop.
+        learning_rate, betas, weight_decay: of Adam, without schedule.
+        batch_size: pictures per step; the last, smaller batch of an epoch is kept.
+        epochs: full schedule; a key may shorten it, and tables mark that.
+        early_stopping: None keeps the last epoch.
+        calibrates: the split's ``calibration`` part is held out and sets thresholds, where the target has enough
+            normal images for one; without, there is no threshold.
+        sigma: of the Gaussian that smooths the map, in pixels; 0 leaves it as it is.
+    """
+
+    system: ClassVar[str]  # the module in systems/
+    title: ClassVar[str]  # for people, and the name in the benchmark
+    score_rules: ClassVar[tuple[str, ...]]  # image scores (score_rules.py) that the system gives
+    own_score: ClassVar[str] = "map_max"  # the one that its authors use: what the leaderboard ranks by
+    networks: ClassVar[tuple[str, ...]] = tuple(ARCHITECTURES)  # architectures that it can distil
+    needs_validation: ClassVar[bool] = False  # held-out normals, whether or not training stops early
+    weight_decay: ClassVar[float] = 0.0
+    # Fields that came later: left out of settings at their first value, so that earlier trainings stay valid.
+    later: ClassVar[tuple[str, ...]] = ("calibrates",)
+
+    name: str
+    summary: str
+    paper: str
+    code: str
+    deviation: str
+    teacher: str = "wide_resnet50_2"
+    side: int = 224
+    learning_rate: float = 0.005
+    betas: tuple[float, float] = (0.5, 0.99)
+    batch_size: int = 32
+    epochs: int = 200
+    early_stopping: EarlyStopping | None = None
+    sigma: float = field(default=4.0, metadata=_SCORING)
+    calibrates: bool = field(default=False, kw_only=True)
+
+    @property
+    def held_out(self) -> bool:
+        """Training sets the split's validation part aside, to stop by it or to normalise scores."""
+        return self.needs_validation or self.early_stopping is not None
+
+    @property
+    def training_parts(self) -> tuple[str, ...]:
+        """The parts of the split that the student learns from: all normal ones that are not held out."""
+        spare = {"validation": not self.held_out, "calibration": not self.calibrates}
+        return ("train", *(part for part, free in spare.items() if free))
+
+    @property
+    def scored_parts(self) -> tuple[str, ...]:
+        """The parts that a trained model scores: what sets thresholds, and what tests. Never what stopped it."""
+        return ("calibration", "test") if self.calibrates else ("test",)
+
+    def settings(self) -> dict[str, Any]:
+        """Everything that shapes the trained model or its scores, as plain values; part of provenance."""
+        settings = {
+            k: list(v) if isinstance(v, tuple) else v  # as JSON gives them back: provenance is compared with them
+            for k, v in asdict(self).items()
+            if k not in _PROSE
+        }
+        for f in fields(self):
+            if f.name in self.later and getattr(self, f.name) == f.default:
+                del settings[f.name]
+        return settings
+
+    def training_settings(self) -> dict[str, Any]:
+        """What shapes the trained model alone, without the name: equal for recipes that share a training."""
+        scoring = {f.name for f in fields(self) if _is_scoring(f)}
+        settings = {k: v for k, v in self.settings().items() if k not in scoring | {"name"}}
+        return settings | {"system": self.system}
+
+
+def _is_scoring(f: "Field[Any]") -> bool:
+    return bool(f.metadata.get("scoring"))
+
+
+@dataclass(frozen=True)
+class ReverseKD(Recipe):
+    """Reverse KD (Deng and Li 2022), the paper's own subject; the defaults are the paper's configuration.
+
+    Attributes:
+        oce_width: whose one-class embedding: ``narrow`` as anomalib builds it, ``wide`` as the official code does. With
+            ResNet-34 as a teacher anomalib's has two blocks, not three.
+        loss: ``kd`` per position (eq. 1, 2), ``kd_flat`` (official code), ``mkd`` (eq. 4).
+        val_reduction: over channels in L_val: ``sum`` as eq. 3 prints it, ``mean`` as the code of MKD has it.
+        lambda_: of eq. 4; None balances its terms before the first step, as the paper describes.
+        fusion: of the scales' maps; ``product`` as in the anomalib of June 2022.
+    """
+
+    system: ClassVar[str] = "reverse_kd"
+    title: ClassVar[str] = "Reverse KD"
+    score_rules: ClassVar[tuple[str, ...]] = ("map_max", "l_kd", "l_val", "l_mkd")
+    later: ClassVar[tuple[str, ...]] = (*Recipe.later, "fusion", "lambda_")
+
+    oce_width: Literal["wide", "narrow"] = "narrow"
+    loss: LossName = "kd"
+    val_reduction: Reduction = "sum"
+    lambda_: float | None = None
+    fusion: Fusion = field(default="sum", metadata=_SCORING)
+
+
+@dataclass(frozen=True)
+class MultiresolutionKD(Recipe):
+    """Multiresolution KD (Salehi et al. 2021); the defaults are its official code's for MVTec AD.
+
+    Attributes:
+        cloner: ``small`` (the code's configuration B) or ``equal``, with the source's own widths (A).
+        weighted: the term that lambda multiplies: ``value`` in the code, ``direction`` in the papers' equation.
+        lambda_: that weight.
+        normalise: ImageNet's mean and deviation taken out of pictures; the code does not.
+        localisation: map by guided backpropagation through the cloner, by the plain gradient, by SmoothGrad, or, which
+            is not the authors', by the discrepancy of source and cloner at each position, as Reverse KD makes it.
+        own_range: each map by gradients is brought to [0, 1] by itself, as in the code: none compares with another.
+    """
+
+    system: ClassVar[str] = "mkd"
+    title: ClassVar[str] = "Multiresolution KD"
+    score_rules: ClassVar[tuple[str, ...]] = ("loss", "map_max")
+    own_score: ClassVar[str] = "loss"
+    networks: ClassVar[tuple[str, ...]] = tuple(NETWORKS)
+
+    teacher: str = "vgg16"
+    side: int = 128
+    learning_rate: float = 0.001
+    betas: tuple[float, float] = (0.9, 0.999)
+    batch_size: int = 64
+    epochs: int = 602
+    cloner: Literal["small", "equal"] = "small"
+    weighted: Literal["value", "direction"] = "value"
+    lambda_: float = 0.5
+    normalise: bool = False
+    localisation: Localisation = field(default="guided", metadata=_SCORING)
+    own_range: bool = field(default=True, metadata=_SCORING)
+
+
+@dataclass(frozen=True)
+class UninformedStudents(Recipe):
+    """Uninformed Students (Bergmann et al. 2020).
+
+    Attributes:
+        receptive_fields: sides of the patches, one scale each.
+        students: per scale.
+        width: channels of the first layers; the middle ones have twice as many.
+        descriptor: length of a patch's descriptor.
+        patches: drawn per picture, scale and epoch; 1 estimates the dense loss without bias.
+        window: side of the random window of each picture in which students train on every pixel, a multiple of 8 that
+            divides ``side``; 0 trains on patches.
+        descriptor_pictures, descriptor_steps, descriptor_batch: the pictures by formula on which the descriptor
+            networks are distilled from the teacher, and for how long.
+    """
+
+    system: ClassVar[str] = "uninformed_students"
+    title: ClassVar[str] = "Uninformed Students"
+    score_rules: ClassVar[tuple[str, ...]] = ("map_max",)
+    needs_validation: ClassVar[bool] = True
+    weight_decay: ClassVar[float] = 1e-5
+    later: ClassVar[tuple[str, ...]] = (*Recipe.later, "window")
+
+    teacher: str = "resnet18"
+    side: int = 256
+    learning_rate: float = 0.0001
+    betas: tuple[float, float] = (0.9, 0.999)
+    batch_size: int = 8
+    epochs: int = 100
+    sigma: float = field(default=0.0, metadata=_SCORING)
+    receptive_fields: tuple[int, ...] = (17, 33, 65)
+    students: int = 3
+    width: int = 128
+    descriptor: int = 128
+    patches: int = 64
+    window: int = 0
+    descriptor_pictures: int = 2048
+    descriptor_steps: int = 50_000
+    descriptor_batch: int = 64
+
+
+def deviations_of(wanted: Recipe, teacher: str) -> str:
+    """What to say about a row of a recipe with a teacher: the recipe's deviation, and another source."""
+    note = "" if teacher == wanted.teacher else f"{teacher} in place of {wanted.teacher}; "
+    return note + wanted.deviation

@@ -1,0 +1,26 @@
+"""The image scores that trained models give, by name; which ones, a system's recipes say."""
+
+from rkd_pipeline.recipes.lookup import own_score
+
+Quantity = tuple[str, str]  # of a model: metric and score rule
+
+SCORE_RULES = {
+    "map_max": "maximum of the anomaly map: the paper's S_AD, and RD4AD's",
+    "l_kd": "Reverse KD: equation 2 of the picture",
+    "l_val": "Reverse KD: equation 3 of the picture",
+    "l_mkd": "Reverse KD: equation 4 of the picture, with the training's lambda",
+    "loss": "Multiresolution KD: its loss of the picture, over its last three taps",
+}
+
+OWN = "own"  # the image score that the system's authors use
+QUALITY = {
+    "image_auroc": ("image_auroc", OWN),
+    "pixel_auroc": ("pixel_auroc", "map"),
+    "aupro_30": ("aupro_30", "map"),
+}
+
+
+def is_quality(recipe: object, metric: object, score_rule: object) -> bool:
+    """A number that systems are judged by: image AUROC of the system's own score, pixel AUROC, AUPRO."""
+    asked = dict(QUALITY.values()).get(str(metric))
+    return score_rule == (own_score(str(recipe)) if asked == OWN else asked)

@@ -1,0 +1,268 @@
+"""From all metrics to the tidy benchmark table and the paper's tables."""
+
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from rkd_pipeline.data.user_targets import targets_in
+from rkd_pipeline.errors import BadKey, StoreError
+from rkd_pipeline.recipes.training_key import TrainingKey
+from rkd_pipeline.results.published import published_rows
+from rkd_pipeline.results.schema import COLUMN_TYPES, COLUMNS
+from rkd_pipeline.results.tables.categories import (
+    CATEGORY_TABLES,
+    CategoryTable,
+    category_cells,
+    category_sheet,
+    dataset_table,
+)
+from rkd_pipeline.results.tables.sheet import Sheet
+from rkd_pipeline.results.tables.table_3 import TABLE_3_ROWS, table_3, table_3_sheet
+from rkd_pipeline.stages.anomaly_scores import example_rows, mask_note, read_metrics, read_scores
+from rkd_pipeline.stages.datasets import data_note, open_prepared
+from rkd_pipeline.stages.trained_model import training_parameters
+from rkd_pipeline.store.files import text_sha256
+from rkd_pipeline.store.result_store import Ref, Result, Store
+from rkd_pipeline.store.stage_versions import (
+    ANOMALY_SCORES,
+    BENCHMARK,
+    IMAGES,
+    METRICS,
+    TABLE_3,
+    TABLE_DEMO,
+    TRAINED_MODEL,
+    Stage,
+)
+from rkd_pipeline.training.conditions import computed_on, remark
+
+TRACKING_FOLDER = "tracking"
+
+
+def measured_results(store: Store) -> tuple[list[Result], dict[str, str]]:
+    """All ``metrics`` results that are up to date, and the others with the reason why they do not count."""
+    good, stale = [], {}
+    for target_name, training in store.keys(METRICS):
+        result = store.find(Ref(METRICS.name, target_name, training))
+        if result is None:
+            continue
+        if reason := stale_reason(store, result):
+            stale[f"{target_name} {training}"] = reason
+        else:
+            good.append(result)
+    return good, stale
+
+
+def stale_reason(store: Store, metrics: Result) -> str | None:
+    """Why a ``metrics`` result does not count: an input or a version changed, or the recipe behind its key did."""
+    if reason := store.why_stale(metrics):
+        return reason
+    return recipe_changed(store.require(TRAINED_MODEL, *metrics.provenance.key))
+
+
+def recipe_changed(model: Result) -> str | None:
+    """Why a ``trained_model`` is not what its key stands for now; None where it is."""
+    try:
+        asked = training_parameters(TrainingKey.parse(model.provenance.key[1]))
+    except BadKey as error:
+        return str(error)
+    trained = model.provenance.parameters
+    changed = [name for name, value in asked.items() if trained.get(name) != value]
+    return f"its {', '.join(changed)} changed since" if changed else None
+
+
+def build_benchmark(store: Store) -> Result:
+    """``benchmark``: the one tidy table of everything measured and published."""
+    good, stale = measured_results(store)
+    runs = {tuple(r.provenance.key): mlflow_run_id(store, *r.provenance.key) for r in good}
+
+    def write(folder: Path) -> dict[str, Any]:
+        frames = [_rows(store, r, runs[tuple(r.provenance.key)]) for r in good] + [published_rows()]
+        table = pd.concat([f.astype(COLUMN_TYPES) for f in frames], ignore_index=True)
+        table.to_parquet(folder / "benchmark.parquet", index=False)
+        return {"measured_trainings": len(good), "rows": len(table), "left_out": stale}
+
+    parameters = {"mlflow_runs": [runs[tuple(r.provenance.key)] for r in good], "left_out": stale}
+    return store.produce(BENCHMARK, [], write, parameters=parameters, inputs=good)
+
+
+def _rows(store: Store, metrics: Result, mlflow_run: str | None) -> pd.DataFrame:
+    target_name, training = metrics.provenance.key
+    described, key = targets_in(store).target(target_name), TrainingKey.parse(training)
+    table = read_metrics(metrics)
+    note, of_masks = data_note(described, store.require(IMAGES, target_name)), mask_note(table)
+    place = f"{METRICS.name}/{target_name}/{training}"
+    sources = ["; ".join(filter(None, (place, note, of_masks if r == "map" else ""))) for r in table["score_rule"]]
+    facts_of = (store.require(stage, target_name, training).facts for stage in (TRAINED_MODEL, ANOMALY_SCORES))
+    return table.assign(
+        target=described.name,
+        dataset=described.dataset,
+        category=described.category,
+        kind=described.kind,
+        system=key.recipe.title,
+        recipe=key.recipe.name,
+        teacher=str(key.teacher),
+        training=training,
+        epochs=key.epochs,
+        short_schedule=key.short_schedule,
+        seed=key.seed,
+        repeat=key.repeat,
+        computed_on=computed_on(*facts_of),
+        origin="measured",
+        verified=None,
+        source=sources,
+        mlflow_run_id=mlflow_run,
+    ).reindex(columns=list(COLUMNS))
+
+
+def read_benchmark(benchmark: Result) -> pd.DataFrame:
+    """The tidy table of a ``benchmark`` result."""
+    return pd.read_parquet(benchmark.folder / "benchmark.parquet")
+
+
+def build_table_3(store: Store) -> Result:
+    """``table_3``: as parquet, CSV and markdown, with a strip of example maps per medical target."""
+    benchmark = store.require(BENCHMARK)
+
+    def write(folder: Path) -> dict[str, Any]:
+        rows = read_benchmark(benchmark)
+        trained_on = _train_pictures(store, rows, TABLE_3_ROWS)
+        cells = table_3(rows, trained_on)
+        facts = _write_table(folder, TABLE_3.name, cells, with_conditions(table_3_sheet(cells), cells, rows))
+        for target_name in TABLE_3_ROWS:
+            pairs = [pair for pair in trained_on if pair[0] == target_name]
+            if pairs:
+                (folder / f"maps_{target_name}.png").write_bytes(_strip(store, *pairs[0]))
+        return facts
+
+    return store.produce(TABLE_3, [], write, inputs=[benchmark])
+
+
+def category_table(stage: Stage, benchmark: pd.DataFrame) -> CategoryTable:
+    """What stands where in the table of a stage: one of the paper's, or the demo's in the same layout."""
+    if stage == TABLE_DEMO:
+        return dataset_table("demo", "Generated demonstration pictures", benchmark)
+    return CATEGORY_TABLES[stage.name]
+
+
+def build_category_table(store: Store, stage: Stage) -> Result:
+    """``table_1``, ``table_2``, ``table_4`` or ``table_demo``: as parquet, CSV and markdown."""
+    benchmark = store.require(BENCHMARK)
+
+    def write(folder: Path) -> dict[str, Any]:
+        rows = read_benchmark(benchmark)
+        table = category_table(stage, rows)
+        targets = [row.target for block in table.blocks for row in block.rows]
+        cells = category_cells(table, rows, _train_pictures(store, rows, targets))
+        return _write_table(folder, stage.name, cells, with_conditions(category_sheet(table, cells), cells, rows))
+
+    return store.produce(stage, [], write, inputs=[benchmark])
+
+
+def table_sheet(store: Store, stage: Stage) -> Sheet:
+    """A built table for reading; raises ``StoreError`` where it is missing or stale."""
+    cells, rows = read_cells(store.require(stage)), read_benchmark(store.require(BENCHMARK))
+    sheet = table_3_sheet(cells) if stage == TABLE_3 else category_sheet(category_table(stage, rows), cells)
+    return with_conditions(sheet, cells, rows)
+
+
+def with_conditions(sheet: Sheet, cells: pd.DataFrame, rows: pd.DataFrame) -> Sheet:
+    """Below the table: on what its measured numbers were computed."""
+    shown = cells.loc[cells["measured"].notna(), ["dataset" if "dataset" in cells else "target", "recipe"]]
+    asked = set(shown.itertuples(index=False, name=None))
+    ours = rows[rows["origin"] == "measured"]
+    here = [pair in asked for pair in ours[["target", "recipe"]].itertuples(index=False, name=None)]
+    sheet.below += filter(None, [remark(ours.loc[here, "computed_on"].unique())])
+    return sheet
+
+
+def read_cells(table: Result) -> pd.DataFrame:
+    """The cells of a built table."""
+    return pd.read_parquet(table.folder / f"{table.provenance.stage}.parquet")
+
+
+def missing_cells(cells: pd.DataFrame) -> pd.DataFrame:
+    """Cells that the paper fills, that a recipe could fill, and that are not measured; averages apart."""
+    ours = cells[cells["recipe"].notna() & cells["published"].notna() & cells["measured"].isna()]
+    if "target" in ours:
+        ours = ours[ours["target"].notna()]
+    return ours.drop_duplicates(["dataset" if "dataset" in ours else "target", "recipe", "score_rule"])
+
+
+def _write_table(folder: Path, name: str, cells: pd.DataFrame, sheet: Sheet) -> dict[str, Any]:
+    cells.to_parquet(folder / f"{name}.parquet", index=False)
+    cells.to_csv(folder / f"{name}.csv", index=False)
+    (folder / f"{name}.md").write_text(sheet.markdown(), encoding="utf-8")
+    return {"cells": len(cells), "measured_cells": int(cells["measured"].notna().sum())}
+
+
+def _train_pictures(store: Store, rows: pd.DataFrame, targets: Iterable[str]) -> dict[tuple[str, str], int]:
+    ours = rows[(rows["origin"] == "measured") & rows["target"].isin(list(targets))]
+    trainings = ours[["target", "training"]].drop_duplicates().itertuples(index=False, name=None)
+    return {pair: int(store.require(TRAINED_MODEL, *pair).facts["train_pictures"]) for pair in trainings}
+
+
+def _strip(store: Store, target_name: str, training: str) -> bytes:
+    """Example maps of a training: two normal and four anomalous test pictures."""
+    from rkd_pipeline.results.figures import map_strip
+
+    scores, maps = read_scores(store.require(ANOMALY_SCORES, target_name, training))
+    _, images = open_prepared(store, target_name, TrainingKey.parse(training).recipe.side)
+    shown, captions = example_rows(scores, TrainingKey.parse(training).recipe.own_score)
+    pictures = images.pictures(list(scores["image_id"].iloc[shown]))[:]
+    return map_strip(pictures, np.asarray(maps[shown]), captions, f"{target_name}, {training}")
+
+
+def mlflow_run_id(store: Store, target_name: str, training: str) -> str | None:
+    """The MLflow run that mirrors a training as it is in the store now; None before tracking has received it.
+
+    By the mirror's record: MLflow itself is asked by ``rkd mirror`` alone.
+    """
+    record = read_tracking(tracking_file(store, target_name, training))
+    if record is None or record["content"] not in tracking_contents(store, record, target_name, training):
+        return None
+    return str(record["run_id"])
+
+
+def tracking_contents(
+    store: Store, record: Mapping[str, Any] | None, target_name: str, training: str
+) -> tuple[str, ...]:
+    """What the mirror of a training is marked with; empty where there is no training. See ``mirror_marks``."""
+    model, metrics = (store.find(Ref(stage.name, target_name, training)) for stage in (TRAINED_MODEL, METRICS))
+    if model is None or metrics is None:
+        return ()
+    return mirror_marks(record, f"{model.data_version} {metrics.data_version}", f"{target_name} {training}")
+
+
+def mirror_marks(record: Mapping[str, Any] | None, versions: str, name: str = "") -> tuple[str, ...]:
+    """Marks of what is mirrored, from its data versions: the one that is set now first, then that of an old record.
+
+    Old marks held the address of MLflow too, so that a store that was moved was sent again as a whole.
+    """
+    marks = [text_sha256(f"{name} {versions}")[:16]]
+    if record is not None and record.get("uri"):
+        marks.append(text_sha256(f"{record['uri']} {versions}")[:16])
+    return tuple(marks)
+
+
+def read_tracking(record: Path) -> dict[str, Any] | None:
+    """What is on record of a mirror: ``run_id``, ``content`` and, for people, ``uri``. None where nothing is.
+
+    Raises ``StoreError`` for a damaged file.
+    """
+    if not record.exists():
+        return None
+    try:
+        found = dict(json.loads(record.read_text(encoding="utf-8")))
+        found["run_id"], found["content"]
+    except (ValueError, TypeError, KeyError) as error:
+        raise StoreError(f"{record} is damaged ({error}); delete it: `rkd mirror` makes it again") from error
+    return found
+
+
+def tracking_file(store: Store, target_name: str, training: str) -> Path:
+    """Where the mirror of a training is recorded."""
+    return store.root / TRACKING_FOLDER / target_name / f"{training}.json"

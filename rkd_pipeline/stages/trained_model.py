@@ -1,0 +1,265 @@
+"""From prepared pictures and a teacher to a trained model."""
+
+import json
+import logging
+from dataclasses import asdict, replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from rkd_pipeline.data.catalog import Target
+from rkd_pipeline.data.split import fewest_for_calibration, part_of
+from rkd_pipeline.data.user_targets import targets_in
+from rkd_pipeline.detectors import system_of
+from rkd_pipeline.detectors.exported_model import ModelCard
+from rkd_pipeline.errors import CheckpointError, DataError, StoreError
+from rkd_pipeline.models.architectures import architecture
+from rkd_pipeline.models.teacher_files import TeacherRegistry
+from rkd_pipeline.recipes.recipe import ReverseKD
+from rkd_pipeline.recipes.training_key import TrainingKey
+from rkd_pipeline.stages.datasets import open_prepared, read_verified_split
+from rkd_pipeline.store.files import canonical_json, link_or_copy, remove_leftovers, text_sha256, write_atomically
+from rkd_pipeline.store.result_store import Result, Store
+from rkd_pipeline.store.stage_versions import SPLIT, TEACHERS, TRAINED_MODEL
+
+if TYPE_CHECKING:
+    import torch
+
+    from rkd_pipeline.detectors import Detector
+    from rkd_pipeline.device import Compute
+    from rkd_pipeline.models.reverse_distillation import ReverseDistillation
+    from rkd_pipeline.models.teacher import Teacher
+    from rkd_pipeline.models.weights import TeacherWeights
+    from rkd_pipeline.training.loop import Epoch, OnEpoch
+
+_log = logging.getLogger(__name__)
+WEIGHTS_FILE = "student.safetensors"
+MODEL_FILE = "model.json"
+HISTORY_FILE = "history.parquet"
+CHECKPOINTS = "checkpoints"
+CHECKPOINT, SET_ASIDE = ".safetensors", ".set-aside"  # suffixes: one to go on from, and one that could not be resumed
+_STATISTICS = ("running_mean", "running_var", "num_batches_tracked")  # of BatchNorm: kept, not trained
+
+
+def checkpoint_file(store: Store, target_name: str, training: str) -> Path:
+    """Where a training in progress keeps its checkpoint; gone once the training is done."""
+    return store.root / CHECKPOINTS / target_name / f"{training}{CHECKPOINT}"
+
+
+def list_teachers(store: Store) -> Result:
+    """``teachers``: the registered weights files. Named torchvision sets need no entry."""
+    files = TeacherRegistry(store.teachers_file).files()
+    rows = [{"teacher": name, "path": str(f.path), "sha256": f.sha256} for name, f in sorted(files.items())]
+
+    def write(folder: Path) -> dict[str, Any]:
+        pd.DataFrame(rows, columns=["teacher", "path", "sha256"]).to_parquet(folder / "teachers.parquet", index=False)
+        return {"files": len(rows)}
+
+    return store.produce(TEACHERS, [], write, parameters={"files": rows})
+
+
+def open_teacher(store: Store, key: TrainingKey) -> "TeacherWeights":
+    """The weights that a key names; raises ``TeacherError`` with the fix."""
+    from rkd_pipeline.models.weights import load_weights
+
+    return load_weights(TeacherRegistry(store.teachers_file), key.teacher)
+
+
+def training_parameters(key: TrainingKey) -> dict[str, Any]:
+    """Everything in a key that shapes the model, as plain values."""
+    parameters = {
+        "recipe": key.recipe.settings(),
+        "teacher": str(key.teacher),
+        "epochs": key.epochs,
+        "seed": key.seed,
+        "repeat": key.repeat,
+    }
+    return parameters | _built_otherwise(key)
+
+
+def _built_otherwise(key: TrainingKey) -> dict[str, Any]:
+    """Where a recipe came to build its model otherwise; nothing for all others, so that their trainings stay valid."""
+    if not isinstance(key.recipe, ReverseKD):
+        return {}
+    arch = architecture(key.teacher.arch)
+    depth = arch.oce_depth_in(key.recipe.oce_width)
+    return {} if depth == arch.oce_depth else {"oce_depth": depth}
+
+
+def train_model(
+    store: Store,
+    target_name: str,
+    training: str,
+    compute: "Compute",
+    *,
+    checkpoint_seconds: float = 30.0,
+    on_epoch: "OnEpoch" = lambda epoch: None,
+) -> Result:
+    """``trained_model``: the student of one target and training key; resumes a training that was killed.
+
+    A recipe that differs from another in scoring alone uses that one's training, made first where it is missing. A
+    checkpoint that is damaged, or of other data, code or precision, is set aside with a warning.
+
+    Raises ``BadKey``, ``DataError``, ``TeacherError`` or ``StoreError``, each saying what to do.
+    """
+    from safetensors.torch import save_file
+
+    from rkd_pipeline.detectors.fit import fit
+    from rkd_pipeline.device import place
+    from rkd_pipeline.training.profiling import Meter
+
+    wanted, key = targets_in(store).target(target_name), TrainingKey.parse(training)
+    if key.training != key:
+        shared = train_model(
+            store, target_name, str(key.training), compute, checkpoint_seconds=checkpoint_seconds, on_epoch=on_epoch
+        )
+        return _share(store, shared, target_name, key)
+    recipe = key.recipe
+    split_result = store.require(SPLIT, target_name)
+    rows = read_verified_split(split_result)
+    weights = open_teacher(store, key)
+    prepared, images = open_prepared(store, target_name, recipe.side)
+
+    held_out = recipe.held_out
+    require_something_to_score(rows, wanted, key)
+    train_ids = part_of(rows, wanted, key.repeat, *recipe.training_parts)
+    validation_ids = part_of(rows, wanted, key.repeat, "validation") if held_out else []
+    parameters = training_parameters(key) | {"teacher_sha256": weights.sha256}
+    inputs = [split_result, prepared]
+    versions = {str(i.provenance.stage): i.data_version for i in inputs}
+    made_of = [TRAINED_MODEL.version, parameters, versions, "bf16" if compute.bf16 else "fp32"]
+    identity = f"{target_name} {key} {text_sha256(canonical_json(made_of))[:16]}"
+    checkpoint = checkpoint_file(store, target_name, training)
+
+    def write(folder: Path) -> dict[str, Any]:
+        remove_leftovers(checkpoint)
+        timed = 0  # epochs of this process: a resumed training has others behind it
+
+        def count(epoch: "Epoch") -> None:
+            nonlocal timed
+            timed += 1
+            on_epoch(epoch)
+
+        with store.lock(f"device {compute.device}"), Meter(compute.device) as meter:
+            teacher = place(system_of(recipe).teacher(weights, recipe), compute.device)
+            go = partial(
+                fit,
+                recipe,
+                teacher,
+                images.pictures(train_ids),
+                images.pictures(validation_ids) if held_out else None,
+                epochs=key.epochs,
+                seed=key.seed,
+                compute=compute,
+                checkpoint=checkpoint,
+                identity=identity,
+                checkpoint_seconds=checkpoint_seconds,
+                on_epoch=count,
+                cache=store.root / "shared" / recipe.system,
+            )
+            try:
+                trained = go()
+            except CheckpointError as error:
+                # Work that cannot be resumed is lost either way: say so, keep it for a look, and train.
+                kept = checkpoint.with_suffix(SET_ASIDE)
+                checkpoint.replace(kept)
+                _log.warning("%s. It was moved to %s, and the training starts anew", error, kept)
+                trained = go()
+        save_file(trained.state, folder / WEIGHTS_FILE)
+        pd.DataFrame([asdict(e) for e in trained.history]).to_parquet(folder / HISTORY_FILE, index=False)
+        model = ModelCard(
+            target=target_name,
+            training=training,
+            teacher=str(key.teacher),
+            teacher_sha256=weights.sha256,
+            lambda_=trained.lambda_,
+        )
+        write_atomically(folder / MODEL_FILE, json.dumps(asdict(model), indent=1).encode())
+        return {
+            "train_pictures": len(train_ids),
+            "validation_pictures": len(validation_ids),
+            "calibration_pictures": len(part_of(rows, wanted, key.repeat, "calibration")) if recipe.calibrates else 0,
+            "epochs_trained": len(trained.history),
+            "best_epoch": trained.best_epoch,
+            "stopped_early": trained.stopped_early,
+            "final_train_loss": trained.history[-1].train_loss,
+            "lambda": trained.lambda_,
+            "teacher_origin": weights.origin,
+            **compute.conditions(training=True),
+            "parameters": sum(v.numel() for k, v in trained.state.items() if not k.endswith(_STATISTICS)),
+            "timed_epochs": timed,
+            "timed_seconds": round(meter.seconds, 3),
+            "pictures_per_second": timed * len(train_ids) / meter.seconds,
+            "peak_memory_bytes": meter.peak_memory_bytes,
+            **trained.notes,
+        }
+
+    result = store.produce(TRAINED_MODEL, [target_name, training], write, parameters=parameters, inputs=inputs)
+    checkpoint.unlink(missing_ok=True)  # only now: until the result stands, the checkpoint is the work
+    return result
+
+
+def require_something_to_score(rows: pd.DataFrame, wanted: Target, key: TrainingKey) -> None:
+    """Raises ``DataError`` for a training that nothing could ever be said of: no test image, none to calibrate on."""
+    if not part_of(rows, wanted, key.repeat, *key.recipe.scored_parts):
+        raise DataError(
+            f"{wanted.name} has no test image, and {key} would hold none out for calibration: nothing could be scored. "
+            f"Add anomalous images, or train a recipe that calibrates, such as rkd-cal; a calibration part needs "
+            f"{fewest_for_calibration()} distinct normal images"
+        )
+
+
+def _share(store: Store, shared: Result, target_name: str, key: TrainingKey) -> Result:
+    """The same weights and history under the key of a recipe that scores them otherwise: links, not copies."""
+
+    def write(folder: Path) -> dict[str, Any]:
+        for name in (WEIGHTS_FILE, HISTORY_FILE):
+            link_or_copy(shared.folder / name, folder / name)
+        card = replace(read_model_card(shared), training=str(key))
+        write_atomically(folder / MODEL_FILE, json.dumps(asdict(card), indent=1).encode())
+        return shared.facts | {"shares_training_of": str(key.training)}
+
+    teacher = {"teacher_sha256": shared.provenance.parameters["teacher_sha256"]}
+    parameters = training_parameters(key) | teacher
+    prepared, _ = open_prepared(store, target_name, key.recipe.side)
+    inputs = [shared, store.require(SPLIT, target_name), prepared]
+    return store.produce(TRAINED_MODEL, [target_name, str(key)], write, parameters=parameters, inputs=inputs)
+
+
+def read_model_card(model: Result) -> ModelCard:
+    """The card of a ``trained_model`` result."""
+    return ModelCard(**json.loads((model.folder / MODEL_FILE).read_text(encoding="utf-8")))
+
+
+def read_history(model: Result) -> pd.DataFrame:
+    """Losses per epoch of a ``trained_model`` result."""
+    return pd.read_parquet(model.folder / HISTORY_FILE)
+
+
+def open_detector(store: Store, model: Result, device: "torch.device") -> "Detector":
+    """A trained model on a device; raises ``StoreError`` where the teacher is not the one trained with."""
+    from safetensors.torch import load_file
+
+    card = read_model_card(model)
+    key = TrainingKey.parse(card.training)
+    weights = open_teacher(store, key)
+    if weights.sha256 != card.teacher_sha256:
+        raise StoreError(
+            f"{card.target} {card.training} was trained with teacher {card.teacher_sha256[:8]}, but {key.teacher} is "
+            f"now {weights.sha256[:8]} ({weights.origin}); restore the former weights or train again"
+        )
+    system = system_of(key.recipe)
+    teacher = system.teacher(weights, key.recipe)
+    return system.detector(key.recipe, teacher, load_file(model.folder / WEIGHTS_FILE), card.lambda_, device)
+
+
+def open_model(store: Store, model: Result, device: "torch.device") -> "tuple[Teacher, ReverseDistillation]":
+    """Teacher and student of a Reverse KD training, for a look at their features."""
+    from rkd_pipeline.detectors.reverse_kd import ReverseKDDetector
+
+    detector = open_detector(store, model, device)
+    if not isinstance(detector, ReverseKDDetector):
+        raise StoreError(f"{model.provenance.key} is no training of Reverse KD; it has no student of that kind")
+    return detector.teacher, detector.student
