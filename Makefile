@@ -24,7 +24,7 @@ $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/uv pip install --python $(BIN)/python --constraint constraints.txt --editable '.[dev]'
 	touch $@
 
-demo: setup ## train on generated pictures with the teacher that comes along, no download: five minutes on two cores
+demo: setup ## train on generated images with the teacher that comes along, no download: five minutes on two cores
 	$(BIN)/rkd run --plan demo
 
 ui: setup ## Dagster on 127.0.0.1:3000 and MLflow on 127.0.0.1:5000 over the store; other ports: make ui PORT=3001 MLFLOW_PORT=5001
@@ -33,7 +33,7 @@ ui: setup ## Dagster on 127.0.0.1:3000 and MLflow on 127.0.0.1:5000 over the sto
 test: setup ## the tests, but for the slow ones
 	$(BIN)/pytest -m 'not slow'
 
-test-all: setup ## all tests; RKD_DATA=/path/to/data adds those on real pictures
+test-all: setup ## all tests; RKD_DATA=/path/to/data adds those on real images
 	$(BIN)/pytest
 
 check: setup ## formatting, lint, types

@@ -16,7 +16,7 @@ from rkd_pipeline.data.catalog import targets_of
 from rkd_pipeline.data.user_targets import targets_in
 from rkd_pipeline.models.teacher_files import EMBEDDED, TeacherName
 from rkd_pipeline.recipes.ablation_design import INTERACTIONS
-from rkd_pipeline.recipes.plans import ABLATION_CENTRE, ABLATION_EPOCHS, Cell, ablation
+from rkd_pipeline.recipes.plans import ABLATION_CENTRE, ABLATION_EPOCHS, PlannedTraining, ablation
 
 Resources = Mapping[str, Any]
 _DEMO_TEXTURES = [t.name for t in targets_of("demo") if t.kind == "texture"]
@@ -36,7 +36,7 @@ class AblationConfig(dg.Config):
         ["*".join(pair) for pair in INTERACTIONS], description="pairs of factors that are changed together too"
     )
 
-    def cells(self) -> list[Cell]:
+    def cells(self) -> list[PlannedTraining]:
         """Every training; raises ``RkdError`` for what cannot be trained."""
         pairs = [(one, other) for one, _, other in (text.partition("*") for text in self.interactions)]
         named = TeacherName.parse(self.teacher)
@@ -92,7 +92,7 @@ def ablation_job(definitions: Callable[[Resources], dg.Definitions]) -> dg.JobDe
     return job
 
 
-def _whole(launch: Callable[[str, str], bool], cell: Cell, say: Callable[[str], Any]) -> bool:
+def _whole(launch: Callable[[str, str], bool], cell: PlannedTraining, say: Callable[[str], Any]) -> bool:
     """One cell, trained and judged in both ways; what is done already is found in the store and takes no time."""
     say(f"{cell.target} {cell.training}")
     key = grid_key(cell.target, cell.training)

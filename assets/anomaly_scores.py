@@ -6,7 +6,15 @@ import pandas as pd
 
 from assets.datasets import prepared_images, split_asset
 from assets.partitions import grid, target_and_training
-from assets.reporting import asset_options, column_schema, materialised, nothing_compared, pictures, table, user_errors
+from assets.reporting import (
+    asset_options,
+    column_schema,
+    inline_images,
+    materialised,
+    nothing_compared,
+    table,
+    user_errors,
+)
 from assets.trained_model import DEVICE_POOL, trained_model
 from resources.compute import ComputeResource
 from resources.storage import StoreResource
@@ -53,10 +61,10 @@ SCORE_COLUMNS = {
 def anomaly_scores(
     context: dg.AssetExecutionContext, store: StoreResource, compute: ComputeResource
 ) -> dg.MaterializeResult:
-    """Anomaly maps and every image score of one trained model, on test pictures and held-out normals.
+    """Anomaly maps and every image score of one trained model, on test images and held-out normals.
 
     Maps: float32 (N, side, side). Reverse KD's are at least 0, equation 5: one minus cosine, summed over three scales,
-    smoothed with a Gaussian; other systems' are their own. Scores: one row per picture; no unit, larger is more
+    smoothed with a Gaussian; other systems' are their own. Scores: one row per image; no unit, larger is more
     anomalous.
     """
     with user_errors():
@@ -95,7 +103,7 @@ def metrics(context: dg.AssetExecutionContext, store: StoreResource) -> dg.Mater
     """Every metric of a training, with its interval: fractions from 0 to 1, one row per metric and score.
 
     Image AUROC, AP, F1-max and pixel AUROC, AP, AUPRO, PRO and AUPIMO (docs/metrics.md); thresholds in units of the
-    score, set on held-out normals, with the rates that they reach. Pictures of maps, scores, curves and losses.
+    score, set on held-out normals, with the rates that they reach. Images of maps, scores, curves and losses.
     """
     target_name, training_key = target_and_training(context)
     with user_errors():
@@ -111,7 +119,7 @@ def metrics(context: dg.AssetExecutionContext, store: StoreResource) -> dg.Mater
     said = {"computed_on": result.facts.get("computed_on", NOT_RECORDED)}
     if note := evaluation.mask_note(rows):
         said["images_without_mask"] = note
-    return materialised(result, {"pictures": pictures(*figures), "metrics": table(rows), **auroc, **said}, checks)
+    return materialised(result, {"pictures": inline_images(*figures), "metrics": table(rows), **auroc, **said}, checks)
 
 
 def _above_chance(rows: pd.DataFrame) -> dg.AssetCheckResult:

@@ -4,7 +4,7 @@ import dagster as dg
 import pandas as pd
 
 from assets.anomaly_scores import METRIC_COLUMNS, metrics
-from assets.reporting import asset_options, column_schema, materialised, pictures, same_columns, table, user_errors
+from assets.reporting import asset_options, column_schema, inline_images, materialised, same_columns, table, user_errors
 from resources.storage import StoreResource
 from rkd_pipeline.results.schema import COLUMN_TYPES, COLUMNS
 from rkd_pipeline.results.tables import categories
@@ -111,7 +111,7 @@ def category_asset(stage: Stage, description: str) -> dg.AssetsDefinition:
 table_1 = category_asset(TABLE_1, "Table 1 of the paper: localisation on MVTec AD's textures, published and measured.")
 table_2 = category_asset(TABLE_2, "Table 2 of the paper: localisation on MVTec AD's objects, published and measured.")
 table_4 = category_asset(TABLE_4, "Table 4 of the paper: MVTec AD's textures with the loss of MKD.")
-table_demo = category_asset(TABLE_DEMO, "The generated demonstration pictures, in the layout of Tables 1 and 2.")
+table_demo = category_asset(TABLE_DEMO, "The generated demonstration images, in the layout of Tables 1 and 2.")
 
 
 @dg.asset(
@@ -126,7 +126,7 @@ def table_3(store: StoreResource) -> dg.MaterializeResult:
     """Table 3 of the paper: image AUROC on the medical datasets, published beside measured, missing shown as such."""
     with user_errors():
         result = tables.build_table_3(store.open())
-    return shown_table(result, TABLE_3, example_maps=pictures(*sorted(result.folder.glob("maps_*.png"))))
+    return shown_table(result, TABLE_3, example_maps=inline_images(*sorted(result.folder.glob("maps_*.png"))))
 
 
 TABLES = [table_1, table_2, table_3, table_4, table_demo]

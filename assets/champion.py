@@ -7,7 +7,7 @@ import dagster as dg
 
 from assets.anomaly_scores import metrics
 from assets.partitions import grid_key, target_and_training, target_partitions
-from assets.reporting import OWNER, nothing_compared, pictures, user_errors
+from assets.reporting import OWNER, inline_images, nothing_compared, user_errors
 from resources.storage import StoreResource
 from resources.tracking import ALIAS, MlflowTracking, TrackingError
 from rkd_pipeline.cli.model_commands import champions_table
@@ -33,8 +33,8 @@ def champion(
 ) -> Iterator[dg.MaterializeResult[Any]]:
     """The trained model that predicts for a target: every other finished configuration challenges it, at a gate.
 
-    Challenger and champion are compared over the repeats that both were trained on, paired per test picture, by image
-    AUROC; what is better beyond the noise of pictures and trainings, corrected for looking often, replaces it. Only
+    Challenger and champion are compared over the repeats that both were trained on, paired per test image, by image
+    AUROC; what is better beyond the noise of images and trainings, corrected for looking often, replaces it. Only
     recipes with an honest threshold can reign. Its number is `selected`, and enters no table. MLflow's registered model
     of the target carries the alias `champion`.
     """
@@ -45,50 +45,51 @@ def champion(
         except champions.NoChampion as error:
             context.log.warning(str(error))
             return
-        mlflow_has = _registered(opened, outcome.reign, tracking, {"dagster.run_id": context.run.run_id})
+        mlflow_has = _registered(opened, outcome.champion, tracking, {"dagster.run_id": context.run.run_id})
     lines = dg.MetadataValue.md("\n".join(f"- {line}" for line in outcome.lines))
     metadata: dict[str, Any] = {"moved": outcome.moved, "challengers": lines, "mlflow": mlflow_has}
     if page := tracking.page(f"models/{context.partition_key}"):
         metadata["mlflow_page"] = dg.MetadataValue.url(page)
-    yield dg.MaterializeResult(metadata=metadata | shown(opened, outcome.reign))
+    yield dg.MaterializeResult(metadata=metadata | shown(opened, outcome.champion))
 
 
-def _registered(store: Store, reign: champions.Reign, tracking: MlflowTracking, tags: dict[str, str]) -> str:
+def _registered(store: Store, champion: champions.Champion, tracking: MlflowTracking, tags: dict[str, str]) -> str:
     """Mirror a champion; says what MLflow has, or that it is away."""
     try:
-        version = tracking.mirror_champions(store, reign.target, tags)
+        version = tracking.mirror_champions(store, champion.target, tags)
     except TrackingError as error:
         return f"did not take it ({error}); {error.advice}"
-    return f"models:/{reign.target}@{ALIAS} is version {version}"
+    return f"models:/{champion.target}@{ALIAS} is version {version}"
 
 
-def told(store: Store, reign: champions.Reign, tracking: MlflowTracking, instance: dg.DagsterInstance) -> str:
+def told(store: Store, champion: champions.Champion, tracking: MlflowTracking, instance: dg.DagsterInstance) -> str:
     """Tell MLflow and Dagster of a champion that was made on the command line; says how MLflow took it."""
-    mlflow_has = _registered(store, reign, tracking, {})
-    metadata: dict[str, Any] = {"moved": True, "mlflow": mlflow_has} | shown(store, reign)
-    instance.report_runless_asset_event(dg.AssetMaterialization(NAME, partition=reign.target, metadata=metadata))
+    mlflow_has = _registered(store, champion, tracking, {})
+    metadata: dict[str, Any] = {"moved": True, "mlflow": mlflow_has} | shown(store, champion)
+    instance.report_runless_asset_event(dg.AssetMaterialization(NAME, partition=champion.target, metadata=metadata))
     return f"MLflow  {mlflow_has}"
 
 
-def shown(store: Store, reign: champions.Reign) -> dict[str, Any]:
+def shown(store: Store, champion: champions.Champion) -> dict[str, Any]:
     """What a champion's page shows."""
     history = [
-        f"{r.number}. `{r.training}`, since {r.since}, {r.how}: {r.why}" for r in champions.reigns(store, reign.target)
+        f"{r.number}. `{r.training}`, since {r.since}, {r.how}: {r.why}"
+        for r in champions.champions_of(store, champion.target)
     ]
-    result = store.find(Ref(METRICS.name, reign.target, reign.training))
+    result = store.find(Ref(METRICS.name, champion.target, champion.training))
     page: dict[str, Any] = {
-        "champion": dg.MetadataValue.md(champions_table(store, [reign]).to_markdown(index=False)),
+        "champion": dg.MetadataValue.md(champions_table(store, [champion]).to_markdown(index=False)),
         "history": dg.MetadataValue.md("\n".join(history)),
-        "folder": dg.MetadataValue.path(str(reign.folder)),
+        "folder": dg.MetadataValue.path(str(champion.folder)),
     }
-    return page | ({"maps": pictures(result.folder / "maps.png")} if result else {})
+    return page | ({"maps": inline_images(result.folder / "maps.png")} if result else {})
 
 
 @dg.asset_check(
     asset=metrics,
     name=CHECK,
     description="A training of the champion's configuration is not worse than the champion beyond the noise of the "
-    "test pictures: paired, one-sided at 95%. Others are shown beside it, with no verdict.",
+    "test images: paired, one-sided at 95%. Others are shown beside it, with no verdict.",
 )
 def keeps_up_with_champion(context: dg.AssetCheckExecutionContext, store: StoreResource) -> dg.AssetCheckResult:
     """A regression of code, data or teacher shows here, where the training alone looks unsuspicious."""

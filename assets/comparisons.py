@@ -6,7 +6,15 @@ from assets.anomaly_scores import anomaly_scores
 from assets.benchmark import REFRESH, TABLES_POOL, benchmark
 from assets.datasets import prepared_images, split_asset
 from assets.partitions import grid, target_and_training
-from assets.reporting import asset_options, column_schema, materialised, nothing_compared, pictures, table, user_errors
+from assets.reporting import (
+    asset_options,
+    column_schema,
+    inline_images,
+    materialised,
+    nothing_compared,
+    table,
+    user_errors,
+)
 from assets.trained_model import DEVICE_POOL, trained_model
 from resources.compute import ComputeResource
 from resources.storage import StoreResource
@@ -15,7 +23,7 @@ from rkd_pipeline.results.paper_claims import COLUMNS as CLAIM_COLUMNS
 from rkd_pipeline.stages import ablation as stage
 from rkd_pipeline.stages import claims as claims_stage
 from rkd_pipeline.stages import evidence
-from rkd_pipeline.store.stage_versions import ABLATION, CLAIMS, PRODUCT_MAPS, TURNED_PICTURES
+from rkd_pipeline.store.stage_versions import ABLATION, CLAIMS, PRODUCT_MAPS, ROTATED_IMAGES
 
 GROUP = "comparisons"
 COMPLETE = "complete"
@@ -37,16 +45,16 @@ def product_maps(
 
 
 @dg.asset(
-    **asset_options(TURNED_PICTURES, GROUP, "parquet"),
+    **asset_options(ROTATED_IMAGES, GROUP, "parquet"),
     partitions_def=grid,
     deps=[trained_model, split_asset, prepared_images],
     pool=DEVICE_POOL,
 )
 def turned_pictures(context: dg.AssetExecutionContext, store: StoreResource) -> dg.MaterializeResult:
-    """A trained model's numbers on the test pictures turned by quarters: what the claim on rotation needs."""
+    """A trained model's numbers on the test images rotated by quarters: what the claim on rotation needs."""
     with user_errors():
-        result = evidence.score_turned_pictures(store.open(), *target_and_training(context))
-    return materialised(result, {"values": table(evidence.values_by_turn(result))})
+        result = evidence.score_rotated_images(store.open(), *target_and_training(context))
+    return materialised(result, {"values": table(evidence.values_by_rotation(result))})
 
 
 @dg.asset(
@@ -67,7 +75,7 @@ def ablation(store: StoreResource) -> dg.MaterializeResult:
         result = stage.build_ablation(store.open())
     missing, unscored = stage.read_missing(result), result.facts["without_product_maps"]
     text = dg.MetadataValue.md((result.folder / stage.TEXT).read_text(encoding="utf-8"))
-    shown = {"effects": text, "figure": pictures(*stage.figure_files(result), width=1100)}
+    shown = {"effects": text, "figure": inline_images(*stage.figure_files(result), width=1100)}
     if not result.facts["centres"]:
         return materialised(result, shown, [nothing_compared(COMPLETE, "no ablation was measured")])
     check = dg.AssetCheckResult(

@@ -1,4 +1,4 @@
-"""Data: where a target's files lie, their index, their split, the prepared pictures, and the dataset card."""
+"""Data: where a target's files lie, their index, their split, the prepared images, and the dataset card."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 import dagster as dg
 
 from assets.partitions import target_partitions
-from assets.reporting import asset_options, column_schema, materialised, pictures, same_columns, table, user_errors
+from assets.reporting import asset_options, column_schema, inline_images, materialised, same_columns, table, user_errors
 from resources.storage import DataResource, StoreResource
 from rkd_pipeline.data import index, split
 from rkd_pipeline.data.user_targets import targets_in
@@ -47,11 +47,11 @@ def dataset_source(
     deps=[dataset_source],
     metadata=column_schema(index.COLUMNS),
     check_specs=[
-        dg.AssetCheckSpec(USABLE, asset=IMAGES.name, description="Every picture that is there can be used."),
+        dg.AssetCheckSpec(USABLE, asset=IMAGES.name, description="Every image that is there can be used."),
     ],
 )
 def images(context: dg.AssetExecutionContext, store: StoreResource, data_folder: DataResource) -> dg.MaterializeResult:
-    """The index of a target: every picture decoded once, with label, size, mode, hashes and statistics."""
+    """The index of a target: every image decoded once, with label, size, mode, hashes and statistics."""
     with user_errors():
         opened = store.open()
         result = datasets.index_images(opened, context.partition_key, skip_bad=data_folder.skip_bad)
@@ -89,9 +89,9 @@ def images(context: dg.AssetExecutionContext, store: StoreResource, data_folder:
 def split_asset(
     context: dg.AssetExecutionContext, store: StoreResource
 ) -> Iterator[dg.AssetCheckResult | dg.MaterializeResult[Any]]:
-    """Which picture trains, validates, tests or is set aside, for every repeat.
+    """Which image trains, validates, tests or is set aside, for every repeat.
 
-    The publisher's split where there is one; the paper's rule (10 normal pictures and all anomalous ones test) for the
+    The publisher's split where there is one; the paper's rule (10 normal images and all anomalous ones test) for the
     medical datasets; five folds by content hash for the user's own. A defect fails the check, raises and writes
     nothing; ``trained_model`` reads no split without a verified record. One that is in the store is verified again.
     """
@@ -115,7 +115,7 @@ def split_asset(
 
 @dg.asset(**asset_options(PREPARED_IMAGES, GROUP, "numpy"), partitions_def=target_partitions, deps=[images])
 def prepared_images(context: dg.AssetExecutionContext, store: StoreResource) -> dg.MaterializeResult:
-    """Pictures decoded and resized once: uint8 (N, side, side, 3), memory-mapped afterwards.
+    """Images decoded and resized once: uint8 (N, side, side, 3), memory-mapped afterwards.
 
     Makes the side of the paper's recipe; others are made when a training first asks for them.
     """
@@ -132,15 +132,15 @@ def prepared_images(context: dg.AssetExecutionContext, store: StoreResource) -> 
         dg.AssetCheckSpec(
             "not_separable_by_trivial_statistics",
             asset=DATASET_CARD.name,
-            description="Brightness, contrast, file size or picture size alone should not tell the test classes apart.",
+            description="Brightness, contrast, file size or image size alone should not tell the test classes apart.",
         ),
         dg.AssetCheckSpec(
-            "no_near_duplicates", asset=DATASET_CARD.name, description="No test picture nearly equals a training one."
+            "no_near_duplicates", asset=DATASET_CARD.name, description="No test image nearly equals a training one."
         ),
     ],
 )
 def dataset_card(context: dg.AssetExecutionContext, store: StoreResource) -> dg.MaterializeResult:
-    """What a target's pictures are like: counts, a montage, histograms, copies, licence, and what is odd about them."""
+    """What a target's images are like: counts, a montage, histograms, copies, licence, and what is odd about them."""
     with user_errors():
         result = cards.make_card(store.open(), context.partition_key)
     checks = [
@@ -155,5 +155,5 @@ def dataset_card(context: dg.AssetExecutionContext, store: StoreResource) -> dg.
             ("no_near_duplicates", result.facts["leaks"]),
         )
     ]
-    shown = pictures(*(result.folder / name for name in result.facts["pictures"]))
+    shown = inline_images(*(result.folder / name for name in result.facts["pictures"]))
     return materialised(result, {"card": dg.MetadataValue.md(cards.read_card(result)), "pictures": shown}, checks)

@@ -11,19 +11,19 @@ from assets.partitions import TARGET_DIMENSION, TRAINING_DIMENSION
 from assets.reporting import (
     asset_options,
     column_schema,
+    inline_images,
     materialised,
     nothing_compared,
-    pictures,
     same_columns,
     user_errors,
 )
 from resources.hooks import Hook
 from resources.storage import StoreResource
 from rkd_pipeline.operations import rebenchmark
-from rkd_pipeline.recipes.plans import Cell
+from rkd_pipeline.recipes.plans import PlannedTraining
 from rkd_pipeline.stages import rounds
 from rkd_pipeline.stages.history import FIGURE, POINT_COLUMNS, TEXT, build_history, read_moves
-from rkd_pipeline.statistics.regression_test import WORSE, comparable
+from rkd_pipeline.statistics.regressions import WORSE, comparable
 from rkd_pipeline.store.result_store import Result, Store
 from rkd_pipeline.store.stage_versions import HISTORY, METRICS
 
@@ -61,7 +61,7 @@ def history(context: dg.AssetExecutionContext, store: StoreResource, hook: Hook)
     tell(opened, moved, hook)
     last = moved[moved["round"] == moved["round"].max()]
     text = dg.MetadataValue.md((result.folder / TEXT).read_text(encoding="utf-8"))
-    shown = {"over_time": pictures(result.folder / FIGURE, width=1100), "history": text}
+    shown = {"over_time": inline_images(result.folder / FIGURE, width=1100), "history": text}
     return materialised(
         result, shown | {"rounds": result.facts["rounds"], "last_look": _counts(result)}, [_not_worse(last)]
     )
@@ -119,7 +119,7 @@ def backfill_id(begun: rebenchmark.Round) -> str:
     return f"rebenchmark-{begun.number:04d}"
 
 
-def _why(instance: dg.DagsterInstance, cell: Cell) -> str:
+def _why(instance: dg.DagsterInstance, cell: PlannedTraining) -> str:
     tags = {f"dagster/partition/{TARGET_DIMENSION}": cell.target}
     tags[f"dagster/partition/{TRAINING_DIMENSION}"] = cell.training
     runs = instance.get_runs(dg.RunsFilter(tags=tags), limit=1)

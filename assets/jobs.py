@@ -11,7 +11,7 @@ from assets import trained_model as training
 PREPARE = dg.define_asset_job(
     "prepare_target",
     [datasets.dataset_source, datasets.images, datasets.split_asset, datasets.prepared_images, datasets.dataset_card],
-    description="Find or fetch the pictures of one target; decode, index, split and describe them.",
+    description="Find or fetch the images of one target; decode, index, split and describe them.",
 )
 TRAIN = dg.define_asset_job(
     "train_and_evaluate",
@@ -45,7 +45,7 @@ JOBS = [
         "score_product_maps", [comparisons.product_maps], description="Judge a trained model by maps multiplied."
     ),
     dg.define_asset_job(
-        "score_turned_pictures", [comparisons.turned_pictures], description="Score turned test pictures."
+        "score_turned_pictures", [comparisons.turned_pictures], description="Score rotated test images."
     ),
     REFRESH,
     SCORE,

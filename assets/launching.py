@@ -26,7 +26,7 @@ from resources.storage import StoreResource
 from rkd_pipeline.data.user_targets import targets_in
 from rkd_pipeline.models.teacher_files import TeacherName
 from rkd_pipeline.operations import rebenchmark
-from rkd_pipeline.recipes.plans import PLANS, Cell, cross, named
+from rkd_pipeline.recipes.plans import PLANS, PlannedTraining, cross, named
 from rkd_pipeline.settings import Settings
 from rkd_pipeline.store.result_store import Store
 
@@ -37,7 +37,7 @@ GRID = [training.trained_model, evaluation.anomaly_scores, evaluation.metrics, t
 def start_backfill(
     context: dg.OpExecutionContext,
     store: Store,
-    cells: Sequence[Cell],
+    cells: Sequence[PlannedTraining],
     title: str,
     tags: dict[str, str],
     identity: str | None = None,

@@ -26,7 +26,7 @@ from rkd_pipeline.store.result_store import Store
     output_required=False,
 )
 def mlflow_run(context: dg.AssetExecutionContext, store: StoreResource, tracking: MlflowTracking):  # type: ignore[no-untyped-def]
-    """The MLflow run of a training: parameters, curves, metrics, dataset, figures, and a model that scores pictures.
+    """The MLflow run of a training: parameters, curves, metrics, dataset, figures, and a model that scores images.
 
     A mirror of the store. Where MLflow is away, this stays unmaterialised, nothing else suffers, and materialising it
     later sends what is missing. Errors of our own fail it.

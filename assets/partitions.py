@@ -7,7 +7,7 @@ training is a key like ``rkd-s0`` (``rkd_pipeline/recipes/training_key.py``), ad
 dialogue.
 
 ``dataset_source`` is partitioned by target too, though many targets may share a dataset's folder: one run then goes
-from the files to the prepared pictures, and a category added to a dataset leaves the results of the others alone.
+from the files to the prepared images, and a category added to a dataset leaves the results of the others alone.
 """
 
 import dagster as dg

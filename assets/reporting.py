@@ -96,8 +96,8 @@ def table(rows: pd.DataFrame) -> dg.MetadataValue:
     return dg.MetadataValue.md(rows.to_markdown(index=False, floatfmt=".4f"))
 
 
-def pictures(*files: Path, width: int = 900) -> dg.MetadataValue:
-    """PNG files as inline thumbnails, with the name of the full size. Inline pictures live in the event log: small."""
+def inline_images(*files: Path, width: int = 900) -> dg.MetadataValue:
+    """PNG files as inline thumbnails, with the name of the full size. Inline images live in the event log: small."""
     from rkd_pipeline.results.figures import thumbnail
 
     lines = [
@@ -107,8 +107,8 @@ def pictures(*files: Path, width: int = 900) -> dg.MetadataValue:
     return dg.MetadataValue.md("\n\n".join(lines))
 
 
-def picture(name: str, png: bytes, width: int = 900) -> dg.MetadataValue:
-    """A picture that is in no file of the result, as an inline thumbnail."""
+def inline_image(name: str, png: bytes, width: int = 900) -> dg.MetadataValue:
+    """An image that is in no file of the result, as an inline thumbnail."""
     from rkd_pipeline.results.figures import thumbnail
 
     return dg.MetadataValue.md(_inline(name, thumbnail(png, width)))

@@ -6,7 +6,7 @@ from assets.benchmark import REFRESH, TABLES, TABLES_POOL, benchmark
 from assets.comparisons import ablation, claims
 from assets.history import history
 from assets.paper_figures import FIGURES
-from assets.reporting import asset_options, column_schema, materialised, pictures, user_errors
+from assets.reporting import asset_options, column_schema, inline_images, materialised, user_errors
 from resources.storage import StoreResource
 from rkd_pipeline.recipes.score_rules import QUALITY
 from rkd_pipeline.results.ranking import COLUMNS
@@ -34,7 +34,7 @@ def leaderboard(store: StoreResource) -> dg.MaterializeResult:
     with user_errors():
         result = build_leaderboard(store.open())
     text = dg.MetadataValue.md((result.folder / TEXT).read_text(encoding="utf-8"))
-    shown = {"leaderboard": text, "ranks": pictures(result.folder / DIAGRAM), "verdict": result.facts["verdict"]}
+    shown = {"leaderboard": text, "ranks": inline_images(result.folder / DIAGRAM), "verdict": result.facts["verdict"]}
     return materialised(result, shown)
 
 

@@ -7,7 +7,15 @@ import pandas as pd
 
 from assets.datasets import prepared_images, split_asset
 from assets.partitions import grid, target_and_training
-from assets.reporting import asset_options, column_schema, materialised, nothing_compared, picture, table, user_errors
+from assets.reporting import (
+    asset_options,
+    column_schema,
+    inline_image,
+    materialised,
+    nothing_compared,
+    table,
+    user_errors,
+)
 from resources.compute import ComputeResource
 from resources.storage import StoreResource
 from rkd_pipeline import progress
@@ -21,7 +29,7 @@ if TYPE_CHECKING:
 LEARNT = "loss_fell"
 HISTORY_COLUMNS = {
     "epoch": "from 1",
-    "train_loss": "mean over the training pictures, no unit",
+    "train_loss": "mean over the training images, no unit",
     "validation_loss": "mean over held-out normals; empty where the recipe has none",
 }
 DEVICE_POOL = "device"  # guards runs that the daemon launches; inside a run, file locks do
@@ -53,9 +61,9 @@ def teachers(store: StoreResource) -> dg.MaterializeResult:
 def trained_model(
     context: dg.AssetExecutionContext, store: StoreResource, compute: ComputeResource
 ) -> dg.MaterializeResult:
-    """What a system trains on normal pictures; for Reverse KD, OCBE and decoder (eq. 1 to 4).
+    """What a system trains on normal images; for Reverse KD, OCBE and decoder (eq. 1 to 4).
 
-    Writes weights (safetensors), the history of losses (means per picture, of the loss that the recipe trains on), and
+    Writes weights (safetensors), the history of losses (means per image, of the loss that the recipe trains on), and
     the model's card. Resumes a training that was killed.
     """
     target_name, key = target_and_training(context)
@@ -91,7 +99,7 @@ def trained_model(
     )
     if len(history) == 1:
         check = nothing_compared(LEARNT, "one epoch has one loss", **losses)
-    curve = picture("losses", loss_curve(history, f"{target_name}, {key}"))
+    curve = inline_image("losses", loss_curve(history, f"{target_name}, {key}"))
     return materialised(result, {"losses": curve} | facts | {"last_epochs": table(history.tail(10))}, [check])
 
 

@@ -112,7 +112,7 @@ def _being_prepared(instance: dg.DagsterInstance) -> set[str]:
 
 
 @dg.sensor(minimum_interval_seconds=30, default_status=dg.DefaultSensorStatus.RUNNING, job=SCORE)
-def new_pictures(store: StoreResource, watch: Watch) -> dg.RunRequest | dg.SkipReason:
+def new_images(store: StoreResource, watch: Watch) -> dg.RunRequest | dg.SkipReason:
     """Scores what is new in the watched folder (``RKD_WATCH``), with a model that is there already."""
     if not watch.folder:
         return dg.SkipReason("no folder is watched; RKD_WATCH names one")
@@ -124,7 +124,7 @@ def new_pictures(store: StoreResource, watch: Watch) -> dg.RunRequest | dg.SkipR
         return dg.SkipReason(f"nothing new in {watch.folder}")
     # A look that failed is made again, once an hour: a full disk must neither fill the list of runs nor end the watch.
     hour = datetime.now(UTC).strftime("%Y-%m-%dT%H")
-    return dg.RunRequest(run_key=f"pictures {found.key}, {hour}")
+    return dg.RunRequest(run_key=f"images {found.key}, {hour}")
 
 
 @dg.run_failure_sensor(
@@ -171,7 +171,7 @@ def in_step_with_store(store: StoreResource) -> dg.AssetCheckResult:
     )
 
 
-# Tables and checks follow what changes. Without a sensor of our own, Dagster's would be there, turned off.
+# Tables and checks follow what changes. Without a sensor of our own, Dagster's would be there, rotated off.
 refresh = dg.AutomationConditionSensorDefinition(
     "refresh",
     target=dg.AssetSelection.all() | dg.AssetSelection.all_asset_checks(),
@@ -184,7 +184,7 @@ SENSORS = [
     targets_in_step,
     rebenchmarks_recorded,
     changes_followed,
-    new_pictures,
+    new_images,
     failures_told,
     dead_runs_reported,
     refresh,

@@ -1,9 +1,9 @@
-"""Reverse distillation here and in anomalib, on the same weights and pictures: how far they agree.
+"""Reverse distillation here and in anomalib, on the same weights and images: how far they agree.
 
     PYTHONPATH=. .venv-benchmarks/bin/python benchmarks/agreement.py
 
 The paper copied its modules from anomalib. Random weights, BatchNorm's statistics included, are copied from our student
-into anomalib's; a small teacher (``embedded``) and a random Wide-ResNet-50-2 describe random pictures. Compared are
+into anomalib's; a small teacher (``embedded``) and a random Wide-ResNet-50-2 describe random images. Compared are
 reconstructions, loss and maps. Exits with 1 where anything differs by more than float32 rounding explains.
 """
 
@@ -75,8 +75,8 @@ def compare(teacher_name: str) -> bool:
         if left or found.unexpected_keys:
             sys.exit(f"names do not match: {left} {found.unexpected_keys}")
         module.eval()
-    pictures = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (4, SIDE, SIDE, 3), dtype=np.uint8))
-    features = teacher(pictures)
+    images = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (4, SIDE, SIDE, 3), dtype=np.uint8))
+    features = teacher(images)
     ours, peers = student(features), [p.contiguous() for p in decoder(bottleneck(features))]
     contiguous = [f.contiguous() for f in features]  # anomalib's loss takes no other layout
     found = {f"reconstruction, scale {k + 1}": relative(a, b) for k, (a, b) in enumerate(zip(ours, peers, strict=True))}

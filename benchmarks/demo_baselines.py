@@ -12,10 +12,10 @@ from rkd_pipeline.metrics.pixel_auroc import pixel_auroc
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seed", type=int, default=synthetic.SEED, help="of the pictures, default %(default)s")
+    parser.add_argument("--seed", type=int, default=synthetic.SEED, help="of the images, default %(default)s")
     seed = parser.parse_args().seed
     for target in synthetic.TARGETS:
-        made = [synthetic.picture(target, seed, number, defect) for number, defect in synthetic.contents(target)]
+        made = [synthetic.image(target, seed, number, defect) for number, defect in synthetic.contents(target)]
         pixels = np.stack([(255 * p).round().astype(np.uint8) for p, _ in made])
         masks = np.stack([m for _, m in made[synthetic.TRAIN :]])
         anomalous = masks.any((1, 2))

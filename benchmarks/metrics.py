@@ -6,7 +6,7 @@
 Runs in an environment of its own; benchmarks/README.md says how to make it. Rivals take turns in each round, so that
 a machine's bad minute hits all of them; what is printed are medians over rounds of CPU seconds (all threads), and of
 each rival's ratio to ours within the round. The slow rivals run once. Maps are generated: smooth, heavy-tailed as those
-of reverse distillation are, two thirds of the pictures with one to three defects; about 1.4% of the pixels anomalous.
+of reverse distillation are, two thirds of the images with one to three defects; about 1.4% of the pixels anomalous.
 """
 
 import argparse

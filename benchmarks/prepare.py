@@ -1,9 +1,9 @@
-"""Preparing pictures against a bare decoding loop, and against decoding in every epoch as the official code does.
+"""Preparing images against a bare decoding loop, and against decoding in every epoch as the official code does.
 
     RKD_DATA=/path/to/data python benchmarks/prepare.py [target]
 
 A bare loop decodes every file with PIL in the same number of threads and does nothing else. The official code decodes,
-converts and resizes each training picture in every epoch, in the process that trains. Each is timed three times, in
+converts and resizes each training image in every epoch, in the process that trains. Each is timed three times, in
 turn; the best of each counts.
 """
 
@@ -19,8 +19,8 @@ import numpy as np
 from PIL import Image
 
 from rkd_pipeline.data.catalog import TARGETS
-from rkd_pipeline.data.index import index_pictures
-from rkd_pipeline.data.layouts.layout_of import list_pictures
+from rkd_pipeline.data.index import index_listing
+from rkd_pipeline.data.layouts.layout_of import list_images
 
 SIDE, EPOCHS = 224, 200
 
@@ -34,10 +34,10 @@ def timed(work: Callable[[], object]) -> float:
 def main() -> None:
     target = TARGETS[sys.argv[1] if len(sys.argv) > 1 else "mvtec_ad.screw"]
     folder = Path(os.environ["RKD_DATA"]) / target.dataset
-    listing = list_pictures(target, folder)
-    pictures = [folder / p.path for p in listing.pictures]
-    files = pictures + [folder / p.mask for p in listing.pictures if p.mask]
-    train = [folder / p.path for p in listing.pictures if p.part == "train"] or pictures
+    listing = list_images(target, folder)
+    images = [folder / p.path for p in listing.images]
+    files = images + [folder / p.mask for p in listing.images if p.mask]
+    train = [folder / p.path for p in listing.images if p.part == "train"] or images
 
     def load(path: Path) -> None:
         with Image.open(path) as image:
@@ -56,7 +56,7 @@ def main() -> None:
         out = Path(temporary)
 
         def prepare() -> None:
-            index_pictures(target, folder, listing, SIDE, out)
+            index_listing(target, folder, listing, SIDE, out)
 
         def mapped_epoch() -> None:
             array = np.load(out / "pictures.npy", mmap_mode="r")
@@ -70,7 +70,7 @@ def main() -> None:
             for name, work in works.items():
                 seconds[name].append(timed(work))
     best = {name: min(times) for name, times in seconds.items()}
-    print(f"{target.name}: {len(pictures)} pictures, {len(files)} files, {os.cpu_count()} threads, best of 3")
+    print(f"{target.name}: {len(images)} images, {len(files)} files, {os.cpu_count()} threads, best of 3")
     for name, value in best.items():
         print(f"  {name:15s} {value:8.3f} s")
     print(f"  prepare / bare decoding: {best['prepare'] / best['bare']:.2f}")

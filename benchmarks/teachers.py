@@ -5,15 +5,15 @@
 Prints every method's AUROC with its interval, and each teacher's difference to the random one, pair by pair.
 
 ``nearest``: PatchCore's score without its coreset (Roth et al. 2022): blocks 2 and 3, averaged over 3 by 3 places, the
-distance of every place to the nearest of ``BANK`` training places drawn at random. A picture's score is the maximum of
+distance of every place to the nearest of ``BANK`` training places drawn at random. An image's score is the maximum of
 the map, as PatchCore and PaDiM have it: that is the score that counts, whatever it shows. The mean of the highest
 1% of the map's pixels and of all of them stand beside it.
 
-``rkd``: the recipe's loss, student and optimiser on a short schedule, in smaller pictures and batches than the recipe's
+``rkd``: the recipe's loss, student and optimiser on a short schedule, in smaller images and batches than the recipe's
 (``--rkd-side``, ``--rkd-batch``), so that few epochs are enough steps; scored by the map's maximum and by l_kd.
 
 Brain MRI and Head CT: repeats of the split, Nadeau and Bengio's interval, for differences too. Screw has one test set,
-and trains on every fourth training picture: bootstrap over test pictures. Its good test pictures are darker than all
+and trains on every fourth training image: bootstrap over test images. Its good test images are darker than all
 others, which decides the image AUROC of weak features; so its pixel AUROC is measured too.
 """
 
@@ -30,8 +30,8 @@ import numpy as np
 import torch
 
 from rkd_pipeline.data.catalog import TARGETS
-from rkd_pipeline.data.index import MASKS, PICTURES, index_pictures
-from rkd_pipeline.data.layouts.layout_of import list_pictures
+from rkd_pipeline.data.index import MASKS, PIXELS, index_listing
+from rkd_pipeline.data.layouts.layout_of import list_images
 from rkd_pipeline.data.split import part_of, split
 from rkd_pipeline.detectors.baselines import nearest_features, teacher_patches
 from rkd_pipeline.detectors.fit import fit
@@ -55,9 +55,9 @@ BASE = "random"
 
 @dataclass(frozen=True)
 class Data:
-    """Pictures, labels, masks of screw, and (training rows, test rows) per repeat."""
+    """Images, labels, masks of screw, and (training rows, test rows) per repeat."""
 
-    pictures: np.ndarray
+    images: np.ndarray
     anomalous: np.ndarray
     masks: np.ndarray | None
     splits: list[tuple[np.ndarray, np.ndarray]]
@@ -98,13 +98,13 @@ def load(name: str, root: Path, side: int, repeats: int) -> Data:
     target = TARGETS[DATASETS[name]]
     folder = root / target.dataset
     with tempfile.TemporaryDirectory() as made:
-        index = index_pictures(target, folder, list_pictures(target, folder), side, Path(made)).table
-        pictures = np.load(Path(made) / PICTURES)
+        index = index_listing(target, folder, list_images(target, folder), side, Path(made)).table
+        images = np.load(Path(made) / PIXELS)
         masks = np.load(Path(made) / MASKS) if (Path(made) / MASKS).exists() else None
     anomalous = index["anomalous"].to_numpy()
     if target.official_split:
         parts = [(np.flatnonzero(index["part"] == "train")[::4], np.flatnonzero(index["part"] == "test"))]
-        return Data(pictures, anomalous, masks, parts)
+        return Data(images, anomalous, masks, parts)
     rows, ids = split(target, index), index["image_id"].tolist()
     at = {name: i for i, name in enumerate(ids)}
 
@@ -112,15 +112,15 @@ def load(name: str, root: Path, side: int, repeats: int) -> Data:
         return np.array([at[n] for n in part_of(rows, target, repeat, *parts)])
 
     parts = [(places(r, "train", "validation"), places(r, "test")) for r in range(repeats)]
-    return Data(pictures, anomalous, masks, parts)
+    return Data(images, anomalous, masks, parts)
 
 
-# Image scores by name, and maps, of a repeat's test pictures.
+# Image scores by name, and maps, of a repeat's test images.
 Scored = tuple[dict[str, np.ndarray], np.ndarray]
 
 
 def nearest(teacher: Teacher, data: Data) -> Iterator[Scored]:
-    patches = teacher_patches(teacher, data.pictures)
+    patches = teacher_patches(teacher, data.images)
     channels = (teacher.arch.channels[1], teacher.arch.channels[2])
     for train_rows, test_rows in data.splits:
         maps = nearest_features(patches[train_rows], patches[test_rows], SIDE, channels=channels, bank=BANK)
@@ -137,7 +137,7 @@ def reverse_distillation(teacher: Teacher, data: Data, chosen: ReverseKD) -> Ite
             trained = fit(
                 chosen,
                 teacher,
-                data.pictures[train_rows],
+                data.images[train_rows],
                 None,
                 epochs=chosen.epochs,
                 seed=seed,
@@ -148,7 +148,7 @@ def reverse_distillation(teacher: Teacher, data: Data, chosen: ReverseKD) -> Ite
             )
         student = new_student(chosen, teacher, seed)
         student.load_state_dict(trained.state)
-        scores = score(teacher, place(student, compute.device), data.pictures[test_rows], chosen, trained.lambda_)
+        scores = score(teacher, place(student, compute.device), data.images[test_rows], chosen, trained.lambda_)
         rules = {"maximum": "map_max", "l_kd": "l_kd"}
         yield {f"rkd, {rule}": scores.images[key] for rule, key in rules.items()}, scores.maps
 
@@ -216,7 +216,7 @@ def main() -> None:
     parser.add_argument("--rkd-repeats", type=int, default=3, help="of the split, for rkd; default %(default)s")
     parser.add_argument("--rkd-epochs", type=int, default=0, help="0, the default: nearest neighbours only")
     parser.add_argument("--rkd-side", type=int, default=128, help="pixels; default %(default)s")
-    parser.add_argument("--rkd-batch", type=int, default=8, help="pictures per step; default %(default)s")
+    parser.add_argument("--rkd-batch", type=int, default=8, help="images per step; default %(default)s")
     parser.add_argument("--only", default=",".join(DATASETS), help="comma-separated datasets; default %(default)s")
     parser.add_argument("--keep", type=Path, help="a JSON file: what it holds already is not measured again")
     options = parser.parse_args()

@@ -1,12 +1,12 @@
 """How fast a training step is, against two measures taken in the same run.
 
 1. The rate at which this machine multiplies large bfloat16 (or float32) matrices: the best it could do.
-2. A plain loop over the same network: float32, default layout, the teacher recomputed in each step, pictures
+2. A plain loop over the same network: float32, default layout, the teacher recomputed in each step, images
    decoded and resized in each epoch, as the official code does it.
 
     RKD_DATA=/path/to/data python benchmarks/training.py [--rounds 3] [--arch resnet18] [--device cpu]
 
-Pictures are Head CT's normals where RKD_DATA is set, the demo's otherwise; teacher weights are random, which costs the
+Images are Head CT's normals where RKD_DATA is set, the demo's otherwise; teacher weights are random, which costs the
 same time. The measures alternate, so that a busy machine slows all of them.
 """
 
@@ -35,7 +35,7 @@ from rkd_pipeline.recipes.named_recipes import RECIPES
 from rkd_pipeline.training.losses import l_kd
 
 RECIPE = RECIPES["rkd"]
-PICTURES = 64  # two whole batches: no small last batch in the comparison
+IMAGES = 64  # two whole batches: no small last batch in the comparison
 
 
 def main() -> None:
@@ -48,12 +48,12 @@ def main() -> None:
     weights = load_weights(TeacherRegistry(Path("none")), TeacherName(chosen.arch, "random"))
     teacher = Teacher(weights).to(compute.device)
     with tempfile.TemporaryDirectory() as folder:
-        files = picture_files(Path(folder))
-        pictures = np.stack([resized(read_rgb(f), RECIPE.side) for f in files])
-        flops = flops_per_picture(teacher, pictures)
+        files = image_files(Path(folder))
+        images = np.stack([resized(read_rgb(f), RECIPE.side) for f in files])
+        flops = flops_per_image(teacher, images)
         measures: dict[str, Callable[[], float]] = {
             "matrix": lambda: matrix_rate(compute),
-            "ours": lambda: ours(teacher, pictures, compute, Path(folder)),
+            "ours": lambda: ours(teacher, images, compute, Path(folder)),
             "plain": lambda: plain(Teacher(weights).to(compute.device), files, compute),
         }
         found: dict[str, list[float]] = {name: [] for name in measures}
@@ -63,18 +63,18 @@ def main() -> None:
     report({name: values[1:] for name, values in found.items()}, flops, compute, chosen.arch)
 
 
-def picture_files(folder: Path) -> list[Path]:
+def image_files(folder: Path) -> list[Path]:
     data = os.environ.get("RKD_DATA")
     if data:
-        return sorted((Path(data) / "head_ct" / "head_ct").glob("1*.png"))[:PICTURES]
+        return sorted((Path(data) / "head_ct" / "head_ct").glob("1*.png"))[:IMAGES]
     synthetic.generate(folder)
-    return sorted(folder.rglob("train/good/*.png"))[:PICTURES]
+    return sorted(folder.rglob("train/good/*.png"))[:IMAGES]
 
 
-def flops_per_picture(teacher: Teacher, pictures: np.ndarray) -> float:
-    """Of one training step of the student, forward and backward, per picture; the teacher's features are given."""
+def flops_per_image(teacher: Teacher, images: np.ndarray) -> float:
+    """Of one training step of the student, forward and backward, per image; the teacher's features are given."""
     student = new_student(RECIPE, teacher, 0).to(next(teacher.parameters()).device)
-    features = teacher(torch.from_numpy(pictures[:2]).to(next(teacher.parameters()).device))
+    features = teacher(torch.from_numpy(images[:2]).to(next(teacher.parameters()).device))
     with FlopCounterMode(display=False) as counter:
         l_kd(features, student(features)).mean().backward()
     return counter.get_total_flops() / 2
@@ -88,8 +88,8 @@ def matrix_rate(compute: Compute, side: int = 4096, repeats: int = 4) -> float:
     return 2 * side**3 * repeats / seconds
 
 
-def ours(teacher: Teacher, pictures: np.ndarray, compute: Compute, folder: Path) -> float:
-    """Pictures per second of the library's loop, from its second epoch on."""
+def ours(teacher: Teacher, images: np.ndarray, compute: Compute, folder: Path) -> float:
+    """Images per second of the library's loop, from its second epoch on."""
     marks: list[float] = []
 
     def mark(_: object) -> None:
@@ -97,14 +97,14 @@ def ours(teacher: Teacher, pictures: np.ndarray, compute: Compute, folder: Path)
         marks.append(time.perf_counter())
 
     fit(
-        RECIPE, teacher, pictures, None, epochs=3, seed=0, compute=compute,
+        RECIPE, teacher, images, None, epochs=3, seed=0, compute=compute,
         checkpoint=folder / "none", identity="benchmark", checkpoint_seconds=1e9, on_epoch=mark,
     )  # fmt: skip
-    return len(pictures) * (len(marks) - 1) / (marks[-1] - marks[0])
+    return len(images) * (len(marks) - 1) / (marks[-1] - marks[0])
 
 
 def plain(teacher: Teacher, files: list[Path], compute: Compute) -> float:
-    """Pictures per second of one epoch that decodes, resizes, runs the teacher and trains in float32."""
+    """Images per second of one epoch that decodes, resizes, runs the teacher and trains in float32."""
     student: nn.Module = new_student(RECIPE, teacher, 0).to(compute.device).train()
     optimiser = torch.optim.Adam(student.parameters(), RECIPE.learning_rate, RECIPE.betas)
 
@@ -138,10 +138,10 @@ def report(found: dict[str, list[float]], flops: float, compute: Compute, arch: 
     shares = [o * flops / m for o, m in zip(found["ours"], found["matrix"], strict=True)]
     ratios = [o / p for o, p in zip(found["ours"], found["plain"], strict=True)]
     print(f"{compute.label}, {torch.get_num_threads()} threads, {arch} at {RECIPE.side}, batch {RECIPE.batch_size}")
-    print(f"one training step: {flops / 1e9:.1f} GFLOP a picture, forward and backward, teacher features given")
+    print(f"one training step: {flops / 1e9:.1f} GFLOP an image, forward and backward, teacher features given")
     print(f"matrix product     {rate / 1e9:8.0f} GFLOP/s")
-    print(f"training           {ours_rate:8.1f} pictures/s = {ours_rate * flops / 1e9:.0f} GFLOP/s")
-    print(f"plain loop         {plain_rate:8.1f} pictures/s")
+    print(f"training           {ours_rate:8.1f} images/s = {ours_rate * flops / 1e9:.0f} GFLOP/s")
+    print(f"plain loop         {plain_rate:8.1f} images/s")
     print(f"share of the matrix rate  {statistics.median(shares):.2f}  ({min(shares):.2f} to {max(shares):.2f})")
     print(f"times the plain loop      {statistics.median(ratios):.2f}  ({min(ratios):.2f} to {max(ratios):.2f})")
 

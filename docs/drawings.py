@@ -36,8 +36,8 @@ class Traced:
         self.shapes: dict[str, str] = {}
         for name, module in student.named_modules():
             module.register_forward_hook(lambda _, __, output, name=name: self._note(name, output))
-        pictures = torch.empty(1, RECIPE.side, RECIPE.side, 3, dtype=torch.uint8, device="meta")
-        features = teacher(pictures)
+        images = torch.empty(1, RECIPE.side, RECIPE.side, 3, dtype=torch.uint8, device="meta")
+        features = teacher(images)
         student(features)
         self.teacher = [_shape(f) for f in features]
         self.joined = student.ocbe.oce[0].conv1.in_channels
@@ -62,17 +62,17 @@ def _shape(tensor: torch.Tensor) -> str:
 
 def figure_1(model: Traced) -> str:
     return f"""flowchart LR
-    subgraph mkd["Multiresolution KD: the student sees the picture"]
+    subgraph mkd["Multiresolution KD: the student sees the image"]
         direction LR
-        picture_a([picture]) --> s1[source 1] --> s2[source 2] --> s3[source 3]
-        picture_a --> c1[cloner 1] --> c2[cloner 2] --> c3[cloner 3]
+        image_a([image]) --> s1[source 1] --> s2[source 2] --> s3[source 3]
+        image_a --> c1[cloner 1] --> c2[cloner 2] --> c3[cloner 3]
         s1 -. compare .- c1
         s2 -. compare .- c2
         s3 -. compare .- c3
     end
     subgraph rkd["Reverse KD: the student sees one embedding of the teacher's features"]
         direction LR
-        picture_b([picture]) --> e1["teacher 1<br>{model.teacher[0]}"] --> e2["teacher 2<br>{model.teacher[1]}"]
+        image_b([image]) --> e1["teacher 1<br>{model.teacher[0]}"] --> e2["teacher 2<br>{model.teacher[1]}"]
         e2 --> e3["teacher 3<br>{model.teacher[2]}"]
         e1 & e2 & e3 --> ocbe["OCBE<br>{model.shapes["ocbe"]}"]
         ocbe --> d3["student 3<br>{model.shapes["decoder.stages.0"]}"]
@@ -87,7 +87,7 @@ def figure_1(model: Traced) -> str:
 
 def figure_2(model: Traced) -> str:
     return f"""flowchart LR
-    picture(["picture<br>3 × {RECIPE.side} × {RECIPE.side}"]) --> e1
+    image(["image<br>3 × {RECIPE.side} × {RECIPE.side}"]) --> e1
     subgraph teacher["teacher E, frozen: {RECIPE.teacher}, {model.millions("teacher")}"]
         e1["block 1<br>{model.teacher[0]}"] --> e2["block 2<br>{model.teacher[1]}"]
         e2 --> e3["block 3<br>{model.teacher[2]}"]

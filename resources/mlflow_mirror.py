@@ -13,7 +13,7 @@ import pandas as pd
 
 from resources.mlflow_client import MODEL_TAG, Server
 from rkd_pipeline import __version__
-from rkd_pipeline.operations.champions import EXAMPLE, example_picture
+from rkd_pipeline.operations.champions import EXAMPLE, example_image
 from rkd_pipeline.operations.gate import deciding_rule, honest_threshold
 from rkd_pipeline.recipes.training_key import TrainingKey
 from rkd_pipeline.stages.anomaly_scores import FIGURES, read_metrics
@@ -115,7 +115,7 @@ def _log_curves(client: Any, run_id: str, model: Result) -> None:
 
 
 def _dataset(store: Store, model: Result) -> Any:
-    """The repeat of the split that a training read: one row per picture and its part."""
+    """The repeat of the split that a training read: one row per image and its part."""
     import mlflow
 
     target_name, training = model.provenance.key
@@ -132,11 +132,11 @@ def _metric_values(metrics: Result) -> dict[str, float]:
 
 
 def _export(store: Store, model: Result, metrics: Result, folder: Path) -> None:
-    """What ``log_model`` logs, for a training: the scorer's files, and a picture as example."""
+    """What ``log_model`` logs, for a training: the scorer's files, and an image as example."""
     from rkd_pipeline.stages.export import export_model
 
     export_model(store, model, honest_threshold(metrics), folder)
-    (folder / EXAMPLE).write_bytes(example_picture(store, metrics))
+    (folder / EXAMPLE).write_bytes(example_image(store, metrics))
 
 
 def log_model(folder: Path, tags: dict[str, str]) -> str:

@@ -4,12 +4,12 @@ from typing import Any
 
 from resources.mlflow_client import CONTENT_TAG, MODEL_TAG, Server, has_model, still_there
 from resources.mlflow_mirror import log_model
-from rkd_pipeline.operations.champions import Reign
+from rkd_pipeline.operations.champions import Champion
 
 ALIAS = "champion"
 
 
-def register(server: Server, reign: Reign, mirrored: tuple[str, str] | None, tags: dict[str, str]) -> str:
+def register(server: Server, champion: Champion, mirrored: tuple[str, str] | None, tags: dict[str, str]) -> str:
     """A version of the target's registered model; returns its number.
 
     ``mirrored`` are the run and logged model of the champion's training, where MLflow has that very model.
@@ -17,31 +17,31 @@ def register(server: Server, reign: Reign, mirrored: tuple[str, str] | None, tag
     from mlflow.exceptions import MlflowException
 
     about = (
-        f"Scores pictures of {reign.target}. The alias `{ALIAS}` is moved by the gate alone (challenger and "
-        "champion on the same repeats, paired per picture, better beyond noise), or by hand, with the reason kept."
+        f"Scores images of {champion.target}. The alias `{ALIAS}` is moved by the gate alone (challenger and "
+        "champion on the same repeats, paired per image, better beyond noise), or by hand, with the reason kept."
     )
     try:
-        server.client.create_registered_model(reign.target, {"rkd.target": reign.target}, about)
+        server.client.create_registered_model(champion.target, {"rkd.target": champion.target}, about)
     except MlflowException as error:
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
-    run_id, model_id = mirrored or _log_reign(server, reign, tags)
-    selected = reign.selected
+    run_id, model_id = mirrored or _log_champion(server, champion, tags)
+    selected = champion.selected
     chosen_by = "not known" if selected["value"] is None else f"{selected['value']:.4f}"
     version_tags = tags | {
-        "rkd.training": reign.training,
-        "rkd.reign": str(reign.number),
-        "rkd.how": reign.how,
-        "rkd.model_data_version": reign.model,
+        "rkd.training": champion.training,
+        "rkd.reign": str(champion.number),
+        "rkd.how": champion.how,
+        "rkd.model_data_version": champion.model,
         f"rkd.{selected['protocol']}.{selected['metric']}": chosen_by,
     }
     made = server.client.create_model_version(
-        reign.target,
+        champion.target,
         f"models:/{model_id}",
         run_id=run_id,
         model_id=model_id,
         tags=version_tags,
-        description=f"{reign.training}, champion number {reign.number}, {reign.how}: {reign.why}",
+        description=f"{champion.training}, champion number {champion.number}, {champion.how}: {champion.why}",
     )
     return str(made.version)
 
@@ -74,14 +74,14 @@ def model_of(server: Server, run_id: str | None) -> tuple[str, str] | None:
     return run_id, str(server.client.get_run(run_id).data.tags[MODEL_TAG])
 
 
-def _log_reign(server: Server, reign: Reign, tags: dict[str, str]) -> tuple[str, str]:
+def _log_champion(server: Server, champion: Champion, tags: dict[str, str]) -> tuple[str, str]:
     """A run for a champion whose training is no longer what it was; the model is the champion's own copy."""
     import mlflow
 
-    named = {"rkd.target": reign.target, "rkd.training": reign.training, "rkd.champion": str(reign.number)}
+    named = {"rkd.target": champion.target, "rkd.training": champion.training, "rkd.champion": str(champion.number)}
     run = server.client.create_run(
-        server.experiment, run_name=f"champion {reign.number} of {reign.target}", tags=tags | named
+        server.experiment, run_name=f"champion {champion.number} of {champion.target}", tags=tags | named
     )
     run_id = str(run.info.run_id)
     with mlflow.start_run(run_id):
-        return run_id, log_model(reign.folder, named)
+        return run_id, log_model(champion.folder, named)

@@ -1,11 +1,11 @@
 """MLflow's view of a trained model (models-from-code: this file is the model, the weights are its artifacts).
 
-Input: a table with one string per picture, column ``picture``: the path of a picture file, or the file itself as a data
+Input: a table with one string per image, column ``image``: the path of an image file, or the file itself as a data
 URI (``data:image/png;base64,...``), for clients that share no disk with the server. Where a row cannot be scored, the
 request is refused (a client's error, 400 from a server): each such row with its fault and the fix, never its content.
 
-Output: one row per picture. ``score``: what the model's system decides by (the map's maximum; Multiresolution KD: its
-loss); ``threshold``: the honest one, from held-out normal pictures, empty where the recipe has none; ``anomalous``:
+Output: one row per image. ``score``: what the model's system decides by (the map's maximum; Multiresolution KD: its
+loss); ``threshold``: the honest one, from held-out normal images, empty where the recipe has none; ``anomalous``:
 score above threshold, empty without one; ``map``: the anomaly map, rows of a square,
 unless parameter ``maps`` is false.
 """
@@ -23,7 +23,7 @@ import pandas as pd
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
 
-from rkd_pipeline.data.image_files import BadPicture, decode
+from rkd_pipeline.data.image_files import BadImage, decode
 from rkd_pipeline.detectors.exported_model import ExportedModel
 
 _COLUMN = "picture"
@@ -52,7 +52,7 @@ class BadInput(MlflowException):
 
 
 class MlflowScorer(mlflow.pyfunc.PythonModel):
-    """Loads the exported files and scores pictures."""
+    """Loads the exported files and scores images."""
 
     def load_context(self, context: Any) -> None:
         """Called once by MLflow with the artifacts' places."""
@@ -60,7 +60,7 @@ class MlflowScorer(mlflow.pyfunc.PythonModel):
         self._scorer = ExportedModel.load(Path(files["student"]), Path(files["teacher"]), Path(files["card"]))
 
     def predict(self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> pd.DataFrame:
-        """Score, threshold, decision and map of the pictures in column ``picture``.
+        """Score, threshold, decision and map of the images in column ``image``.
 
         Raises ``BadInput`` naming every row that cannot be used.
         """
@@ -146,7 +146,7 @@ def _decodable(path: Path, name: str, unreadable: str) -> Path:
     """The path, once its image can be decoded. Raises ``ValueError`` under ``name``."""
     try:
         decode(path, name)
-    except BadPicture as error:
+    except BadImage as error:
         problem = error.problem
         # What a dataset is advised, to restore a damaged file from its source, is of no use to a client.
         fix = problem.fix if problem.fix.startswith(("save", "scale")) else unreadable

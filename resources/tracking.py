@@ -20,7 +20,7 @@ from resources import mlflow_client, mlflow_mirror, mlflow_registry
 from resources.mlflow_client import ATTEMPT_TAG, CONTENT_TAG, Server, TrackingAway, TrackingError, reachable
 from resources.mlflow_registry import ALIAS
 from rkd_pipeline.addresses import browsable, shown, tracking_fault
-from rkd_pipeline.operations.champions import Reign, reigns, targets_with_champions
+from rkd_pipeline.operations.champions import Champion, champions_of, targets_with_champions
 from rkd_pipeline.stages.benchmark import (
     TRACKING_FOLDER,
     measured_results,
@@ -122,7 +122,9 @@ class MlflowTracking(dg.ConfigurableResource):
 
         Raises as ``mirror`` does. A version that is there already is not made again.
         """
-        versions = [self._once(store, self._reign(store, reign), tags)[0] for reign in reigns(store, target_name)]
+        versions = [
+            self._once(store, self._champion(store, champion), tags)[0] for champion in champions_of(store, target_name)
+        ]
         server = self._reach(store)
         with reachable():
             mlflow_registry.point_alias(server, target_name, versions[-1])
@@ -189,18 +191,18 @@ class MlflowTracking(dg.ConfigurableResource):
             lambda server, tags: mlflow_mirror.send_report(store, server, report, tags),
         )
 
-    def _reign(self, store: Store, reign: Reign) -> _Item:
-        record = store.root / TRACKING_FOLDER / "champions" / reign.target / f"{reign.number:04d}.json"
-        marks = mirror_marks(read_tracking(record), f"champion {reign.target} {reign.number} {reign.model}")
+    def _champion(self, store: Store, champion: Champion) -> _Item:
+        record = store.root / TRACKING_FOLDER / "champions" / champion.target / f"{champion.number:04d}.json"
+        marks = mirror_marks(read_tracking(record), f"champion {champion.target} {champion.number} {champion.model}")
 
         def send(server: Server, tags: dict[str, str]) -> str:
-            model = store.find(Ref(TRAINED_MODEL.name, reign.target, reign.training))
-            same = model is not None and model.data_version == reign.model
-            run_id = mlflow_run_id(store, reign.target, reign.training) if same else None
-            return mlflow_registry.register(server, reign, mlflow_registry.model_of(server, run_id), tags)
+            model = store.find(Ref(TRAINED_MODEL.name, champion.target, champion.training))
+            same = model is not None and model.data_version == champion.model
+            run_id = mlflow_run_id(store, champion.target, champion.training) if same else None
+            return mlflow_registry.register(server, champion, mlflow_registry.model_of(server, run_id), tags)
 
         return _Item(
-            record, marks, lambda server, _: mlflow_registry.version_of(server, reign.target, set(marks)), send
+            record, marks, lambda server, _: mlflow_registry.version_of(server, champion.target, set(marks)), send
         )
 
     def _once(self, store: Store, item: _Item, given: dict[str, str]) -> tuple[str, bool]:

@@ -23,7 +23,7 @@ class Settings(BaseModel):
     archives: Path | None = Field(None, description="folder of datasets' archives that were downloaded by hand")
     download: bool = Field(False, description="download datasets that are absent")
     mvtec_ad_urls: str = Field("", description="addresses of MVTec AD's archive, separated by commas")
-    skip_bad: bool = Field(False, description="go on without pictures that cannot be used, and say so everywhere")
+    skip_bad: bool = Field(False, description="go on without images that cannot be used, and say so everywhere")
     store: Path = Field(
         Path("store"), validate_default=True, description="folder of all results; a second store is a second world"
     )
@@ -41,7 +41,7 @@ class Settings(BaseModel):
         0, ge=0, description="trainings per configuration on another draw of the test set"
     )
     hook_url: str = Field("", description="webhook that is told of failures and of numbers that got worse or better")
-    watch: Path | None = Field(None, description="folder whose new pictures are scored")
+    watch: Path | None = Field(None, description="folder whose new images are scored")
     watch_model: str = Field("", description="what scores them: a target (its champion) or TARGET|TRAINING")
 
     @field_validator("store")

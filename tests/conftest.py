@@ -70,8 +70,8 @@ def random_teacher() -> Callable[[str], Teacher]:
 
 
 @pytest.fixture(scope="session")
-def pictures() -> np.ndarray:
-    """Twelve smooth random pictures, uint8 (12, 64, 64, 3)."""
+def images() -> np.ndarray:
+    """Twelve smooth random images, uint8 (12, 64, 64, 3)."""
     generator = torch.Generator().manual_seed(5)
     coarse = torch.rand(12, 3, 8, 8, generator=generator)
     fine = torch.nn.functional.interpolate(coarse, size=64, mode="bilinear")

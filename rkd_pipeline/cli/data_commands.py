@@ -22,9 +22,9 @@ from rkd_pipeline.store.result_store import Result, Store
 
 def add_parsers(commands: Any, shared: argparse.ArgumentParser) -> None:
     """Add the commands to the ``rkd`` parser."""
-    add = commands.add_parser("add-target", parents=[shared], help="make a folder or manifest of pictures a target")
+    add = commands.add_parser("add-target", parents=[shared], help="make a folder or manifest of images a target")
     add.add_argument("name", metavar="NAME")
-    add.add_argument("path", metavar="PATH", help="a folder of pictures, or a CSV or parquet file that lists them")
+    add.add_argument("path", metavar="PATH", help="a folder of images, or a CSV or parquet file that lists them")
     add.add_argument("--layout", choices=LAYOUTS, help="recognised where not given")
     add.add_argument("--kind", choices=["texture", "object", "medical"], default="object", help="for the tables")
     add.add_argument("--skip-bad", action="store_true", help="always go on without files that cannot be used")
@@ -40,7 +40,7 @@ def add_parsers(commands: Any, shared: argparse.ArgumentParser) -> None:
     parser = commands.add_parser("data", help="verify, describe or fetch datasets")
     actions = parser.add_subparsers(required=True, metavar="ACTION")
     for name, what, command in (
-        ("verify", "decode every picture that is there and compare with the official counts", verify),
+        ("verify", "decode every image that is there and compare with the official counts", verify),
         ("card", "write and print the dataset card of targets", card),
         ("fetch", "unpack or download datasets", fetch),
     ):
@@ -60,10 +60,10 @@ def add_target(options: argparse.Namespace) -> int:
     if found.problems and not entry.skip_bad:
         raise BadFiles(f"{entry.name} in {entry.path}", found.problems)
     targets_in(store).add(entry)
-    normal = sum(not p.anomalous for p in found.pictures)
-    masks = sum(p.mask is not None and p.anomalous for p in found.pictures)
-    anomalous = len(found.pictures) - normal
-    print(f"{entry.name}: layout {layout}, {normal} normal and {anomalous} anomalous pictures, {masks} masks")
+    normal = sum(not p.anomalous for p in found.images)
+    masks = sum(p.mask is not None and p.anomalous for p in found.images)
+    anomalous = len(found.images) - normal
+    print(f"{entry.name}: layout {layout}, {normal} normal and {anomalous} anomalous images, {masks} masks")
     for text in [*_classes(found), *found.warnings, *(f"left out: {line}" for line in summary(found.problems))]:
         print(f"  {text}")
     print(f"entered in {targets_in(store).path}; now: rkd run --targets {entry.name}")
@@ -74,7 +74,7 @@ def _classes(found: Listing) -> list[str]:
     """Which folders were taken for normal, and which for anomalous: what a name means is told, not only guessed."""
     lines = []
     for anomalous in (False, True):
-        folders = Counter(PurePath(p.path).parent.as_posix() for p in found.pictures if p.anomalous == anomalous)
+        folders = Counter(PurePath(p.path).parent.as_posix() for p in found.images if p.anomalous == anomalous)
         shown = some(f"{folder} ({count})" for folder, count in folders.items())
         lines += [f"{'anomalous' if anomalous else 'normal'}: {shown}"] if folders else []
     return lines
@@ -181,7 +181,7 @@ def card(options: argparse.Namespace) -> int:
         datasets.prepare_images(store, name, datasets.FIRST_SIDE)
         result = dataset_card.make_card(store, name)
         print(dataset_card.read_card(result))
-        print("\n".join(f"picture {result.folder / file}" for file in result.facts["pictures"]))
+        print("\n".join(f"image {result.folder / file}" for file in result.facts["pictures"]))
     return 0
 
 

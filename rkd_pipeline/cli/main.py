@@ -20,25 +20,25 @@ from typing import TYPE_CHECKING
 from rkd_pipeline import progress
 from rkd_pipeline.addresses import port_fault, shown, web_address
 from rkd_pipeline.cli import data_commands, model_commands
-from rkd_pipeline.cli.signals import Interrupted, signals_heeded, signals_heeded_after
 from rkd_pipeline.data.user_targets import targets_in
 from rkd_pipeline.errors import BadKey, RkdError, of_the_system
 from rkd_pipeline.models.teacher_files import TeacherName, TeacherRegistry
 from rkd_pipeline.recipes.ablation_design import INTERACTIONS
-from rkd_pipeline.recipes.plans import PAPER_RECIPES, PLANS, Cell, ablation, cross, named
+from rkd_pipeline.recipes.plans import PAPER_RECIPES, PLANS, PlannedTraining, ablation, cross, named
 from rkd_pipeline.settings import Settings
+from rkd_pipeline.signals import Interrupted, signals_heeded, signals_heeded_after
 from rkd_pipeline.store.result_store import Ref, Store
 from rkd_pipeline.store.stage_versions import (
     HISTORY,
     METRICS,
     PRODUCT_MAPS,
     REPORT,
+    ROTATED_IMAGES,
     STAGES,
     TABLE_1,
     TABLE_2,
     TABLE_3,
     TABLE_DEMO,
-    TURNED_PICTURES,
 )
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 
     from resources.tracking import MlflowTracking
     from rkd_pipeline.data.catalog import Target
-    from rkd_pipeline.operations.champions import Reign
+    from rkd_pipeline.operations.champions import Champion
     from rkd_pipeline.operations.rebenchmark import Round
 
 Say = Callable[[str], None]
@@ -55,7 +55,7 @@ _TAGS = {"rkd/launched_by": "rkd", "dagster/max_retries": "0"}
 _QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 
 # Jobs that judge a trained model in another way, and what they make.
-_FURTHER = {"score_product_maps": PRODUCT_MAPS, "score_turned_pictures": TURNED_PICTURES}
+_FURTHER = {"score_product_maps": PRODUCT_MAPS, "score_turned_pictures": ROTATED_IMAGES}
 
 _ENVIRONMENT = "Each option reads the RKD_… variable in brackets where it is not given."
 
@@ -119,9 +119,9 @@ def _parser() -> argparse.ArgumentParser:
         help="around each recipe, train what differs from it in one factor, and the pairs of --interactions",
     )
     run.add_argument("--interactions", help="pairs of factors, such as 'loss*beta2,loss*stop'; with --ablation")
-    run.add_argument("--turned", action="store_true", help="score the test pictures turned by quarters too")
+    run.add_argument("--rotated", "--turned", action="store_true", help="score the test images rotated by quarters too")
     run.add_argument("--device", choices=["auto", "cpu", "cuda"], help="[RKD_DEVICE]")
-    run.add_argument("--skip-bad", action="store_true", help="go on without unusable pictures [RKD_SKIP_BAD=1]")
+    run.add_argument("--skip-bad", action="store_true", help="go on without unusable images [RKD_SKIP_BAD=1]")
     run.set_defaults(command=_run)
 
     data_commands.add_parsers(commands, shared)
@@ -142,7 +142,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     again.add_argument("--plan", help="a plan, or measured: all that is there, default demo [RKD_REBENCHMARK_PLAN]")
     again.add_argument("--seeds", type=int, help="per configuration and repeat, default 2 [RKD_REBENCHMARK_SEEDS]")
-    again.add_argument("--new-draws", type=int, help="on other test pictures, default 0 [RKD_REBENCHMARK_NEW_DRAWS]")
+    again.add_argument("--new-draws", type=int, help="on other test images, default 0 [RKD_REBENCHMARK_NEW_DRAWS]")
     again.add_argument("--new-reference", metavar="WHY", help="accept the level of the last round, and train nothing")
     again.set_defaults(command=_rebenchmark)
 
@@ -187,7 +187,7 @@ def _run(options: argparse.Namespace) -> int:
     session = Session.open(say=lambda text: print(text, file=terminal, flush=True))
     cells = named(options.plan) if options.plan else _asked_for(session, options)
     further = ["score_product_maps"] if options.ablation or options.plan == "ablation" else []
-    report = session.run(cells, further + ["score_turned_pictures"] * options.turned)
+    report = session.run(cells, further + ["score_turned_pictures"] * options.rotated)
     print(report.text)
     return 0 if report.failed == 0 else 1
 
@@ -207,7 +207,7 @@ def _rebenchmark(options: argparse.Namespace) -> int:
     return 0 if report.failed == 0 else 1
 
 
-def _asked_for(session: "Session", options: argparse.Namespace) -> list[Cell]:
+def _asked_for(session: "Session", options: argparse.Namespace) -> list[PlannedTraining]:
     return session.plan(
         _names(options.targets, "--targets"),
         _names(options.recipes, "--recipes"),
@@ -252,12 +252,12 @@ def _report(options: argparse.Namespace) -> int:
     return 0
 
 
-def _announce(store: Store, reign: "Reign") -> None:
+def _announce(store: Store, champion: "Champion") -> None:
     """Tell MLflow and Dagster of a new champion, which is on record whatever they say."""
     from assets.champion import told
 
     session = Session.open(say=lambda text: print(text, file=sys.stderr))
-    print(told(store, reign, session.tracking(), session.instance))
+    print(told(store, champion, session.tracking(), session.instance))
 
 
 def _mirror(options: argparse.Namespace) -> int:
@@ -405,7 +405,7 @@ class Session:
         weights: str | None = None,
         epochs: int | None = None,
         interactions: Sequence[tuple[str, str]] | None = None,
-    ) -> list[Cell]:
+    ) -> list[PlannedTraining]:
         """The trainings asked for; a weights file is registered on the way. Raises ``RkdError`` for what cannot be.
 
         With ``interactions`` (maybe none), the ablation around each recipe.
@@ -430,7 +430,7 @@ class Session:
             return None
         return TeacherName.parse(f"{teacher}.{weights.lower()}" if weights else teacher)
 
-    def run(self, cells: list[Cell], further: Sequence[str] = (), begun: "Round | None" = None) -> Report:
+    def run(self, cells: list[PlannedTraining], further: Sequence[str] = (), begun: "Round | None" = None) -> Report:
         """Do what is missing of a plan, go on past failures, refresh the tables, and report.
 
         ``further`` names jobs to run on every cell once it is trained. Where the cells are a re-benchmark's
@@ -528,7 +528,7 @@ class Session:
                 blocked[name] = f"its data is not ready: {error}"
         return blocked
 
-    def _known(self, cell: Cell, state: str) -> bool:
+    def _known(self, cell: PlannedTraining, state: str) -> bool:
         """Done in the store, heard of by Dagster, mirrored to MLflow: nothing to launch."""
         from assets.partitions import grid_key
         from rkd_pipeline.stages.benchmark import mlflow_run_id
@@ -541,12 +541,12 @@ class Session:
 
         return partition in self.instance.get_materialized_partitions(dg.AssetKey(asset))
 
-    def _train(self, cell: Cell) -> str | None:
+    def _train(self, cell: PlannedTraining) -> str | None:
         from assets.partitions import grid_key
 
         return self._launch("train_and_evaluate", grid_key(cell.target, cell.training))
 
-    def _score(self, job: str, cell: Cell) -> str | None:
+    def _score(self, job: str, cell: PlannedTraining) -> str | None:
         """A further scoring of a trained cell, unless it is done and Dagster has heard of it."""
         from assets.partitions import grid_key
 
@@ -577,14 +577,16 @@ class Session:
                 return f"{cause.message.strip()} (run {result.run_id[:8]} in the UI has the trace)"
         return f"run {result.run_id[:8]} failed; the UI has its log"
 
-    def _summary(self, cells: list[Cell], before: dict[Cell, str], report: Report, seconds: float) -> str:
+    def _summary(
+        self, cells: list[PlannedTraining], before: dict[PlannedTraining, str], report: Report, seconds: float
+    ) -> str:
         from rkd_pipeline.operations.status import image_auroc_summary
         from rkd_pipeline.stages.benchmark import mlflow_run_id
 
         done_before = sum(state == "done" for state in before.values())
         rows = image_auroc_summary(self.store, [(c.target, c.training) for c in cells])
         unmirrored = [c for c in cells if mlflow_run_id(self.store, c.target, c.training) is None]
-        lines = ["", "Image AUROC of the test pictures, by score", rows.to_markdown(index=False), ""]
+        lines = ["", "Image AUROC of the test images, by score", rows.to_markdown(index=False), ""]
         targets = {targets_in(self.store).target(c.target) for c in cells}
         names = {_table_with(target) for target in targets if not target.own}
         tables = {name: t.folder / f"{name}.md" for name in sorted(names) if (t := self.store.find(Ref(name)))}
@@ -602,7 +604,7 @@ class Session:
         if written := self.store.find(Ref(REPORT.name)):
             lines.append(f"report  {written.folder / 'report.html'}")
         results = [found for c in cells if (found := self.store.find(Ref(METRICS.name, c.target, c.training)))]
-        lines += [f"picture {result.folder / 'maps.png'}" for result in results]
+        lines += [f"image {result.folder / 'maps.png'}" for result in results]
         lines.append("        beside each: scores.png, curves.png and losses.png")
         lines.append("pages   make ui, then http://127.0.0.1:3000 (Dagster) and http://127.0.0.1:5000 (MLflow)")
         return "\n".join(lines)

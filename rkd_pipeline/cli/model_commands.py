@@ -14,9 +14,8 @@ import pandas as pd
 
 from rkd_pipeline.data.user_targets import targets_in
 from rkd_pipeline.errors import DataError
-from rkd_pipeline.operations import champions as champion
-from rkd_pipeline.operations import gate
-from rkd_pipeline.operations.champions import Reign
+from rkd_pipeline.operations import champions, gate
+from rkd_pipeline.operations.champions import Champion
 from rkd_pipeline.recipes.training_key import TrainingKey
 from rkd_pipeline.settings import Settings
 from rkd_pipeline.store.result_store import Store
@@ -25,7 +24,7 @@ from rkd_pipeline.store.stage_versions import TRAINED_MODEL
 if TYPE_CHECKING:
     from rkd_pipeline.detectors.exported_model import ExportedModel
 
-Announce = Callable[[Store, Reign], None]
+Announce = Callable[[Store, Champion], None]
 
 
 def add_parsers(commands: Any, shared: argparse.ArgumentParser, announce: Announce) -> None:
@@ -53,9 +52,9 @@ def add_parsers(commands: Any, shared: argparse.ArgumentParser, announce: Announ
     action.set_defaults(command=lambda options: force(options, announce))
 
     action = commands.add_parser(
-        "predict", parents=[shared], help="score pictures with a target's champion, or a training"
+        "predict", parents=[shared], help="score images with a target's champion, or a training"
     )
-    action.add_argument("pictures", nargs="+", metavar="PICTURE", help="files, or folders of them")
+    action.add_argument("images", nargs="+", metavar="IMAGE", help="files, or folders of them")
     action.add_argument("--target", required=True)
     action.add_argument("--training", metavar="KEY", help="score with this training, not with the champion")
     action.add_argument(
@@ -77,74 +76,74 @@ def _store() -> Store:
 def show(options: argparse.Namespace) -> int:
     """One row per target; for named targets the history and the looks too."""
     store = _store()
-    names = options.targets or champion.targets_with_champions(store)
-    reigning = [champion.require_champion(store, name) for name in names]
-    if not reigning:
+    names = options.targets or champions.targets_with_champions(store)
+    champions_now = [champions.require_champion(store, name) for name in names]
+    if not champions_now:
         print("no target has a champion yet; train one, then `rkd champion challenge TARGET`")
         return 0
-    print(champions_table(store, reigning).to_markdown(index=False))
+    print(champions_table(store, champions_now).to_markdown(index=False))
     for name in options.targets:
         print(f"\n{name}")
-        for reign in champion.reigns(store, name):
-            print(f"  {reign.number}. {reign.training}, since {reign.since}, {reign.how}: {reign.why}")
-        for entry in champion.looks(store, name):
+        for champion in champions.champions_of(store, name):
+            print(f"  {champion.number}. {champion.training}, since {champion.since}, {champion.how}: {champion.why}")
+        for entry in champions.looks(store, name):
             print(f"  look {entry['number']} at challengers of {entry['reign']}, {entry['when']}:")
             print("\n".join(f"    {line}" for line in entry["lines"]))
     return 0
 
 
-def champions_table(store: Store, reigning: list[Reign]) -> pd.DataFrame:
+def champions_table(store: Store, champions_now: list[Champion]) -> pd.DataFrame:
     """For people: who reigns, how, by which number (selected, so for no other table), and whether it is up to date."""
     return pd.DataFrame(
         {
-            "target": reign.target,
-            "champion": reign.training,
-            "since": reign.since,
-            "how": reign.how,
-            "threshold": f"{reign.threshold:.4f}",
-            f"image AUROC ({champion.SELECTED})": _percent(reign.selected["value"]),
-            "standing": champion.standing(store, reign),
+            "target": champion.target,
+            "champion": champion.training,
+            "since": champion.since,
+            "how": champion.how,
+            "threshold": f"{champion.threshold:.4f}",
+            f"image AUROC ({champions.SELECTED})": _percent(champion.selected["value"]),
+            "standing": champions.standing(store, champion),
         }
-        for reign in reigning
+        for champion in champions_now
     )
 
 
 def challenge(options: argparse.Namespace, announce: Announce) -> int:
     """Print a line per challenger, and who reigns now."""
     store = _store()
-    outcome = champion.challenge(store, options.target, options.trainings)
+    outcome = champions.challenge(store, options.target, options.trainings)
     print("\n".join(outcome.lines))
     verdict = "is the new champion" if outcome.moved else "stays champion"
-    print(f"{outcome.reign.training} {verdict} of {options.target}")
+    print(f"{outcome.champion.training} {verdict} of {options.target}")
     if outcome.moved:
-        announce(store, outcome.reign)
+        announce(store, outcome.champion)
     return 0
 
 
 def force(options: argparse.Namespace, announce: Announce) -> int:
     """Make a champion by hand."""
     store = _store()
-    reign = champion.force(store, options.target, options.training, options.why)
-    print(f"{reign.training} is the new champion of {options.target}, forced: {reign.why}")
-    announce(store, reign)
+    champion = champions.force(store, options.target, options.training, options.why)
+    print(f"{champion.training} is the new champion of {options.target}, forced: {champion.why}")
+    announce(store, champion)
     return 0
 
 
 def predict(options: argparse.Namespace) -> int:
-    """Print score and decision per picture and write overlays; 1 where a picture has a problem."""
+    """Print score and decision per image and write overlays; 1 where an image has a problem."""
     from rkd_pipeline.operations.prediction import TABLE
     from rkd_pipeline.operations.prediction import predict as score
 
     store = _store()
-    pictures = _pictures(options.pictures)
+    images = _images(options.images)
     scorer, who = _scorer(store, options.target, options.training, asks=options.threshold is None)
     output = Path(options.output)
-    found = score(scorer, pictures, output, options.threshold)
+    found = score(scorer, images, output, options.threshold)
     print(who)
     print(_for_people(found.table).to_markdown(index=False, disable_numparse=True))
     print(f"table   {output / TABLE}")
     if found.problems:
-        print(f"rkd: {found.problems} of {len(found.table)} pictures have a problem:", file=sys.stderr)
+        print(f"rkd: {found.problems} of {len(found.table)} images have a problem:", file=sys.stderr)
         print("\n".join(f"  {problem}" for problem in found.table["problem"] if problem), file=sys.stderr)
     return 1 if found.problems else 0
 
@@ -154,8 +153,8 @@ def _scorer(store: Store, target: str, training: str | None, *, asks: bool) -> "
     from rkd_pipeline.stages.export import model_in_place
 
     if training is None:
-        reign = champion.require_champion(store, target)
-        return champion.open_scorer(reign), f"champion {reign.training}, since {reign.since}"
+        champion = champions.require_champion(store, target)
+        return champions.open_scorer(champion), f"champion {champion.training}, since {champion.since}"
     targets_in(store).target(target)
     TrainingKey.parse(training)
     model = store.require(TRAINED_MODEL, target, training)
@@ -168,7 +167,7 @@ def _for_people(table: pd.DataFrame) -> pd.DataFrame:
     called = {True: "anomalous", False: "normal"}
     return pd.DataFrame(
         {
-            "picture": row.picture,
+            "image": row.picture,
             "score": "" if pd.isna(row.score) else f"{row.score:.4f}",
             "threshold": "none" if pd.isna(row.threshold) else f"{row.threshold:.4f}",
             "decision": "not scored" if pd.isna(row.score) else called.get(row.anomalous, "none"),
@@ -189,8 +188,8 @@ def _number(text: str) -> float:
     return value
 
 
-def _pictures(named: list[str]) -> list[Path]:
-    """The files, and the pictures in folders, that are named, each once, without overlays of earlier predictions.
+def _images(named: list[str]) -> list[Path]:
+    """The files, and the images in folders, that are named, each once, without overlays of earlier predictions.
 
     Raises ``DataError`` where a folder holds none, or nothing is left.
     """
@@ -203,13 +202,13 @@ def _pictures(named: list[str]) -> list[Path]:
         if path.is_dir():
             inside = sorted(p for p in files_below(path) if p.suffix.lower() in SUFFIXES)
             if not inside:
-                raise DataError(f"{path} holds no pictures ({', '.join(sorted(SUFFIXES))})")
+                raise DataError(f"{path} holds no images ({', '.join(sorted(SUFFIXES))})")
             found |= dict.fromkeys(inside)
         else:
             found[path] = None
-    pictures = [path for path in found if not is_overlay(path)]
-    if drawn := len(found) - len(pictures):
+    images = [path for path in found if not is_overlay(path)]
+    if drawn := len(found) - len(images):
         print(f"left out: {drawn} overlays that an earlier prediction drew", file=sys.stderr)
-    if not pictures:
-        raise DataError(f"{', '.join(named)}: overlays of an earlier prediction, and no picture to score")
-    return pictures
+    if not images:
+        raise DataError(f"{', '.join(named)}: overlays of an earlier prediction, and no image to score")
+    return images

@@ -1,1 +1,1 @@
-"""Datasets: one module each says where the pictures lie and which are normal; the rest is shared."""
+"""Datasets: one module each says where the images lie and which are normal; the rest is shared."""

@@ -64,12 +64,12 @@ class Target:
         dataset: the dataset it belongs to.
         category: the category, or the dataset's name where it has one target.
         kind: texture, object or medical.
-        counts: official number of pictures, as (normal, anomalous); None where nobody says.
+        counts: official number of images, as (normal, anomalous); None where nobody says.
         official_split: the publisher separates training from test; otherwise a rule draws repeats.
-        has_masks: defect pictures come with a ground-truth mask; None: see what is found.
-        test: official number of test pictures, as (normal, anomalous); None where there is no official split.
-        own: the user's own pictures, from ``targets.toml``.
-        side: of the publisher's pictures, in pixels, where all are square and of one size; None where nobody says.
+        has_masks: defect images come with a ground-truth mask; None: see what is found.
+        test: official number of test images, as (normal, anomalous); None where there is no official split.
+        own: the user's own images, from ``targets.toml``.
+        side: of the publisher's images, in pixels, where all are square and of one size; None where nobody says.
     """
 
     name: str
@@ -84,7 +84,7 @@ class Target:
     side: int | None = None
 
 
-# MVTec AD: category, kind, training pictures, good and defect test pictures (3629 / 1725, 467 of them good, in all),
+# MVTec AD: category, kind, training images, good and defect test images (3629 / 1725, 467 of them good, in all),
 # side in pixels (Bergmann et al. 2019, table 1).
 _MVTEC_AD: tuple[tuple[str, Kind, int, int, int, int], ...] = (
     ("carpet", "texture", 280, 28, 89, 1024),
@@ -110,7 +110,7 @@ DATASETS = {
         Dataset(
             "brain_mri",
             "Brain MRI Images for Brain Tumor Detection",
-            "brain_mri/no/* (98 normal pictures) and brain_mri/yes/* (155 with a tumour)",
+            "brain_mri/no/* (98 normal images) and brain_mri/yes/* (155 with a tumour)",
             "Kaggle: navoneel/brain-mri-images-for-brain-tumor-detection",
             "not stated by the publisher",
             "N. Chakrabarty, Brain MRI Images for Brain Tumor Detection, 2019",
@@ -164,7 +164,7 @@ DATASETS = {
         ),
         Dataset(
             "demo",
-            "Generated demonstration pictures",
+            "Generated demonstration images",
             "made on demand from a fixed seed, in the layout of MVTec AD",
             "this project, rkd_pipeline/data/synthetic/",
             "the project's own (Apache-2.0)",

@@ -1,4 +1,4 @@
-"""Reading pictures: one way from any file to RGB pixels, errors that name the file and the fix."""
+"""Reading images: one way from any file to RGB pixels, errors that name the file and the fix."""
 
 import hashlib
 import os
@@ -29,11 +29,11 @@ _RESTORE = "restore it from the dataset's source"
 
 
 @dataclass(frozen=True)
-class Picture:
-    """A picture as a dataset lists it.
+class ListedImage:
+    """An image as a dataset lists it.
 
     Attributes:
-        path: relative to the dataset's folder, with forward slashes; serves as the picture's id.
+        path: relative to the dataset's folder, with forward slashes; serves as the image's id.
         anomalous: the label.
         defect: kind of defect, or ``good``.
         part: the publisher's ``train`` or ``test``; None where there is no official split.
@@ -52,20 +52,20 @@ class Listing:
     """What a dataset's folder holds, before any file is opened.
 
     Attributes:
-        pictures: the usable ones.
+        images: the usable ones.
         problems: entries that cannot be used, each with the fix.
         warnings: what people should know, and nothing stops at.
         variant: which of several layouts or mirrors was found; empty where there is one.
     """
 
-    pictures: list[Picture] = field(default_factory=list)
+    images: list[ListedImage] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     variant: str = ""
 
 
-class BadPicture(DataError):
-    """A file that is no usable picture."""
+class BadImage(DataError):
+    """A file that is no usable image."""
 
     def __init__(self, problem: Problem) -> None:
         self.problem = problem
@@ -74,7 +74,7 @@ class BadPicture(DataError):
 
 @dataclass(frozen=True)
 class Decoded:
-    """A picture in memory, and what its file was like.
+    """An image in memory, and what its file was like.
 
     Attributes:
         pixels: grey (mode L) where the file is, a third of the work of everything after; else RGB.
@@ -83,7 +83,7 @@ class Decoded:
         file_sha256: its hash.
         deep: it has 16 bits or more a channel, of which ``pixels`` keep the upper 8.
         transparent: parts of it are transparent; ``pixels`` hold the colour beneath.
-        turned: the file asks to be turned, and ``pixels`` are.
+        rotated: the file asks to be rotated, and ``pixels`` are.
     """
 
     pixels: Image.Image
@@ -92,13 +92,13 @@ class Decoded:
     file_sha256: str
     deep: bool = False
     transparent: bool = False
-    turned: bool = False
+    rotated: bool = False
 
 
 def decode(path: Path, name: str | None = None) -> Decoded:
-    """A picture as RGB or grey, upright, whatever its mode; 16-bit grey is scaled to 8, transparency is dropped.
+    """An image as RGB or grey, upright, whatever its mode; 16-bit grey is scaled to 8, transparency is dropped.
 
-    Reads the file once, for pixels and hash together. Raises ``BadPicture`` under ``name`` (default: the path).
+    Reads the file once, for pixels and hash together. Raises ``BadImage`` under ``name`` (default: the path).
     """
     name = name or str(path)
     image, content, halved = _opened(path, name)
@@ -112,7 +112,7 @@ def decode(path: Path, name: str | None = None) -> Decoded:
         hashlib.sha256(content).hexdigest(),
         deep=halved or mode.startswith("I"),
         transparent=not _opaque(image).all() if _has_transparency(image) else False,
-        turned=_is_turned(content),
+        rotated=_is_turned(content),
     )
 
 
@@ -121,26 +121,26 @@ def _opened(path: Path, name: str) -> tuple[Image.Image, bytes, bool]:
     try:
         content = path.read_bytes()
     except FileNotFoundError:
-        raise BadPicture(Problem(name, "the file does not exist", _RESTORE)) from None
+        raise BadImage(Problem(name, "the file does not exist", _RESTORE)) from None
     except OSError as error:
-        raise BadPicture(
+        raise BadImage(
             Problem(name, f"cannot be read ({error.strerror})", "give read permission, or copy it")
         ) from error
     if not content:
-        raise BadPicture(Problem(name, "the file is empty", _RESTORE))
+        raise BadImage(Problem(name, "the file is empty", _RESTORE))
     try:
         with Image.open(BytesIO(content)) as image:
             _refuse_unfit(image, name)
             halved = _has_sixteen_bit_channels(image)
             image.load()
             ImageOps.exif_transpose(image, in_place=True)
-    except BadPicture:
+    except BadImage:
         raise
     except Image.DecompressionBombError:
-        raise BadPicture(_too_large(name)) from None
+        raise BadImage(_too_large(name)) from None
     except Exception as error:  # Pillow's plugins raise OSError, ValueError, SyntaxError, struct.error, zlib.error, ...
         reason = str(error).split("<")[0].strip() or type(error).__name__  # without "<_io.BytesIO object at ...>"
-        raise BadPicture(Problem(name, f"cannot be decoded ({reason})", _RESTORE)) from error
+        raise BadImage(Problem(name, f"cannot be decoded ({reason})", _RESTORE)) from error
     return image, content, halved
 
 
@@ -153,7 +153,7 @@ def _has_sixteen_bit_channels(image: Image.Image) -> bool:
 
 
 def _is_turned(content: bytes) -> bool:
-    """The file asks to be turned or mirrored when it is shown (EXIF's orientation, 1 where it is upright)."""
+    """The file asks to be rotated or mirrored when it is shown (EXIF's orientation, 1 where it is upright)."""
     with Image.open(BytesIO(content)) as image:
         return image.getexif().get(ExifTags.Base.Orientation, 1) != 1
 
@@ -163,20 +163,20 @@ def _has_transparency(image: Image.Image) -> bool:
 
 
 def _opaque(image: Image.Image) -> np.ndarray:
-    """Where a picture with transparency is at least half opaque, bool ``(H, W)``."""
+    """Where an image with transparency is at least half opaque, bool ``(H, W)``."""
     return np.asarray(image.convert("RGBA").getchannel("A")) >= 128
 
 
 def _refuse_unfit(image: Image.Image, name: str) -> None:
     if image.width * image.height > MAX_PIXELS:
-        raise BadPicture(_too_large(name))
+        raise BadImage(_too_large(name))
     if image.mode == "F":
-        raise BadPicture(
+        raise BadImage(
             Problem(name, "holds floating-point pixels, whose range is not known", "save it with 8 or 16 bits a pixel")
         )
     frames = getattr(image, "n_frames", 1)
     if frames > 1 and image.format in _MANY_FRAMES:
-        raise BadPicture(Problem(name, f"holds {frames} pictures", "save the one that is meant as a file of its own"))
+        raise BadImage(Problem(name, f"holds {frames} images", "save the one that is meant as a file of its own"))
 
 
 def _too_large(name: str) -> Problem:
@@ -186,7 +186,7 @@ def _too_large(name: str) -> Problem:
 def _eight_bits(image: Image.Image, name: str) -> Image.Image:
     pixels = np.asarray(image).astype(np.int64)
     if pixels.min() < 0 or pixels.max() > 65535:
-        raise BadPicture(
+        raise BadImage(
             Problem(
                 name, f"has pixel values from {pixels.min()} to {pixels.max()}", "save it with 8 or 16 bits a pixel"
             )
@@ -211,7 +211,7 @@ def pixel_sha256(image: Image.Image) -> str:
 
 
 def _as_rgb(grey: np.ndarray) -> Iterator[np.ndarray]:
-    """A grey picture as RGB, some rows at a time in a buffer that stays cached: 2.5 times faster than at once."""
+    """A grey image as RGB, some rows at a time in a buffer that stays cached: 2.5 times faster than at once."""
     height, width = grey.shape
     at_once = max(1, _CACHED_PIXELS // max(1, width))
     buffer = np.empty((at_once, width, 3), np.uint8)
@@ -240,7 +240,7 @@ MASK_RULE = (
 
 
 def full_mask(path: Path, name: str | None = None) -> np.ndarray:
-    """A ground-truth mask at its own size, bool ``(H, W)``. Raises ``BadPicture``.
+    """A ground-truth mask at its own size, bool ``(H, W)``. Raises ``BadImage``.
 
     White on black at half of white, so that JPEG noise and soft edges add nothing; files of class labels (0, 1, 2,
     ...) wherever there is a label. Masks of 16 or 32 bits a pixel are files of labels: scaled to 8 bits, a label of 1
@@ -258,7 +258,7 @@ def full_mask(path: Path, name: str | None = None) -> np.ndarray:
         return inked
     grey = np.asarray(image if image.mode == "L" else image.convert("RGB").convert("L"))
     if halved and not grey.any():
-        raise BadPicture(
+        raise BadImage(
             Problem(name, "is a mask in colours of 16 bits, of which only the upper 8 can be read, and those are all 0",
                     "save it with one channel of 8 or 16 bits")
         )  # fmt: skip
@@ -271,17 +271,17 @@ def _merged_mask(folder: Path, name: str) -> np.ndarray:
     for path in entries_of(folder):
         part = f"{name}/{path.name}"
         if path.suffix.lower() not in SUFFIXES or not path.is_file():
-            raise BadPicture(Problem(part, "lies in a folder of masks and is none", "move it elsewhere"))
+            raise BadImage(Problem(part, "lies in a folder of masks and is none", "move it elsewhere"))
         masks.append(full_mask(path, part))
         if masks[-1].shape != masks[0].shape:
-            raise BadPicture(Problem(part, "differs in size from the masks beside it", "save all at the image's size"))
+            raise BadImage(Problem(part, "differs in size from the masks beside it", "save all at the image's size"))
     if not masks:
-        raise BadPicture(Problem(name, "is a folder of masks without a mask", "put one in, or delete the folder"))
+        raise BadImage(Problem(name, "is a folder of masks without a mask", "put one in, or delete the folder"))
     return np.logical_or.reduce(masks)
 
 
 def _ink(image: Image.Image, name: str) -> np.ndarray | None:
-    """A mask drawn on a transparent ground; None where it is opaque. Raises ``BadPicture`` where colour contradicts."""
+    """A mask drawn on a transparent ground; None where it is opaque. Raises ``BadImage`` where colour contradicts."""
     opaque = _opaque(image)
     black = np.asarray(image.convert("RGB")).max(axis=2) < _BLACK
     if opaque.all():
@@ -289,7 +289,7 @@ def _ink(image: Image.Image, name: str) -> np.ndarray | None:
     drawn = black[opaque] if opaque.any() else black
     if drawn.all() or not drawn.any():
         return opaque
-    raise BadPicture(
+    raise BadImage(
         Problem(
             name,
             "has transparency, and beside it black and other colours, so that it is not clear which is the defect",
@@ -319,13 +319,13 @@ def resized_mask(mask: np.ndarray, side: int) -> np.ndarray:
 def in_parallel(function: Callable[[T], R], items: Iterable[T]) -> Iterator[R | Problem]:
     """``function`` over ``items`` in threads (PIL decodes outside the GIL): results in order, a few ahead of use.
 
-    A ``BadPicture`` comes out as its problem instead of ending the rest.
+    A ``BadImage`` comes out as its problem instead of ending the rest.
     """
 
     def attempt(item: T) -> R | Problem:
         try:
             return function(item)
-        except BadPicture as error:
+        except BadImage as error:
             return error.problem
 
     workers = os.cpu_count() or 1

@@ -1,6 +1,6 @@
-"""The index of a target: one row per picture. The pass that makes it decodes every file, once, and keeps the arrays.
+"""The index of a target: one row per image. The pass that makes it decodes every file, once, and keeps the arrays.
 
-What is known after it: hashes, sizes, grey statistics, mask areas, and the pictures and masks at one side length. Only
+What is known after it: hashes, sizes, grey statistics, mask areas, and the images and masks at one side length. Only
 other side lengths decode again, and only when somebody asks for them.
 """
 
@@ -18,9 +18,9 @@ from rkd_pipeline.data.prepared_arrays import ArrayFile
 from rkd_pipeline.data.layouts.listing import some
 from rkd_pipeline.data.near_duplicates import perceptual_hash
 from rkd_pipeline.data.image_files import (
-    BadPicture,
+    BadImage,
     Listing,
-    Picture,
+    ListedImage,
     decode,
     full_mask,
     in_parallel,
@@ -44,12 +44,12 @@ COLUMNS = {
     "bytes": "file size",
     "file_sha256": "hash of the file",
     "pixel_sha256": "hash of the decoded RGB pixels; equal for copies",
-    "mean": "mean grey of the resized picture, from 0 to 1",
+    "mean": "mean grey of the resized image, from 0 to 1",
     "contrast": "standard deviation of its grey",
     "phash": "perceptual hash, 64 bits as hex",
-    "mask_area": "share of the picture that its mask covers; empty where there is no mask",
+    "mask_area": "share of the image that its mask covers; empty where there is no mask",
 }
-PICTURES, MASKS = "pictures.npy", "masks.npy"
+PIXELS, MASKS = "pictures.npy", "masks.npy"
 _TWELVE_BITS, _FOURTEEN_BITS = 16, 64  # above the largest 8-bit value of a 16-bit file that holds so many bits
 _GREY = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R 601, as PIL converts
 
@@ -74,41 +74,41 @@ class Index:
 @dataclass(frozen=True)
 class _Row:
     values: dict[str, Any]
-    picture: np.ndarray
+    image: np.ndarray
     mask: np.ndarray | None
     brightest: int | None  # 8-bit value, of a file with 16 bits a channel; None of others
     transparent: bool
-    turned: bool
+    rotated: bool
 
 
-def index_pictures(
+def index_listing(
     target: Target, folder: Path, listing: Listing, side: int, out: Path, *, skip_bad: bool = False
 ) -> Index:
-    """Decode, hash and resize all pictures of a listing, in parallel; memory holds a few pictures at a time.
+    """Decode, hash and resize all images of a listing, in parallel; memory holds a few images at a time.
 
     Args:
-        target: whose pictures they are.
+        target: whose images they are.
         folder: the dataset's.
         listing: what it holds.
         side: of the arrays, in pixels.
-        out: existing folder; receives ``pictures.npy``, uint8 ``(N, side, side, 3)``, and, where any picture has a
+        out: existing folder; receives ``pictures.npy``, uint8 ``(N, side, side, 3)``, and, where any image has a
             mask, ``masks.npy``, bool ``(N, side, side)``.
         skip_bad: leave out what cannot be used.
 
     Raises:
         BadFiles: files that cannot be used (all of them, named at once), unless they may be skipped.
-        DataError: no picture is left.
+        DataError: no image is left.
     """
     problems = list(listing.problems)
-    usable, doubled = _without_doubles(listing.pictures)
+    usable, doubled = _without_doubles(listing.images)
     problems += doubled
     rows: list[dict[str, Any]] = []
     oddities = _Oddities()
     with_masks = any(p.mask for p in usable)
     with ExitStack() as stack:
-        pictures = stack.enter_context(ArrayFile(out / PICTURES, (side, side, 3), np.uint8))
+        images = stack.enter_context(ArrayFile(out / PIXELS, (side, side, 3), np.uint8))
         masks = stack.enter_context(ArrayFile(out / MASKS, (side, side), np.bool_)) if with_masks else None
-        progress = stack.enter_context(bar(len(usable), f"decode {target.name}", "picture", inner=True))
+        progress = stack.enter_context(bar(len(usable), f"decode {target.name}", "image", inner=True))
         for result in in_parallel(lambda p: _read(p, folder, side), usable):
             progress.update()
             if isinstance(result, Problem):
@@ -116,13 +116,13 @@ def index_pictures(
                 continue
             rows.append(result.values)
             oddities.note(result)
-            pictures.append(result.picture)
+            images.append(result.image)
             if masks is not None:
                 masks.append(np.zeros((side, side), bool) if result.mask is None else result.mask)
     if problems and not skip_bad:
-        raise BadFiles(f"{target.name} in {folder}", problems, len(listing.pictures) + len(listing.problems))
+        raise BadFiles(f"{target.name} in {folder}", problems, len(listing.images) + len(listing.problems))
     if not rows:
-        raise DataError(f"{folder} holds no usable pictures of {target.name}")
+        raise DataError(f"{folder} holds no usable images of {target.name}")
     oddities.refuse_shallow(target.name)
     table = pd.DataFrame(rows, columns=list(COLUMNS))
     return Index(table, problems, listing.warnings + _warnings(table) + oddities.warnings(), listing.variant)
@@ -130,11 +130,11 @@ def index_pictures(
 
 @dataclass
 class _Oddities:
-    """What files have that their 8-bit RGB pixels do not show: depth, transparency, a wish to be turned."""
+    """What files have that their 8-bit RGB pixels do not show: depth, transparency, a wish to be rotated."""
 
     deep: dict[str, int] = field(default_factory=dict)
     transparent: list[str] = field(default_factory=list)
-    turned: list[str] = field(default_factory=list)
+    rotated: list[str] = field(default_factory=list)
 
     def note(self, row: _Row) -> None:
         name = row.values["image_id"]
@@ -142,8 +142,8 @@ class _Oddities:
             self.deep[name] = row.brightest
         if row.transparent:
             self.transparent.append(name)
-        if row.turned and row.mask is not None:
-            self.turned.append(name)
+        if row.rotated and row.mask is not None:
+            self.rotated.append(name)
 
     def refuse_shallow(self, target: str) -> None:
         """Raises ``DataError`` where files of 16 bits hold 12 or fewer: of 256 grey levels 16 would be left."""
@@ -166,42 +166,42 @@ class _Oddities:
             ),
             (self.transparent, "images have transparent parts; the colour beneath is used"),
             (
-                self.turned,
-                "images with a mask are turned upright, as their EXIF says; see that their masks were drawn upright",
+                self.rotated,
+                "images with a mask are rotated upright, as their EXIF says; see that their masks were drawn upright",
             ),
         ]
         return [f"{len(names)} {what}: {some(names)}" for names, what in said if names]
 
 
-def _without_doubles(pictures: Sequence[Picture]) -> tuple[list[Picture], list[Problem]]:
-    """Pictures sorted by id, each once; an id that is listed twice is a problem, since its label may differ.
+def _without_doubles(images: Sequence[ListedImage]) -> tuple[list[ListedImage], list[Problem]]:
+    """Images sorted by id, each once; an id that is listed twice is a problem, since its label may differ.
 
     So is a name that no table can hold.
     """
-    unique: dict[str, Picture] = {}
+    unique: dict[str, ListedImage] = {}
     doubled = []
-    for picture in sorted(pictures, key=lambda p: p.path):
-        if any(name != printable(name) for name in (picture.path, picture.mask or "")):
-            doubled.append(Problem(printable(picture.path), "its name, or its mask's, is no UTF-8 text", "rename it"))
+    for image in sorted(images, key=lambda p: p.path):
+        if any(name != printable(name) for name in (image.path, image.mask or "")):
+            doubled.append(Problem(printable(image.path), "its name, or its mask's, is no UTF-8 text", "rename it"))
             continue
-        if picture.path in unique:
-            doubled.append(Problem(picture.path, "is listed more than once", "list it once"))
-        unique.setdefault(picture.path, picture)
+        if image.path in unique:
+            doubled.append(Problem(image.path, "is listed more than once", "list it once"))
+        unique.setdefault(image.path, image)
     return list(unique.values()), doubled
 
 
-def _read(picture: Picture, folder: Path, side: int) -> _Row:
-    decoded = decode(folder / picture.path, picture.path)
+def _read(image: ListedImage, folder: Path, side: int) -> _Row:
+    decoded = decode(folder / image.path, image.path)
     pixels = decoded.pixels
     small = resized(pixels, side)
     grey = small.astype(np.float32) @ _GREY
-    mask = None if picture.mask is None else _mask_of(picture, folder, pixels.size)
+    mask = None if image.mask is None else _mask_of(image, folder, pixels.size)
     values = {
-        "image_id": picture.path,
-        "anomalous": picture.anomalous,
-        "defect": picture.defect,
-        "part": picture.part or "",
-        "mask": picture.mask or "",
+        "image_id": image.path,
+        "anomalous": image.anomalous,
+        "defect": image.defect,
+        "part": image.part or "",
+        "mask": image.mask or "",
         "mode": decoded.mode,
         "width": pixels.width,
         "height": pixels.height,
@@ -215,24 +215,24 @@ def _read(picture: Picture, folder: Path, side: int) -> _Row:
     }
     brightest = int(np.asarray(pixels).max()) if decoded.deep else None
     at_side = None if mask is None else resized_mask(mask, side)
-    return _Row(values, small, at_side, brightest, decoded.transparent, decoded.turned)
+    return _Row(values, small, at_side, brightest, decoded.transparent, decoded.rotated)
 
 
-def _mask_of(picture: Picture, folder: Path, size: tuple[int, int]) -> np.ndarray:
-    """A picture's mask at full size, checked against the picture."""
-    name = str(picture.mask)
+def _mask_of(image: ListedImage, folder: Path, size: tuple[int, int]) -> np.ndarray:
+    """An image's mask at full size, checked against the image."""
+    name = str(image.mask)
     mask = full_mask(folder / name, name)
     if mask.shape != (size[1], size[0]):
-        raise BadPicture(
+        raise BadImage(
             Problem(
                 name,
-                f"the mask has {mask.shape[1]}x{mask.shape[0]} pixels, its picture {picture.path} {size[0]}x{size[1]}",
-                "save the mask at the picture's size",
+                f"the mask has {mask.shape[1]}x{mask.shape[0]} pixels, its image {image.path} {size[0]}x{size[1]}",
+                "save the mask at the image's size",
             )
         )
-    if mask.any() and not picture.anomalous:
-        raise BadPicture(
-            Problem(picture.path, f"is labelled good, but its mask {name} shows a defect", "mend the label or the mask")
+    if mask.any() and not image.anomalous:
+        raise BadImage(
+            Problem(image.path, f"is labelled good, but its mask {name} shows a defect", "mend the label or the mask")
         )
     return mask
 
@@ -243,17 +243,17 @@ def _warnings(table: pd.DataFrame) -> list[str]:
     for what, which in (
         ("no mask, though others have one: they leave the pixel metrics", defects["mask"] == ""),
         ("an empty mask: they leave the pixel metrics", defects["mask_area"] == 0),
-        ("a mask that covers more than half of the picture; are black and white swapped?", defects["mask_area"] > 0.5),
+        ("a mask that covers more than half of the image; are black and white swapped?", defects["mask_area"] > 0.5),
     ):
         if which.any():
-            warnings.append(f"{int(which.sum())} defect pictures have {what}: {some(defects.loc[which, 'image_id'])}")
+            warnings.append(f"{int(which.sum())} defect images have {what}: {some(defects.loc[which, 'image_id'])}")
     return warnings
 
 
 def check_counts(target: Target, index: pd.DataFrame, skipped: int = 0) -> None:
-    """Raises ``DataError`` where the index does not hold the official number of pictures, in all and in the test part.
+    """Raises ``DataError`` where the index does not hold the official number of images, in all and in the test part.
 
-    ``skipped`` pictures may be missing, since they were left out on purpose.
+    ``skipped`` images may be missing, since they were left out on purpose.
     """
     found = (int((~index["anomalous"]).sum()), int(index["anomalous"].sum()))
     checks = [("", found, target.counts)]
@@ -267,6 +267,6 @@ def check_counts(target: Target, index: pd.DataFrame, skipped: int = 0) -> None:
         if all(0 <= o - h <= skipped for h, o in zip(have, official, strict=True)):
             continue
         raise DataError(
-            f"{target.name} has {have[0]} normal and {have[1]} anomalous pictures{where}; officially {official[0]} and "
+            f"{target.name} has {have[0]} normal and {have[1]} anomalous images{where}; officially {official[0]} and "
             f"{official[1]}. Remove what does not belong, or get the dataset again"
         )

@@ -1,7 +1,7 @@
-"""Copies and near-copies among pictures: a perceptual hash proposes pairs, fine detail decides.
+"""Copies and near-copies among images: a perceptual hash proposes pairs, fine detail decides.
 
 The hash is the well-known pHash: the sign, against their median, of the 64 lowest frequencies (without the constant)
-of the picture at 32x32 pixels. Pictures of the same part in the same pose share it, so a pair counts only where the
+of the image at 32x32 pixels. Images of the same part in the same pose share it, so a pair counts only where the
 detail left after removing a blurred copy correlates as well: noise and grain repeat in a copy, and in nothing else.
 """
 
@@ -11,8 +11,8 @@ from PIL import Image
 from scipy.fft import dctn
 from scipy.ndimage import gaussian_filter
 
-HASH_BITS = 8  # of 64; unrelated pictures differ in about 32
-# On Brain MRI, rescaled and recompressed copies reach 0.99 and the next pair 0.64; on MVTec AD's screws, two pictures
+HASH_BITS = 8  # of 64; unrelated images differ in about 32
+# On Brain MRI, rescaled and recompressed copies reach 0.99 and the next pair 0.64; on MVTec AD's screws, two images
 # of one screw reach 0.99 and different screws in one pose 0.92.
 LIKENESS = 0.95
 _SIDE, _BLUR = 96, 1.5
@@ -20,7 +20,7 @@ COLUMNS = ("first", "second", "likeness", "identical")
 
 
 def perceptual_hash(grey: np.ndarray) -> str:
-    """16 hex digits for a grey picture, uint8 ``(H, W)``; a picture of one colour has the hash 0."""
+    """16 hex digits for a grey image, uint8 ``(H, W)``; an image of one colour has the hash 0."""
     small = np.asarray(Image.fromarray(grey).resize((32, 32), Image.Resampling.BILINEAR), np.float64)
     low = dctn(small, norm="ortho")[:8, :8].ravel()
     low[0] = 0  # brightness
@@ -29,20 +29,20 @@ def perceptual_hash(grey: np.ndarray) -> str:
     return np.packbits(low > np.median(low)).tobytes().hex()
 
 
-def near_pairs(index: pd.DataFrame, pictures: np.ndarray) -> pd.DataFrame:
-    """Pairs of pictures that are copies of each other, exactly or nearly.
+def near_pairs(index: pd.DataFrame, images: np.ndarray) -> pd.DataFrame:
+    """Pairs of images that are copies of each other, exactly or nearly.
 
     Args:
         index: columns ``image_id``, ``phash`` and ``pixel_sha256``; N rows.
-        pictures: uint8 ``(N, S, S, 3)``, in the same order; may be memory-mapped.
+        images: uint8 ``(N, S, S, 3)``, in the same order; may be memory-mapped.
 
     Returns:
         Columns first, second (ids, each pair once), likeness (correlation of fine detail), identical (the same
-        pixels); the most alike first. All pairs of hashes are compared, in blocks; memory holds 18 kB per picture.
+        pixels); the most alike first. All pairs of hashes are compared, in blocks; memory holds 18 kB per image.
     """
     hashes = np.array([int(h, 16) for h in index["phash"]], np.uint64)
     pixels = pd.factorize(index["pixel_sha256"])[0]
-    details = np.stack([_detail(picture) for picture in pictures]) if len(hashes) else np.empty((0, 0))
+    details = np.stack([_detail(image) for image in images]) if len(hashes) else np.empty((0, 0))
     found: list[tuple[int, int, float, bool]] = []
     block = 256
     for start in range(0, len(hashes), block):
@@ -64,9 +64,9 @@ def near_pairs(index: pd.DataFrame, pictures: np.ndarray) -> pd.DataFrame:
     return table.sort_values(order, ascending=[False, False, True, True], ignore_index=True)
 
 
-def _detail(picture: np.ndarray) -> np.ndarray:
-    """What a small blur takes away from a picture, as a unit vector, float16 ``(96 * 96,)``; 0 where there is none."""
-    grey = Image.fromarray(picture).convert("L").resize((_SIDE, _SIDE), Image.Resampling.BOX)
+def _detail(image: np.ndarray) -> np.ndarray:
+    """What a small blur takes away from an image, as a unit vector, float16 ``(96 * 96,)``; 0 where there is none."""
+    grey = Image.fromarray(image).convert("L").resize((_SIDE, _SIDE), Image.Resampling.BOX)
     values = np.asarray(grey, np.float32)
     values = values - gaussian_filter(values, _BLUR)
     values -= values.mean()

@@ -38,4 +38,4 @@ class Rows:
         return np.asarray(self[:], dtype)
 
 
-Pictures: TypeAlias = np.ndarray | Rows  # uint8 (N, S, S, 3)
+Images: TypeAlias = np.ndarray | Rows  # uint8 (N, S, S, 3)

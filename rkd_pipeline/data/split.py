@@ -1,14 +1,14 @@
-"""Splits: which picture trains, validates, tests, or is set aside, for every repeat.
+"""Splits: which image trains, validates, tests, or is set aside, for every repeat.
 
-The paper's rule for data without an official split: 10 normal pictures and all anomalous ones test, the rest trains.
-Repeats are disjoint tens of a seeded permutation of the distinct normal pictures; when those are used up, further
+The paper's rule for data without an official split: 10 normal images and all anomalous ones test, the rest trains.
+Repeats are disjoint tens of a seeded permutation of the distinct normal images; when those are used up, further
 repeats are tens of another permutation.
 
 Of the other normal images two parts can be held out, each for one purpose: ``validation`` (25%) stops a training or
 normalises its scores, ``calibration`` sets thresholds. Images that chose the epoch look more normal to the model than
 new ones do, so a threshold from them promises too few false alarms. A recipe trains on the parts that it does not use.
 
-The user's own pictures, where nobody has split them: the distinct normal pictures stand in the order of a seeded hash
+The user's own images, where nobody has split them: the distinct normal images stand in the order of a seeded hash
 of their pixels, and each of five repeats tests another fifth of them; five more follow in another order. Names and
 folders play no part, so renaming files changes nothing, and adding some changes little.
 """
@@ -36,7 +36,7 @@ COLUMNS = {
     "repeat": "number of the repeat, from 0",
     "image_id": "path relative to the dataset's folder",
     "part": "train, validation and calibration (normal, held out where a recipe asks), test, or set_aside (copy of a "
-    "test picture)",
+    "test image)",
 }
 
 
@@ -58,14 +58,14 @@ def fewest_for_calibration() -> int:
 
 
 def split(target: Target, index: pd.DataFrame) -> pd.DataFrame:
-    """All repeats of a target's split: columns as in ``COLUMNS``, one row per repeat and picture.
+    """All repeats of a target's split: columns as in ``COLUMNS``, one row per repeat and image.
 
-    Pictures with the same pixels never stand on both sides: of a drawn group of normals one picture tests and its
-    copies are set aside; the others of a group train, or validate, together. Anomalous pictures all test, copies
+    Images with the same pixels never stand on both sides: of a drawn group of normals one image tests and its
+    copies are set aside; the others of a group train, or validate, together. Anomalous images all test, copies
     included, as in the paper. Where the publisher splits, test is his in every repeat and only the validation part
-    is drawn; training pictures with the pixels of a test picture are set aside. The user's own images without any
+    is drawn; training images with the pixels of a test image are set aside. The user's own images without any
     anomalous one all train, but for those that a given split tests. Raises ``DataError`` where there are too few
-    pictures to split.
+    images to split.
     """
     only_normal = target.own and not index["anomalous"].any()
     if target.official_split or only_normal or (target.own and index["part"].ne("").all()):
@@ -77,7 +77,7 @@ def split(target: Target, index: pd.DataFrame) -> pd.DataFrame:
 
 
 def _groups(index: pd.DataFrame, which: pd.Series) -> list[list[str]]:
-    """Picture ids of the selected rows, grouped by equal pixels; groups and their members in a fixed order."""
+    """Image ids of the selected rows, grouped by equal pixels; groups and their members in a fixed order."""
     grouped = index[which].groupby("pixel_sha256")["image_id"].apply(lambda ids: sorted(ids))
     return sorted(grouped)
 
@@ -86,7 +86,7 @@ def _paper_rule(target: Target, index: pd.DataFrame) -> list[pd.DataFrame]:
     groups = _groups(index, ~index["anomalous"])
     disjoint = len(groups) // TEST_NORMALS
     if disjoint == 0:
-        raise DataError(f"{target.name} has {len(groups)} distinct normal pictures; {TEST_NORMALS} are needed to test")
+        raise DataError(f"{target.name} has {len(groups)} distinct normal images; {TEST_NORMALS} are needed to test")
     repeats = []
     for repeat in range(REPEATS):
         permutation, place = divmod(repeat, disjoint)
@@ -97,12 +97,12 @@ def _paper_rule(target: Target, index: pd.DataFrame) -> list[pd.DataFrame]:
 
 
 def _folds(target: Target, index: pd.DataFrame) -> list[pd.DataFrame]:
-    """The user's own pictures: every fifth of the normals, in the order of their pixels' hash, tests in one repeat."""
+    """The user's own images: every fifth of the normals, in the order of their pixels' hash, tests in one repeat."""
     pixels = index.set_index("image_id")["pixel_sha256"]
     groups = _groups(index, ~index["anomalous"])
     if len(groups) < OWN_FOLDS:
         raise DataError(
-            f"{target.name} has {len(groups)} distinct normal pictures; {OWN_FOLDS} are the least that can be split "
+            f"{target.name} has {len(groups)} distinct normal images; {OWN_FOLDS} are the least that can be split "
             "into training, validation and test"
         )
 
@@ -119,7 +119,7 @@ def _folds(target: Target, index: pd.DataFrame) -> list[pd.DataFrame]:
 
 
 def _repeat(index: pd.DataFrame, groups: list[list[str]], drawn: set[int], repeat: int) -> pd.DataFrame:
-    """One repeat: one picture of every drawn group of normals tests, with all anomalous ones; the rest trains."""
+    """One repeat: one image of every drawn group of normals tests, with all anomalous ones; the rest trains."""
     part = dict.fromkeys(index.loc[index["anomalous"], "image_id"], "test")
     for number in drawn:
         part |= {groups[number][0]: "test"} | dict.fromkeys(groups[number][1:], "set_aside")
@@ -135,7 +135,7 @@ def _official(target: Target, index: pd.DataFrame) -> list[pd.DataFrame]:
     groups = _groups(index, ~in_test & ~seen)
     if len(groups) < FEWEST_TRAINING_NORMALS:
         raise DataError(
-            f"{target.name} has {len(groups)} distinct normal training pictures that are not in its test part; "
+            f"{target.name} has {len(groups)} distinct normal training images that are not in its test part; "
             f"{FEWEST_TRAINING_NORMALS} are the least for training and validation"
         )
     return [_table(fixed | _train_and_validation(groups, repeat)) for repeat in range(OFFICIAL_REPEATS)]
@@ -167,15 +167,15 @@ def _table(part: dict[str, str]) -> pd.DataFrame:
 def verify(target: Target, index: pd.DataFrame, rows: pd.DataFrame) -> dict[str, int]:
     """Check a split against its index; returns what was checked, with numbers. Raises ``DataError`` on any defect.
 
-    Checked in every repeat: each picture in exactly one part, no equal pixels on two sides, anomalous pictures only
-    in test, both classes in test (where there are anomalous pictures), and held-out parts of the right sizes.
+    Checked in every repeat: each image in exactly one part, no equal pixels on two sides, anomalous images only
+    in test, both classes in test (where there are anomalous images), and held-out parts of the right sizes.
     """
     defects = []
     info = index.set_index("image_id")
     for repeat, group in rows.groupby("repeat"):
         where = f"{target.name}, repeat {repeat}"
         if sorted(group["image_id"]) != sorted(index["image_id"]):
-            defects.append(f"{where}: the split does not hold every picture exactly once")
+            defects.append(f"{where}: the split does not hold every image exactly once")
             continue
         joined = group.merge(info, on="image_id", suffixes=("", "_official"))
         used = joined[joined["part"] != "set_aside"]
@@ -186,7 +186,7 @@ def verify(target: Target, index: pd.DataFrame, rows: pd.DataFrame) -> dict[str,
                 f"{where}: the same pixels on both sides: {', '.join(ids)}; keep the one whose label is right"
             )
         if not joined.loc[joined["anomalous"], "part"].eq("test").all():
-            defects.append(f"{where}: an anomalous picture outside the test part")
+            defects.append(f"{where}: an anomalous image outside the test part")
         test = joined[joined["part"] == "test"]
         if index["anomalous"].any() and test["anomalous"].nunique() != 2:
             defects.append(f"{where}: the test part has one class only")
@@ -202,7 +202,7 @@ def verify(target: Target, index: pd.DataFrame, rows: pd.DataFrame) -> dict[str,
             )
         largest_group = int(joined["pixel_sha256"].value_counts().max())
         if not math.isclose(sizes.get("validation", 0), VALIDATION_SHARE * normal, abs_tol=largest_group):
-            defects.append(f"{where}: validation has {sizes.get('validation', 0)} of {normal} normal training pictures")
+            defects.append(f"{where}: validation has {sizes.get('validation', 0)} of {normal} normal training images")
     if defects:
         raise DataError("\n".join(defects))
     first = rows[rows["repeat"] == 0]["part"].value_counts()
@@ -210,7 +210,7 @@ def verify(target: Target, index: pd.DataFrame, rows: pd.DataFrame) -> dict[str,
 
 
 def part_of(rows: pd.DataFrame, target: Target, repeat: int, *parts: str) -> list[str]:
-    """Ids of the pictures in ``parts`` of one repeat, sorted; raises ``DataError`` for a repeat that does not exist."""
+    """Ids of the images in ``parts`` of one repeat, sorted; raises ``DataError`` for a repeat that does not exist."""
     available = int(rows["repeat"].max()) + 1
     if repeat >= available:
         raise DataError(

@@ -1,4 +1,4 @@
-"""The user's own pictures as targets: ``targets.toml`` in the store, one line each.
+"""The user's own images as targets: ``targets.toml`` in the store, one line each.
 
     [targets]
     screws = "/data/screws"
@@ -7,7 +7,7 @@
 Layouts: ``mvtec`` (train/good, test/<defect>, ground_truth/<defect> where there are masks), ``folder`` (good/, and
 bad/ where there are bad ones), ``manifest`` (a CSV or parquet table). What is not said is recognised.
 
-What belongs here: names and where the pictures are. What does not: reading them (``data/``).
+What belongs here: names and where the images are. What does not: reading them (``data/``).
 """
 
 import json
@@ -57,7 +57,7 @@ class OwnTarget:
 
     @property
     def root(self) -> Path:
-        """The folder that picture names are relative to."""
+        """The folder that image names are relative to."""
         return self.path.parent if self.path.suffix.lower() in manifest.SUFFIXES else self.path
 
     def recognised(self) -> str:
@@ -69,7 +69,7 @@ class OwnTarget:
         layout = self.recognised()
         if not self.path.exists():
             raise DataError(
-                f"{self.path}, the pictures of {self.name}, is not there; bring it back or add the target again"
+                f"{self.path}, the images of {self.name}, is not there; bring it back or add the target again"
             )
         readers: dict[str, Callable[[], Listing]] = {
             "mvtec": lambda: mvtec.listing(self.path, "", complete=False),
@@ -83,17 +83,17 @@ class OwnTarget:
         return found
 
     def target(self) -> Target:
-        """As the rest of the code knows targets. Whether the split is given shows in the pictures, and masks too."""
+        """As the rest of the code knows targets. Whether the split is given shows in the images, and masks too."""
         return Target(self.name, self.name, self.name, self.kind, None, False, None, own=True)
 
     def dataset(self) -> Dataset:
         """The dataset that this target is the only one of."""
         return Dataset(
             self.name,
-            f"{self.name}, the user's own pictures",
+            f"{self.name}, the user's own images",
             self.layout or "as found",
             str(self.path),
-            "as the owner of the pictures says",
+            "as the owner of the images says",
             "none needed",
         )
 
@@ -101,7 +101,7 @@ class OwnTarget:
 def recognise(path: Path) -> str:
     """Which layout a folder or file has. Raises ``DataError`` naming what was found and what would fit."""
     if not path.exists():
-        raise DataError(f"{path} does not exist; give a folder of pictures, or a CSV or parquet file that lists them")
+        raise DataError(f"{path} does not exist; give a folder of images, or a CSV or parquet file that lists them")
     if path.is_file():
         if path.suffix.lower() in manifest.SUFFIXES:
             return "manifest"
@@ -145,7 +145,7 @@ def _hint(path: Path) -> str:
 
 def _check_classes(entry: OwnTarget, found: Listing) -> None:
     """Note where only normal images are there. Raises ``DataError`` where a model cannot learn, or not be measured."""
-    path, kinds = entry.path, {(p.part, p.anomalous) for p in found.pictures}
+    path, kinds = entry.path, {(p.part, p.anomalous) for p in found.images}
     if not any(not anomalous for _, anomalous in kinds):
         raise DataError(f"{path} has no normal images that can be used, and a model learns from those alone; add some")
     if ("test", True) in kinds and ("test", False) not in kinds:
@@ -181,7 +181,7 @@ class OwnTargets:
             raise DataError(f"{self.path} is not readable ({error}); mend that line") from error
         targets = table.pop("targets", {})
         if table or not isinstance(targets, dict):
-            raise DataError(f'{self.path}: entries belong under [targets], as NAME = "/path/to/pictures"')
+            raise DataError(f'{self.path}: entries belong under [targets], as NAME = "/path/to/images"')
         return {name: self._entry(name, value) for name, value in targets.items()}
 
     def _entry(self, name: str, value: Any) -> OwnTarget:
@@ -189,7 +189,7 @@ class OwnTargets:
         given = {"path": value} if isinstance(value, str) else value
         where = f"{self.path}: {name}"
         if not isinstance(given, dict) or "path" not in given:
-            raise DataError(f'{where} needs a path: {name} = "/path/to/pictures"')
+            raise DataError(f'{where} needs a path: {name} = "/path/to/images"')
         for key, item in given.items():
             if key not in _KEYS or not isinstance(item, _KEYS[key]):
                 known = ", ".join(f"{k} ({t.__name__})" for k, t in _KEYS.items())

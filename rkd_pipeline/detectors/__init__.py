@@ -1,7 +1,7 @@
 """Systems that are compared: one module each, all trained, scored and judged the same way.
 
-What belongs in a system's module: how its teacher looks at pictures, what a training step computes, how a trained
-model scores pictures. What does not: the loop, seeds, checkpoints, stopping (``training/loop.py``), metrics, the store.
+What belongs in a system's module: how its teacher looks at images, what a training step computes, how a trained
+model scores images. What does not: the loop, seeds, checkpoints, stopping (``training/loop.py``), metrics, the store.
 
 A recipe's class names its module; the module offers ``SYSTEM``. Stages, tables, leaderboard and scorer know only what
 stands here: to add a system, write a module and a recipe (``recipes/named_recipes.py``).
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
-    from rkd_pipeline.data.rows import Pictures
+    from rkd_pipeline.data.rows import Images
     from rkd_pipeline.detectors.anomaly_map import Scores
     from rkd_pipeline.device import Compute
     from rkd_pipeline.models.weights import TeacherWeights
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 class Detector(ABC):
-    """A trained model that scores pictures, in full float32 precision whatever is set around it."""
+    """A trained model that scores images, in full float32 precision whatever is set around it."""
 
     def __init_subclass__(cls) -> None:
         """Every system's ``score`` runs in full precision, those of systems to come too."""
@@ -36,8 +36,8 @@ class Detector(ABC):
             cls.score = full_precision()(cls.score)  # type: ignore[method-assign]
 
     @abstractmethod
-    def score(self, pictures: "Pictures", *, batch_size: int = 32) -> "Scores":
-        """Anomaly maps and every image score of uint8 pictures ``(N, S, S, 3)``, in float32."""
+    def score(self, images: "Images", *, batch_size: int = 32) -> "Scores":
+        """Anomaly maps and every image score of uint8 images ``(N, S, S, 3)``, in float32."""
 
 
 class System(ABC):
@@ -52,13 +52,13 @@ class System(ABC):
         self,
         recipe: "Recipe",
         teacher: "nn.Module",
-        pictures: "Pictures",
-        validation: "Pictures | None",
+        images: "Images",
+        validation: "Images | None",
         seed: int,
         compute: "Compute",
         cache: Path | None,
     ) -> "TrainingTask":
-        """A training of uint8 pictures ``(N, S, S, 3)``; ``cache`` is a folder for what trainings share."""
+        """A training of uint8 images ``(N, S, S, 3)``; ``cache`` is a folder for what trainings share."""
 
     @abstractmethod
     def detector(

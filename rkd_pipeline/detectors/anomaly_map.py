@@ -17,7 +17,7 @@ from rkd_pipeline.recipes.recipe import Fusion
 
 @dataclass(frozen=True)
 class Scores:
-    """Of N pictures.
+    """Of N images.
 
     Attributes:
         maps: float32 ``(N, S, S)``; higher is more anomalous.

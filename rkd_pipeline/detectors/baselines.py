@@ -1,6 +1,6 @@
 """Anomaly maps without any training: what a method must beat before its numbers mean anything.
 
-Each takes normal training pictures and test pictures, uint8 ``(N, S, S, 3)``, and returns float32 maps ``(N, S, S)``,
+Each takes normal training images and test images, uint8 ``(N, S, S, 3)``, and returns float32 maps ``(N, S, S)``,
 higher where more anomalous, smoothed as the methods' maps are. An image's score is the maximum of its map.
 """
 
@@ -32,27 +32,27 @@ def nearest_colours(train: np.ndarray, test: np.ndarray, *, patch: int = 8, bank
     Patches are ``patch`` pixels wide, half overlapping, their pixels averaged two by two.
     """
 
-    def patches(pictures: np.ndarray) -> Tensor:
-        x = torch.from_numpy(np.ascontiguousarray(pictures)).permute(0, 3, 1, 2).float() / 255
+    def patches(images: np.ndarray) -> Tensor:
+        x = torch.from_numpy(np.ascontiguousarray(images)).permute(0, 3, 1, 2).float() / 255
         x = F.avg_pool2d(x, 2)
         rows = F.unfold(x, patch // 2, stride=patch // 4)
         side = (x.shape[-1] - patch // 2) // (patch // 4) + 1
-        return rows.transpose(1, 2).reshape(len(pictures), side, side, -1)
+        return rows.transpose(1, 2).reshape(len(images), side, side, -1)
 
     memory = _memory([patches(train[i : i + _BATCH]) for i in range(0, len(train), _BATCH)], bank)
     maps = [_distances(patches(test[i : i + _BATCH]), memory) for i in range(0, len(test), _BATCH)]
     return _smoothed(torch.cat(maps), test.shape[1])
 
 
-def teacher_patches(teacher: Teacher, pictures: np.ndarray) -> Tensor:
+def teacher_patches(teacher: Teacher, images: np.ndarray) -> Tensor:
     """What ``nearest_features`` compares: ``(N, S/8, S/8, C_2 + C_3)``.
 
     Blocks 2 and 3, averaged over 3 by 3 positions as in PatchCore (Roth et al. 2022), block 3 brought to the grid of
     block 2.
     """
     found = []
-    for start in range(0, len(pictures), _BATCH):
-        _, fine, coarse = teacher(torch.from_numpy(np.ascontiguousarray(pictures[start : start + _BATCH])))
+    for start in range(0, len(images), _BATCH):
+        _, fine, coarse = teacher(torch.from_numpy(np.ascontiguousarray(images[start : start + _BATCH])))
         fine, coarse = (F.avg_pool2d(f, 3, stride=1, padding=1, count_include_pad=False) for f in (fine, coarse))
         coarse = F.interpolate(coarse, size=fine.shape[-2:], mode="bilinear")
         found.append(torch.cat([fine, coarse], 1).permute(0, 2, 3, 1))

@@ -1,4 +1,4 @@
-"""A trained model taken out of the store: a folder that scores pictures by itself.
+"""A trained model taken out of the store: a folder that scores images by itself.
 
 Holds student and teacher as safetensors and ``scorer.json``; this is what MLflow keeps as a logged model.
 """
@@ -24,7 +24,7 @@ STUDENT, TEACHER, CARD = "student.safetensors", "teacher.safetensors", "scorer.j
 
 @dataclass(frozen=True)
 class ModelCard:
-    """What is needed beside the weights to score a picture; stored as ``model.json``.
+    """What is needed beside the weights to score an image; stored as ``model.json``.
 
     ``lambda_`` weighs L_KD in L_MKD, frozen before the first step.
     """
@@ -73,9 +73,9 @@ class ExportedModel:
         """An image as in training: uint8 ``(side, side, 3)``."""
         return resized(image, self._recipe.side)
 
-    def score(self, pictures: Sequence[Path]) -> tuple[pd.DataFrame, np.ndarray]:
-        """Score picture files; returns what ``score_prepared`` does. Raises ``DataError`` where one does not decode."""
-        return self.score_prepared([self.prepare(read_rgb(path)) for path in pictures])
+    def score(self, images: Sequence[Path]) -> tuple[pd.DataFrame, np.ndarray]:
+        """Score image files; returns what ``score_prepared`` does. Raises ``DataError`` where one does not decode."""
+        return self.score_prepared([self.prepare(read_rgb(path)) for path in images])
 
     def score_prepared(self, pixels: Sequence[np.ndarray]) -> tuple[pd.DataFrame, np.ndarray]:
         """Score images that ``prepare`` made.

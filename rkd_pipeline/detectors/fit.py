@@ -4,7 +4,7 @@ from pathlib import Path
 
 from torch import nn
 
-from rkd_pipeline.data.rows import Pictures
+from rkd_pipeline.data.rows import Images
 from rkd_pipeline.detectors import system_of
 from rkd_pipeline.device import Compute
 from rkd_pipeline.recipes.recipe import Recipe
@@ -14,8 +14,8 @@ from rkd_pipeline.training.loop import OnEpoch, TrainedStudent, train
 def fit(
     recipe: Recipe,
     teacher: nn.Module,
-    pictures: Pictures,
-    validation: Pictures | None,
+    images: Images,
+    validation: Images | None,
     *,
     epochs: int,
     seed: int,
@@ -34,7 +34,7 @@ def fit(
     Args:
         recipe: system, loss, optimiser and stopping rule.
         teacher: frozen, as its system's ``teacher`` makes it, on the device of ``compute``.
-        pictures: normal training images, uint8 ``(N, H, W, 3)``, H and W multiples of 32.
+        images: normal training images, uint8 ``(N, H, W, 3)``, H and W multiples of 32.
         validation: held-out normal images; needed exactly when the recipe holds some out.
         epochs: length of the schedule.
         seed: seeds initialisation and the order of images, per epoch.
@@ -50,8 +50,8 @@ def fit(
         raise ValueError(f"recipe {recipe.name} and validation images disagree about early stopping or normalisation")
     return train(
         recipe,
-        system_of(recipe).task(recipe, teacher, pictures, validation, seed, compute, cache),
-        images=len(pictures),
+        system_of(recipe).task(recipe, teacher, images, validation, seed, compute, cache),
+        images=len(images),
         epochs=epochs,
         seed=seed,
         checkpoint=checkpoint,

@@ -1,7 +1,7 @@
-"""Multiresolution KD (Salehi et al. 2021): a cloner learns a source's features of normal pictures at several depths.
+"""Multiresolution KD (Salehi et al. 2021): a cloner learns a source's features of normal images at several depths.
 
-The picture's score is its loss; its map is a gradient of that loss with respect to the pixels, or the discrepancy of
-both networks at each position. All leave out the first tap where the source has four, as the official code does
+The image's score is its loss; its map is a gradient of that loss with respect to the pixels, or the discrepancy of
+both networks at each position. All leave out the first compared layer where the source has four, as the official code does
 (``test_functions.py``).
 """
 
@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from rkd_pipeline.data.rows import Pictures
+from rkd_pipeline.data.rows import Images
 from rkd_pipeline.detectors import Detector, System
 from rkd_pipeline.detectors.anomaly_map import Scores, anomaly_map, smoothed
 from rkd_pipeline.device import Compute, place
@@ -22,13 +22,13 @@ from rkd_pipeline.training.features import EVALUATION_BATCH, FeatureSource
 from rkd_pipeline.training.losses import Features, discrepancy, l_kd_flat, l_val
 from rkd_pipeline.training.task import TrainingTask
 
-SCORED_TAPS = 3
+SCORED_LAYERS = 3
 SMOOTHGRAD_SAMPLES, SMOOTHGRAD_SIGMA = 50, 0.05
 _CLIP = 0.99  # quantile at which a map is cut before it is stretched
 
 
 def loss(source: Features, cloner: Features, recipe: MultiresolutionKD) -> Tensor:
-    """The loss of each picture, ``(N,)``: direction (one cosine per tap) and value (mean squared difference).
+    """The loss of each image, ``(N,)``: direction (one cosine per layer) and value (mean squared difference).
 
     lambda multiplies the value term in the official code and the direction term in the paper's equation.
     """
@@ -39,22 +39,22 @@ def loss(source: Features, cloner: Features, recipe: MultiresolutionKD) -> Tenso
 
 
 class MultiresolutionKDTask(TrainingTask):
-    """The source's features are kept where the memory budget allows; the cloner sees the pictures."""
+    """The source's features are kept where the memory budget allows; the cloner sees the images."""
 
     def __init__(
         self,
         recipe: MultiresolutionKD,
         source: Source,
-        pictures: Pictures,
-        validation: Pictures | None,
+        images: Images,
+        validation: Images | None,
         seed: int,
         compute: Compute,
     ) -> None:
         self.lambda_, self.notes = recipe.lambda_, {}
         self._recipe, self._source, self._compute = recipe, source, compute
         self.student = place(new_cloner(recipe, source, seed), compute.device)
-        self._pictures, self._held_out = pictures, validation
-        sources = FeatureSource.within_one_budget(source, pictures, validation, compute)
+        self._images, self._held_out = images, validation
+        sources = FeatureSource.within_one_budget(source, images, validation, compute)
         self._features, self._held_out_features = sources
 
     def begin(self) -> float:
@@ -62,19 +62,19 @@ class MultiresolutionKDTask(TrainingTask):
         return self._recipe.lambda_
 
     def losses(self, indices: Tensor, generator: torch.Generator) -> Tensor:
-        """Over all taps."""
-        return self._losses(self._features, self._pictures, indices)
+        """Mean loss of each image over all compared layers, ``(N,)``."""
+        return self._losses(self._features, self._images, indices)
 
     def validation_loss(self) -> float:
-        """Mean of the same loss over the held-out pictures."""
+        """Mean of the same loss over the held-out images."""
         assert self._held_out is not None  # the loop asks only where there are some
         assert self._held_out_features is not None
         batches = torch.arange(len(self._held_out)).split(EVALUATION_BATCH)
         total = sum(float(self._losses(self._held_out_features, self._held_out, batch).sum()) for batch in batches)
         return total / len(self._held_out)
 
-    def _losses(self, features: FeatureSource, pictures: Pictures, indices: Tensor) -> Tensor:
-        batch = torch.from_numpy(np.ascontiguousarray(pictures[indices.numpy()])).to(self._compute.device)
+    def _losses(self, features: FeatureSource, images: Images, indices: Tensor) -> Tensor:
+        batch = torch.from_numpy(np.ascontiguousarray(images[indices.numpy()])).to(self._compute.device)
         with self._compute.autocast():
             cloned = self.student(self._source.prepared(batch))
         return loss(features.batch(indices), cloned, self._recipe)
@@ -93,40 +93,40 @@ class MultiresolutionKDDetector(Detector):
     def __init__(self, recipe: MultiresolutionKD, source: Source, cloner: Cloner) -> None:
         self.recipe, self.source, self.cloner = recipe, source, cloner.eval().requires_grad_(False)
 
-    def score(self, pictures: Pictures, *, batch_size: int = 32) -> Scores:
+    def score(self, images: Images, *, batch_size: int = 32) -> Scores:
         """Maps by the recipe's localisation, smoothed; scores by loss and map's maximum."""
         device = next(self.cloner.parameters()).device
         maps, losses = [], []
-        for start in range(0, len(pictures), batch_size):
-            batch = torch.from_numpy(np.ascontiguousarray(pictures[start : start + batch_size])).to(device)
+        for start in range(0, len(images), batch_size):
+            batch = torch.from_numpy(np.ascontiguousarray(images[start : start + batch_size])).to(device)
             x = self.source.prepared(batch)
             with torch.no_grad():
                 losses.append(self.loss(x).cpu())
             maps.append(self._smooth_map(x, start).cpu())
         stacked = torch.cat(maps).numpy()
-        of_pictures = {
+        of_images = {
             "loss": torch.cat(losses).double().numpy(),
             "map_max": stacked.max(axis=(1, 2)).astype(np.float64),
         }
-        return Scores(stacked, of_pictures)
+        return Scores(stacked, of_images)
 
     def loss(self, x: Tensor) -> Tensor:
-        """Of prepared pictures ``(N, 3, S, S)``, over the last three taps: ``(N,)``."""
-        source, cloned = self.source.taps(x), self.cloner(x)
-        return loss(source[-SCORED_TAPS:], cloned[-SCORED_TAPS:], self.recipe)
+        """Of prepared images ``(N, 3, S, S)``, over the last three layers: ``(N,)``."""
+        source, cloned = self.source.layer_outputs(x), self.cloner(x)
+        return loss(source[-SCORED_LAYERS:], cloned[-SCORED_LAYERS:], self.recipe)
 
     def gradient(self, x: Tensor) -> Tensor:
-        """Of each picture's own loss with respect to its pixels, ``(N, 3, S, S)``."""
+        """Of each image's own loss with respect to its pixels, ``(N, 3, S, S)``."""
         x = x.detach().requires_grad_()
-        # Pictures of a batch do not meet in eval mode: the gradient of the sum holds each one's own.
+        # Images of a batch do not meet in eval mode: the gradient of the sum holds each one's own.
         (gradient,) = torch.autograd.grad(self.loss(x).sum(), x)
         return gradient
 
     def discrepancy(self, x: Tensor) -> Tensor:
-        """Of the scored taps at each position, as Reverse KD's maps are made, smoothed: ``(N, S, S)``."""
-        source, cloned = self.source.taps(x), self.cloner(x)
-        taps = zip(source[-SCORED_TAPS:], cloned[-SCORED_TAPS:], strict=True)
-        return anomaly_map([discrepancy(a, b) for a, b in taps], x.shape[-1], sigma=self.recipe.sigma)
+        """Of the scored layers at each position, as Reverse KD's maps are made, smoothed: ``(N, S, S)``."""
+        source, cloned = self.source.layer_outputs(x), self.cloner(x)
+        layer_outputs = zip(source[-SCORED_LAYERS:], cloned[-SCORED_LAYERS:], strict=True)
+        return anomaly_map([discrepancy(a, b) for a, b in layer_outputs], x.shape[-1], sigma=self.recipe.sigma)
 
     def _smooth_map(self, x: Tensor, first: int) -> Tensor:
         if self.recipe.localisation == "discrepancy":
@@ -135,7 +135,7 @@ class MultiresolutionKDDetector(Detector):
         return smoothed(self._map(x, first), self.recipe.sigma)
 
     def _map(self, x: Tensor, first: int) -> Tensor:
-        """``(N, S, S)``, not smoothed yet; ``first`` numbers the pictures, so that noise does not depend on batches."""
+        """``(N, S, S)``, not smoothed yet; ``first`` numbers the images, so that noise does not depend on batches."""
         if self.recipe.localisation == "smoothgrad":
             return self._own_range(self._smoothgrad(x, first), cut=False)
         if self.recipe.localisation == "gradient":
@@ -172,15 +172,15 @@ class _MultiresolutionKDSystem(System):
         self,
         recipe: Recipe,
         teacher: nn.Module,
-        pictures: Pictures,
-        validation: Pictures | None,
+        images: Images,
+        validation: Images | None,
         seed: int,
         compute: Compute,
         cache: Path | None,
     ) -> TrainingTask:
         assert isinstance(recipe, MultiresolutionKD)
         assert isinstance(teacher, Source)
-        return MultiresolutionKDTask(recipe, teacher, pictures, validation, seed, compute)
+        return MultiresolutionKDTask(recipe, teacher, images, validation, seed, compute)
 
     def detector(
         self, recipe: Recipe, teacher: nn.Module, state: dict[str, Tensor], lambda_: float, device: torch.device

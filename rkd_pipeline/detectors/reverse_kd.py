@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from rkd_pipeline.data.rows import Pictures
+from rkd_pipeline.data.rows import Images
 from rkd_pipeline.detectors import Detector, System
 from rkd_pipeline.detectors.anomaly_map import Scores, anomaly_map
 from rkd_pipeline.device import Compute, place
@@ -30,15 +30,15 @@ class ReverseKDTask(TrainingTask):
         self,
         recipe: ReverseKD,
         teacher: Teacher,
-        pictures: Pictures,
-        validation: Pictures | None,
+        images: Images,
+        validation: Images | None,
         seed: int,
         compute: Compute,
     ) -> None:
         self.lambda_, self.notes = 0.0, {}
         self._recipe, self._compute = recipe, compute
         self._student = self.student = place(new_student(recipe, teacher, seed), compute.device)
-        self._features, self._held_out = FeatureSource.within_one_budget(teacher, pictures, validation, compute)
+        self._features, self._held_out = FeatureSource.within_one_budget(teacher, images, validation, compute)
 
     def begin(self) -> float:
         """lambda of equation 4."""
@@ -49,7 +49,7 @@ class ReverseKDTask(TrainingTask):
         return self._losses(self._features.batch(indices))
 
     def validation_loss(self) -> float:
-        """Mean of the same loss over the held-out pictures."""
+        """Mean of the same loss over the held-out images."""
         assert self._held_out is not None  # the loop asks only where there are some
         total = 0.0
         for batch in self._held_out.in_order(EVALUATION_BATCH):
@@ -79,7 +79,7 @@ def _oce_depth_in(state: dict[str, Tensor]) -> int:
 
 @torch.no_grad()
 def loss_balance(student: ReverseDistillation, features: FeatureSource, recipe: ReverseKD, compute: Compute) -> float:
-    """lambda of equation 4: the recipe's, or L_val / L_KD over all training pictures, before the first step.
+    """lambda of equation 4: the recipe's, or L_val / L_KD over all training images, before the first step.
 
     The paper: lambda scales the cosine term to the order of magnitude of the other. BatchNorm uses batch statistics,
     as in the first step; its running statistics are put back.
@@ -103,22 +103,22 @@ def loss_balance(student: ReverseDistillation, features: FeatureSource, recipe: 
 def score(
     teacher: Teacher,
     student: ReverseDistillation,
-    pictures: Pictures,
+    images: Images,
     recipe: ReverseKD,
     lambda_: float,
     *,
     batch_size: int = 32,
 ) -> Scores:
-    """Score pictures, uint8 ``(N, S, S, 3)``, on the device where teacher and student are."""
+    """Score images, uint8 ``(N, S, S, 3)``, on the device where teacher and student are."""
     device = next(student.parameters()).device
     student.eval()
     maps, kd, val = [], [], []
-    for start in range(0, len(pictures), batch_size):
-        batch = torch.from_numpy(np.ascontiguousarray(pictures[start : start + batch_size])).to(device)
+    for start in range(0, len(images), batch_size):
+        batch = torch.from_numpy(np.ascontiguousarray(images[start : start + batch_size])).to(device)
         features = teacher(batch)
         reconstructed = student(features)
         scales = [discrepancy(a, b) for a, b in zip(features, reconstructed, strict=True)]
-        maps.append(anomaly_map(scales, pictures.shape[1], fusion=recipe.fusion, sigma=recipe.sigma).cpu())
+        maps.append(anomaly_map(scales, images.shape[1], fusion=recipe.fusion, sigma=recipe.sigma).cpu())
         kd.append(l_kd(features, reconstructed).cpu())
         val.append(l_val(features, reconstructed, recipe.val_reduction).cpu())
     stacked = torch.cat(maps).numpy()
@@ -140,9 +140,9 @@ class ReverseKDDetector(Detector):
     def __init__(self, recipe: ReverseKD, teacher: Teacher, student: ReverseDistillation, lambda_: float) -> None:
         self.recipe, self.teacher, self.student, self.lambda_ = recipe, teacher, student, lambda_
 
-    def score(self, pictures: Pictures, *, batch_size: int = 32) -> Scores:
+    def score(self, images: Images, *, batch_size: int = 32) -> Scores:
         """Maps by equation 5; scores by the map's maximum and equations 2 to 4."""
-        return score(self.teacher, self.student, pictures, self.recipe, self.lambda_, batch_size=batch_size)
+        return score(self.teacher, self.student, images, self.recipe, self.lambda_, batch_size=batch_size)
 
 
 class _ReverseKDSystem(System):
@@ -153,15 +153,15 @@ class _ReverseKDSystem(System):
         self,
         recipe: Recipe,
         teacher: nn.Module,
-        pictures: Pictures,
-        validation: Pictures | None,
+        images: Images,
+        validation: Images | None,
         seed: int,
         compute: Compute,
         cache: Path | None,
     ) -> TrainingTask:
         assert isinstance(recipe, ReverseKD)
         assert isinstance(teacher, Teacher)
-        return ReverseKDTask(recipe, teacher, pictures, validation, seed, compute)
+        return ReverseKDTask(recipe, teacher, images, validation, seed, compute)
 
     def detector(
         self, recipe: Recipe, teacher: nn.Module, state: dict[str, Tensor], lambda_: float, device: torch.device

@@ -2,11 +2,11 @@
 
 Per receptive field (17, 33, 65 pixels) a descriptor network, distilled once from the given teacher, and an ensemble of
 students. A pixel's score is the error of the students' mean plus their variance, each normalised on held-out normal
-pictures, averaged over the receptive fields.
+images, averaged over the receptive fields.
 
-Dense training costs four networks at every pixel, so students train on part of each picture: on patches around random
+Dense training costs four networks at every pixel, so students train on part of each image: on patches around random
 pixels, or at every pixel of a random window, which costs far less per pixel since neighbours share their convolutions.
-Either is drawn alike over the whole picture: in the mean over draws it is the dense loss. Test pictures are evaluated
+Either is drawn alike over the whole image: in the mean over draws it is the dense loss. Test images are evaluated
 densely.
 """
 
@@ -21,7 +21,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from rkd_pipeline.data.rows import Pictures
+from rkd_pipeline.data.rows import Images
 from rkd_pipeline.detectors import Detector, System
 from rkd_pipeline.detectors.anomaly_map import Scores, smoothed
 from rkd_pipeline.device import Compute, place
@@ -75,9 +75,9 @@ class Scale(nn.Module):
         distances = [(student(patches).float() - target).square().sum(1) for student in self._students()]
         return torch.stack(distances).mean(0)
 
-    def dense_losses(self, pictures: Tensor) -> Tensor:
+    def dense_losses(self, images: Tensor) -> Tensor:
         """The same at every pixel, ``(N, 3, S, S)`` to ``(N, S, S)``: what random patches estimate."""
-        target, predictions = self._dense(padded(pictures, self.receptive_field))
+        target, predictions = self._dense(padded(images, self.receptive_field))
         return (predictions - target).square().sum(2).mean(0)
 
     def window_losses(self, windows: Tensor) -> Tensor:
@@ -85,20 +85,20 @@ class Scale(nn.Module):
         target, predictions = self._dense(windows)
         return (predictions - target).square().sum(2).mean((0, 2, 3))
 
-    def error_and_variance(self, pictures: Tensor) -> tuple[Tensor, Tensor]:
+    def error_and_variance(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Per pixel, ``(N, S, S)`` each: squared distance of the students' mean, and their variance around it."""
-        target, predictions = self._dense(padded(pictures, self.receptive_field))
+        target, predictions = self._dense(padded(images, self.receptive_field))
         mean = predictions.mean(0)
         return (mean - target).square().sum(1), (predictions - mean).square().sum(2).mean(0)
 
-    def score(self, pictures: Tensor) -> Tensor:
+    def score(self, images: Tensor) -> Tensor:
         """Normalised error plus normalised variance, ``(N, S, S)``."""
-        found = torch.stack(self.error_and_variance(pictures))
+        found = torch.stack(self.error_and_variance(images))
         shape = (2, 1, 1, 1)
         return ((found - self.normal_mean.view(shape)) / self.normal_deviation.view(shape)).sum(0)
 
     def _dense(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Of padded pictures: targets ``(N, D, S, S)`` and predictions ``(students, N, D, S, S)``."""
+        """Of padded images: targets ``(N, D, S, S)`` and predictions ``(students, N, D, S, S)``."""
         target = (self.descriptor.dense(x) - self.mean.view(1, -1, 1, 1)) / self.deviation.view(1, -1, 1, 1)
         return target, torch.stack([student.dense(x) for student in self._students()])
 
@@ -117,36 +117,36 @@ class Ensemble(nn.Module):
         return iter(cast(list[Scale], list(self.scales)))
 
 
-def prepared(pictures: np.ndarray, device: torch.device) -> Tensor:
+def prepared(images: np.ndarray, device: torch.device) -> Tensor:
     """uint8 ``(N, S, S, 3)`` to ``(N, 3, S, S)`` around zero."""
-    x = torch.from_numpy(np.ascontiguousarray(pictures)).to(device)
+    x = torch.from_numpy(np.ascontiguousarray(images)).to(device)
     return x.permute(0, 3, 1, 2).float() / 127.5 - 1
 
 
-def random_patches(pictures: Tensor, each: int, receptive_field: int, generator: torch.Generator) -> Tensor:
-    """``each`` patches of every picture around pixels drawn alike over it: ``(N * each, 3, p, p)``, by picture."""
-    n, side = len(pictures), pictures.shape[-1]
-    places = torch.randint(side, (2, n * each), generator=generator).to(pictures.device)
-    which = torch.arange(n, device=pictures.device).repeat_interleave(each)
-    return patches_at(padded(pictures, receptive_field), which, places[0], places[1], receptive_field)
+def random_patches(images: Tensor, each: int, receptive_field: int, generator: torch.Generator) -> Tensor:
+    """``each`` patches of every image around pixels drawn alike over it: ``(N * each, 3, p, p)``, by image."""
+    n, side = len(images), images.shape[-1]
+    places = torch.randint(side, (2, n * each), generator=generator).to(images.device)
+    which = torch.arange(n, device=images.device).repeat_interleave(each)
+    return patches_at(padded(images, receptive_field), which, places[0], places[1], receptive_field)
 
 
 def random_windows(
-    pictures: Tensor, window: int, receptive_fields: Sequence[int], generator: torch.Generator
+    images: Tensor, window: int, receptive_fields: Sequence[int], generator: torch.Generator
 ) -> list[Tensor]:
-    """One window of every picture, the same for each receptive field: ``(N, 3, window + p - 1, window + p - 1)``.
+    """One window of every image, the same for each receptive field: ``(N, 3, window + p - 1, window + p - 1)``.
 
-    Windows tile the picture and one tile is drawn, so that each pixel is as likely as any other. Raises ``ValueError``
+    Windows tile the image and one tile is drawn, so that each pixel is as likely as any other. Raises ``ValueError``
     where they cannot tile it.
     """
-    n, side = len(pictures), pictures.shape[-1]
+    n, side = len(images), images.shape[-1]
     if side % window:
-        raise ValueError(f"windows of {window} pixels do not tile a picture of {side}")
+        raise ValueError(f"windows of {window} pixels do not tile an image of {side}")
     corners = (torch.randint(side // window, (n, 2), generator=generator) * window).tolist()
     return [
         torch.stack([
-            picture[:, r : r + window + p - 1, c : c + window + p - 1]
-            for picture, (r, c) in zip(padded(pictures, p), corners, strict=True)
+            image[:, r : r + window + p - 1, c : c + window + p - 1]
+            for image, (r, c) in zip(padded(images, p), corners, strict=True)
         ])
         for p in receptive_fields
     ]  # fmt: skip
@@ -159,21 +159,21 @@ class UninformedStudentsTask(TrainingTask):
         self,
         recipe: UninformedStudents,
         teacher: Teacher,
-        pictures: Pictures,
-        validation: Pictures,
+        images: Images,
+        validation: Images,
         seed: int,
         compute: Compute,
         cache: Path | None,
     ) -> None:
         self.lambda_ = 0.0
         self._recipe, self._teacher, self._compute, self._cache = recipe, teacher, compute, cache
-        self._pictures, self._validation = pictures, validation
+        self._images, self._validation = images, validation
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self._ensemble = self.student = place(Ensemble(recipe), compute.device)
         self.notes = {
             "descriptors": f"distilled from block 3 of {teacher.arch.name} {teacher.sha256[:8]}, pooled, on "
-            f"{recipe.descriptor_pictures} pictures by formula, {recipe.descriptor_steps} steps of "
+            f"{recipe.descriptor_pictures} images by formula, {recipe.descriptor_steps} steps of "
             f"{recipe.descriptor_batch} patches"
         }
 
@@ -187,25 +187,25 @@ class UninformedStudentsTask(TrainingTask):
             with torch.no_grad():
                 found = torch.cat([
                     scale.descriptor(random_patches(batch, self._recipe.patches, p, generator))
-                    for batch in self._batches(self._pictures)
+                    for batch in self._batches(self._images)
                 ])  # fmt: skip
             scale.mean.copy_(found.mean(0))
             scale.deviation.copy_(found.std(0).clamp_min(1e-6))
         return 0.0
 
     def losses(self, indices: Tensor, generator: torch.Generator) -> Tensor:
-        """Over random patches of each picture, summed over scales."""
-        return self._losses(prepared(self._pictures[indices.numpy()], self._compute.device), generator)
+        """Over random patches of each image, summed over scales."""
+        return self._losses(prepared(self._images[indices.numpy()], self._compute.device), generator)
 
     def validation_loss(self) -> float:
-        """The same over the held-out pictures, always on the same patches."""
+        """The same over the held-out images, always on the same patches."""
         generator = torch.Generator().manual_seed(_VALIDATION_DRAW)
         return sum(float(self._losses(b, generator).sum()) for b in self._batches(self._validation)) / len(
             self._validation
         )
 
     def finish(self) -> None:
-        """Mean and deviation of errors and variances over all pixels of the held-out pictures."""
+        """Mean and deviation of errors and variances over all pixels of the held-out images."""
         for scale in self._ensemble:
             count, total, squares = 0, torch.zeros(2, dtype=torch.float64), torch.zeros(2, dtype=torch.float64)
             for batch in self._batches(self._validation, 4):  # sums, since all pixels would fill the memory
@@ -218,27 +218,27 @@ class UninformedStudentsTask(TrainingTask):
             scale.normal_mean.copy_(mean)
             scale.normal_deviation.copy_(variance.clamp_min(0).sqrt().clamp_min(1e-12))
 
-    def _losses(self, pictures: Tensor, generator: torch.Generator) -> Tensor:
+    def _losses(self, images: Tensor, generator: torch.Generator) -> Tensor:
         if self._recipe.window:
-            return self._window_losses(pictures, generator)
+            return self._window_losses(images, generator)
         each = self._recipe.patches
-        total = torch.zeros(len(pictures), device=pictures.device)
+        total = torch.zeros(len(images), device=images.device)
         for scale in self._ensemble:
-            patches = random_patches(pictures, each, scale.receptive_field, generator)
+            patches = random_patches(images, each, scale.receptive_field, generator)
             with self._compute.autocast():
                 losses = scale.losses(patches)
-            total = total + losses.view(len(pictures), each).mean(1)
+            total = total + losses.view(len(images), each).mean(1)
         return total
 
-    def _window_losses(self, pictures: Tensor, generator: torch.Generator) -> Tensor:
-        windows = random_windows(pictures, self._recipe.window, self._recipe.receptive_fields, generator)
+    def _window_losses(self, images: Tensor, generator: torch.Generator) -> Tensor:
+        windows = random_windows(images, self._recipe.window, self._recipe.receptive_fields, generator)
         with self._compute.autocast():
             losses = [s.window_losses(x) for s, x in zip(self._ensemble, windows, strict=True)]
         return torch.stack(losses).sum(0)
 
-    def _batches(self, pictures: Pictures, size: int = 32) -> Iterator[Tensor]:
-        for start in range(0, len(pictures), size):
-            yield prepared(pictures[start : start + size], self._compute.device)
+    def _batches(self, images: Images, size: int = 32) -> Iterator[Tensor]:
+        for start in range(0, len(images), size):
+            yield prepared(images[start : start + size], self._compute.device)
 
 
 def _under(prefix: str, state: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -261,10 +261,10 @@ def descriptors(
 
 
 def _distilled(recipe: UninformedStudents, teacher: Teacher, compute: Compute) -> dict[str, Tensor]:
-    pictures = prepared(_formula_pictures(recipe.descriptor_pictures), compute.device)
+    images = prepared(_formula_images(recipe.descriptor_pictures), compute.device)
     state: dict[str, Tensor] = {}
     for p in recipe.receptive_fields:
-        network = _distil(recipe, teacher, pictures, p, compute)
+        network = _distil(recipe, teacher, images, p, compute)
         state |= {f"{p}.{k}": v.detach().cpu().contiguous() for k, v in network.state_dict().items()}
     if bad := not_finite(state):  # they are kept for every later training
         raise StoreError(
@@ -275,7 +275,7 @@ def _distilled(recipe: UninformedStudents, teacher: Teacher, compute: Compute) -
 
 
 def _distil(
-    recipe: UninformedStudents, teacher: Teacher, pictures: Tensor, receptive_field: int, compute: Compute
+    recipe: UninformedStudents, teacher: Teacher, images: Tensor, receptive_field: int, compute: Compute
 ) -> PatchNetwork:
     """A descriptor network that a linear layer can turn into the teacher's pooled features of the same patch.
 
@@ -290,8 +290,8 @@ def _distil(
     optimiser = torch.optim.Adam(learning, _DESCRIPTOR_RATE, weight_decay=_DESCRIPTOR_DECAY, fused=True)
     generator = torch.Generator().manual_seed(_DESCRIPTOR_SEED)
     for _ in range(recipe.descriptor_steps):
-        chosen = torch.randint(len(pictures), (recipe.descriptor_batch,), generator=generator).to(compute.device)
-        patches = random_patches(pictures[chosen], 1, receptive_field, generator)
+        chosen = torch.randint(len(images), (recipe.descriptor_batch,), generator=generator).to(compute.device)
+        patches = random_patches(images[chosen], 1, receptive_field, generator)
         wanted = pooled_features(teacher, patches)
         with compute.autocast():
             described = network(patches)
@@ -317,8 +317,8 @@ def correlation(described: Tensor) -> Tensor:
     return matrix.abs().sum() - matrix.diagonal().abs().sum()
 
 
-def _formula_pictures(count: int) -> np.ndarray:
-    """uint8 ``(count, 128, 128, 3)``: one picture each of as many classes of the package's formulas."""
+def _formula_images(count: int) -> np.ndarray:
+    """uint8 ``(count, 128, 128, 3)``: one image each of as many classes of the package's formulas."""
     drawn = (formula(i, _DESCRIPTOR_SEED)(np.random.default_rng([_DESCRIPTOR_SEED, i]), _FORMULA_SIDE)
              for i in range(count))  # fmt: skip
     return (np.clip(np.stack(list(drawn)), 0, 1) * 255).round().astype(np.uint8)
@@ -331,12 +331,12 @@ class UninformedStudentsDetector(Detector):
         self.recipe, self.ensemble = recipe, ensemble.eval()
 
     @torch.inference_mode()
-    def score(self, pictures: Pictures, *, batch_size: int = 4) -> Scores:
+    def score(self, images: Images, *, batch_size: int = 4) -> Scores:
         """Maps averaged over scales; the score is the map's maximum."""
         device = next(self.ensemble.parameters()).device
         maps = []
-        for start in range(0, len(pictures), batch_size):
-            x = prepared(pictures[start : start + batch_size], device)
+        for start in range(0, len(images), batch_size):
+            x = prepared(images[start : start + batch_size], device)
             mean = torch.stack([scale.score(x) for scale in self.ensemble]).mean(0)
             maps.append(smoothed(mean, self.recipe.sigma).cpu())
         stacked = torch.cat(maps).numpy()
@@ -351,8 +351,8 @@ class _UninformedStudentsSystem(System):
         self,
         recipe: Recipe,
         teacher: nn.Module,
-        pictures: Pictures,
-        validation: Pictures | None,
+        images: Images,
+        validation: Images | None,
         seed: int,
         compute: Compute,
         cache: Path | None,
@@ -360,7 +360,7 @@ class _UninformedStudentsSystem(System):
         assert isinstance(recipe, UninformedStudents)
         assert isinstance(teacher, Teacher)
         assert validation is not None  # the recipe asks for it
-        return UninformedStudentsTask(recipe, teacher, pictures, validation, seed, compute, cache)
+        return UninformedStudentsTask(recipe, teacher, images, validation, seed, compute, cache)
 
     def detector(
         self, recipe: Recipe, teacher: nn.Module, state: dict[str, Tensor], lambda_: float, device: torch.device

@@ -1,12 +1,12 @@
 """AUPIMO: the area under the per-image overlap curve at very low false-positive rates.
 
-Bertoldo et al. 2024, arXiv 2401.01984: for every threshold, the share of a picture's anomalous pixels above it,
-against the share of the pixels of the *normal pictures* that are; the area over the logarithm of the latter from 1e-5
-to 1e-4, divided by ln 10; the mean over anomalous pictures. Here it is exact: every threshold counts and the curve is
+Bertoldo et al. 2024, arXiv 2401.01984: for every threshold, the share of an image's anomalous pixels above it,
+against the share of the pixels of the *normal images* that are; the area over the logarithm of the latter from 1e-5
+to 1e-4, divided by ln 10; the mean over anomalous images. Here it is exact: every threshold counts and the curve is
 linear between them (anomalib samples 300,000 thresholds by default).
 
-Two warnings. n normal pictures of P pixels resolve rates of 1 / (n P): ten pictures of 224 x 224 have five pixels
-below 1e-5. Without normal pictures there is no AUPIMO: it is not taken over the normal pixels of the others.
+Two warnings. n normal images of P pixels resolve rates of 1 / (n P): ten images of 224 x 224 have five pixels
+below 1e-5. Without normal images there is no AUPIMO: it is not taken over the normal pixels of the others.
 
 >>> import numpy as np
 >>> maps = np.array([[[0.1, 0.2], [0.1, 0.3]], [[0.9, 0.2], [0.25, 0.1]]])
@@ -26,7 +26,7 @@ BITS = 16  # of the grid: so few pixels lie within the bounds that any will do
 
 
 def aupimo(maps: Array, masks: Array, bounds: tuple[float, float] = BOUNDS) -> float:
-    """Mean over the anomalous pictures of maps ``(N, H, W)``, in [0, 1]; errors as ``aupimo_per_image``'s."""
+    """Mean over the anomalous images of maps ``(N, H, W)``, in [0, 1]; errors as ``aupimo_per_image``'s."""
     return float(np.mean(aupimo_per_image(maps, masks, bounds)))
 
 
@@ -36,7 +36,7 @@ def aupimo_per_image(
     bounds: tuple[float, float] = BOUNDS,
     anomalous: AnomalousPixels | None = None,
 ) -> np.ndarray:
-    """AUPIMO of each picture with an anomalous pixel, in the order of the maps, float64.
+    """AUPIMO of each image with an anomalous pixel, in the order of the maps, float64.
 
     Args:
         maps: floats ``(N, H, W)``, higher is more anomalous; NumPy or torch.
@@ -46,12 +46,12 @@ def aupimo_per_image(
 
     Raises:
         ValueError: a NaN or an infinity (the message says where), shapes that do not match.
-        Undefined: no normal or no anomalous picture.
+        Undefined: no normal or no anomalous image.
     """
     found = anomalous or anomalous_pixels(maps, masks)
     normal = found.normal_images
     if len(normal) == 0:
-        raise Undefined("no picture without an anomalous pixel, whose pixels AUPIMO takes its rates from")
+        raise Undefined("no image without an anomalous pixel, whose pixels AUPIMO takes its rates from")
     everything, pixels = pixels_of(maps), pixels_of(maps, normal)
     grid = Grid.spanning(*everything.extremes(), found.scores.dtype, BITS)
     order = np.argsort(-found.scores)
@@ -59,8 +59,8 @@ def aupimo_per_image(
     area = area_of(above / pixels.n, at_or_above / pixels.n, *bounds)
     image = found.region_image[found.region]
     kept = np.bincount(image[order[: len(above)]], area, minlength=found.n_maps)
-    pictures = np.unique(found.region_image)
-    return kept[pictures] / np.bincount(image, minlength=found.n_maps)[pictures]
+    images = np.unique(found.region_image)
+    return kept[images] / np.bincount(image, minlength=found.n_maps)[images]
 
 
 def area_of(first: np.ndarray, last: np.ndarray, low: float, high: float) -> np.ndarray:

@@ -2,7 +2,7 @@
 
 Bergmann et al. 2021, IJCV 129, section 4.2 (there "AU-PRO"; 0.3 is the usual limit, and MVTec LOCO and AD 2 use 0.05):
 for every threshold, the share of each ground-truth region that lies above it, averaged over the regions of the whole
-test set; against the share of the normal pixels of the whole test set that do, good pictures included. Regions are
+test set; against the share of the normal pixels of the whole test set that do, good images included. Regions are
 8-connected. The curve has every threshold (no grid), is linear between them and at the limit; the area is divided by
 the limit. It is not ``pro_youden`` and not ``pro_rd4ad``.
 

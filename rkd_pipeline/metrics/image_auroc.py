@@ -1,4 +1,4 @@
-"""Image AUROC: the probability that an anomalous picture scores above a normal one, ties counting half.
+"""Image AUROC: the probability that an anomalous image scores above a normal one, ties counting half.
 
 The area under the ROC curve is that probability (Mann-Whitney). Its interval is a score interval: it holds every AUROC
 ``a`` from which the measured one lies no further than noise would carry it, ``|measured - a| <= t sqrt(V(a))``, and so
@@ -36,7 +36,7 @@ FEWEST_FREEDOM = 0.5  # below it Student's t is beyond any bound anyway
 def image_auroc(anomalous: np.ndarray, scores: np.ndarray) -> float:
     """AUROC of scores ``(N,)`` against labels ``(N,)`` of bool, in [0, 1].
 
-    Raises ``ValueError`` for a class without pictures or a score that is not finite.
+    Raises ``ValueError`` for a class without images or a score that is not finite.
     """
     return float(np.mean(placements(anomalous, scores)[0]))
 
@@ -95,7 +95,7 @@ def _exponential(a: float, n_anomalous: float, n_normal: float) -> float:
 
 
 def placements(anomalous: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """For each anomalous picture the share of normals below it; for each normal the share of anomalous ones above."""
+    """For each anomalous image the share of normals below it; for each normal the share of anomalous ones above."""
     anomalous, scores = np.asarray(anomalous, bool), np.asarray(scores, float)
     if not np.isfinite(scores).all():
         raise ValueError(f"{int((~np.isfinite(scores)).sum())} of {len(scores)} scores are NaN or infinite")

@@ -49,7 +49,7 @@ def image_noise(repeats: Sequence[Deviations]) -> ImageNoise:
     names, cluster = np.unique(np.concatenate([np.asarray(r.clusters) for r in repeats]), return_inverse=True)
     counts = {kind: len(np.unique(cluster[anomalous == kind])) for kind in (False, True)}
     if min(counts.values()) < 2:
-        raise ValueError(f"noise over pictures needs two of each class; there are {counts[False]} and {counts[True]}")
+        raise ValueError(f"noise over images needs two of each class; there are {counts[False]} and {counts[True]}")
     contribution = np.empty(len(anomalous))
     for kind, deviations in ((True, [r.of_anomalous for r in repeats]), (False, [r.of_normal for r in repeats])):
         scale = np.sqrt(counts[kind] / (counts[kind] - 1)) / len(repeats)

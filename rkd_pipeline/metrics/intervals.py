@@ -35,12 +35,12 @@ def wilson(successes: float, trials: float, level: float = 0.95) -> Interval:
 def nadeau_bengio(values: Sequence[float], test_to_train: float, level: float = 0.95) -> Interval | None:
     """Interval of a mean over repeated splits, corrected for what the repeats share (Nadeau and Bengio 2003).
 
-    Repeats share training pictures, so their spread understates the variance: ``s^2 / J`` becomes
+    Repeats share training images, so their spread understates the variance: ``s^2 / J`` becomes
     ``s^2 (1/J + n_test / n_train)``, with Student's t at J - 1 degrees of freedom. Clipped to [0, 1].
 
     Args:
         values: one metric value per repeat.
-        test_to_train: number of test pictures drawn per repeat over number of training pictures.
+        test_to_train: number of test images drawn per repeat over number of training images.
         level: coverage.
 
     Returns:

@@ -1,12 +1,12 @@
-"""Two systems on the same test pictures: the difference of their image AUROCs, and what of it could be noise.
+"""Two systems on the same test images: the difference of their image AUROCs, and what of it could be noise.
 
 Two kinds of noise are added, for both decide whether a difference will be seen again:
 
-- *Pictures.* DeLong's variance of a difference over several repeats of a split (``image_noise.py``). A picture that
-  tests in several repeats, and pictures with the same pixels, add evidence once. Where hardly a picture is placed
-  differently the sample shows hardly any noise, so it counts as at least ``LEAST_ERROR`` of a picture of the rarer
+- *Images.* DeLong's variance of a difference over several repeats of a split (``image_noise.py``). An image that
+  tests in several repeats, and images with the same pixels, add evidence once. Where hardly an image is placed
+  differently the sample shows hardly any noise, so it counts as at least ``LEAST_ERROR`` of an image of the rarer
   class: by simulation the least that keeps the interval's promise with 5 to 50 of them (docs/metrics.md).
-- *Trainings.* The spread of the difference between repeats, each trained anew, corrected for the training pictures that
+- *Trainings.* The spread of the difference between repeats, each trained anew, corrected for the training images that
   repeats share (Nadeau and Bengio 2003). One repeat shows no spread, and supports no claim.
 
 The degrees of freedom of the sum are Satterthwaite's, of both.
@@ -34,10 +34,10 @@ LEAST_ERROR = 1 / 3
 
 @dataclass(frozen=True)
 class Pair:
-    """One repeat: the same N test pictures, scored by two systems.
+    """One repeat: the same N test images, scored by two systems.
 
     Attributes:
-        clusters: N names; pictures of one name are one picture (the same in several repeats, or copies).
+        clusters: N names; images of one name are one image (the same in several repeats, or copies).
         anomalous: bool ``(N,)``.
         first, second: of each system one array of scores ``(N,)`` per training; trainings are averaged.
     """
@@ -57,10 +57,10 @@ class PairedAuroc:
         difference: first minus second.
         ci_low, ci_high: interval of the difference.
         p_better: one-sided p-value of "the first is no better than the second"; None where noise is not known.
-        error_of_pictures, error_of_trainings: the two parts of the standard error; the latter None for one repeat.
+        error_of_images, error_of_trainings: the two parts of the standard error; the latter None for one repeat.
         repeats: how many.
-        n_normal, n_anomalous: distinct test pictures.
-        freedom_of_pictures: degrees of freedom of the pictures' part of the error.
+        n_normal, n_anomalous: distinct test images.
+        freedom_of_images: degrees of freedom of the images' part of the error.
     """
 
     first: float
@@ -69,12 +69,12 @@ class PairedAuroc:
     ci_low: float | None
     ci_high: float | None
     p_better: float | None
-    error_of_pictures: float
+    error_of_images: float
     error_of_trainings: float | None
     repeats: int
     n_normal: int
     n_anomalous: int
-    freedom_of_pictures: float
+    freedom_of_images: float
 
 
 def paired_auroc(pairs: Sequence[Pair], *, test_to_train: float = 0.0, level: float = 0.95) -> PairedAuroc:
@@ -82,27 +82,27 @@ def paired_auroc(pairs: Sequence[Pair], *, test_to_train: float = 0.0, level: fl
 
     Args:
         pairs: one per repeat, at least one.
-        test_to_train: test pictures that each repeat draws anew over training pictures; 0 where all test on the same.
+        test_to_train: test images that each repeat draws anew over training images; 0 where all test on the same.
         level: of the interval.
 
-    Raises ``ValueError`` for no repeat, a class without two distinct pictures, or scores that are not finite.
+    Raises ``ValueError`` for no repeat, a class without two distinct images, or scores that are not finite.
     """
     if not pairs:
         raise ValueError("two systems cannot be compared without a repeat that both were trained on")
     differences = [_mean_auroc(p.anomalous, p.first) - _mean_auroc(p.anomalous, p.second) for p in pairs]
     difference, repeats = float(np.mean(differences)), len(pairs)
-    noise = _noise_of_pictures(pairs, differences)
-    of_pictures = noise.variance
+    noise = _noise_of_images(pairs, differences)
+    of_images = noise.variance
     first, second = (
         float(np.mean([_mean_auroc(p.anomalous, s) for p, s in zip(pairs, side, strict=True)]))
         for side in ([p.first for p in pairs], [p.second for p in pairs])
     )
     if repeats == 1:
         known = noise.n_normal, noise.n_anomalous, noise.freedom
-        return PairedAuroc(first, second, difference, None, None, None, float(np.sqrt(of_pictures)), None, 1, *known)
+        return PairedAuroc(first, second, difference, None, None, None, float(np.sqrt(of_images)), None, 1, *known)
     of_trainings = float(np.var(differences, ddof=1)) * (1 / repeats + test_to_train)
-    variance = of_pictures + of_trainings
-    freedom = variance**2 / (of_pictures**2 / noise.freedom + of_trainings**2 / (repeats - 1))
+    variance = of_images + of_trainings
+    freedom = variance**2 / (of_images**2 / noise.freedom + of_trainings**2 / (repeats - 1))
     half = float(t.ppf((1 + level) / 2, freedom) * np.sqrt(variance))
     return PairedAuroc(
         first=first,
@@ -111,12 +111,12 @@ def paired_auroc(pairs: Sequence[Pair], *, test_to_train: float = 0.0, level: fl
         ci_low=difference - half,
         ci_high=difference + half,
         p_better=float(t.sf(difference / np.sqrt(variance), freedom)),
-        error_of_pictures=float(np.sqrt(of_pictures)),
+        error_of_images=float(np.sqrt(of_images)),
         error_of_trainings=float(np.sqrt(of_trainings)),
         repeats=repeats,
         n_normal=noise.n_normal,
         n_anomalous=noise.n_anomalous,
-        freedom_of_pictures=noise.freedom,
+        freedom_of_images=noise.freedom,
     )
 
 
@@ -124,8 +124,8 @@ def _mean_auroc(anomalous: np.ndarray, trainings: Sequence[np.ndarray]) -> float
     return float(np.mean([image_auroc(anomalous, scores) for scores in trainings]))
 
 
-def _noise_of_pictures(pairs: Sequence[Pair], differences: Sequence[float]) -> ImageNoise:
-    """Of the mean difference: how far each picture's placement differs between the systems beyond the mean."""
+def _noise_of_images(pairs: Sequence[Pair], differences: Sequence[float]) -> ImageNoise:
+    """Of the mean difference: how far each image's placement differs between the systems beyond the mean."""
     repeats = []
     for pair, difference in zip(pairs, differences, strict=True):
         first, second = (_mean_placements(pair.anomalous, s) for s in (pair.first, pair.second))
@@ -138,6 +138,6 @@ def _noise_of_pictures(pairs: Sequence[Pair], differences: Sequence[float]) -> I
 
 
 def _mean_placements(anomalous: np.ndarray, trainings: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-    """Placements of the anomalous and of the normal pictures, averaged over trainings."""
+    """Placements of the anomalous and of the normal images, averaged over trainings."""
     found = [placements(anomalous, scores) for scores in trainings]
     return np.mean([a for a, _ in found], axis=0), np.mean([n for _, n in found], axis=0)

@@ -1,4 +1,4 @@
-"""Pixel AUROC: image AUROC's definition over all pixels of the test set together, good pictures included.
+"""Pixel AUROC: image AUROC's definition over all pixels of the test set together, good images included.
 
 The same as scikit-learn's ``roc_auc_score`` of the flattened arrays; without its sort of all pixels.
 

@@ -233,9 +233,9 @@ class TensorPixels:
 def _where_not_finite(maps: Array, images: np.ndarray | None) -> str:
     """Say where the first NaN or infinity is."""
     for i in range(len(maps)) if images is None else images.tolist():
-        picture = to_numpy(maps[i])
-        bad = np.argwhere(~np.isfinite(picture))
+        image = to_numpy(maps[i])
+        bad = np.argwhere(~np.isfinite(image))
         if len(bad):
             row, column = bad[0]
-            return f"map {i} is {picture[row, column]} at row {row}, column {column} ({len(bad)} such pixels in it)"
+            return f"map {i} is {image[row, column]} at row {row}, column {column} ({len(bad)} such pixels in it)"
     raise AssertionError("called without a NaN or an infinity")

@@ -27,7 +27,7 @@ def measure_pixels(
     """All pixel metrics.
 
     Args:
-        maps: anomaly maps ``(N, S, S)`` of the test pictures that have a ground truth (``metrics/regions.py``).
+        maps: anomaly maps ``(N, S, S)`` of the test images that have a ground truth (``metrics/regions.py``).
         masks: their ground truth ``(N, S, S)`` of bool.
         calibration_maps: ``(M, S, S)`` of normal images held out for thresholds alone; M may be 0.
         trained: the protocol of metrics without a threshold: on what the last epoch was chosen.
@@ -62,7 +62,7 @@ def measure_pixels(
 def _per_image(
     functions: dict[str, Callable[..., np.ndarray]], maps: np.ndarray, masks: np.ndarray, found: AnomalousPixels
 ) -> tuple[dict[str, np.ndarray], dict[str, Undefined]]:
-    """The values by picture of those that are defined, and why the others are not."""
+    """The values by image of those that are defined, and why the others are not."""
     values, reasons = {}, {}
     for name, function in functions.items():
         try:

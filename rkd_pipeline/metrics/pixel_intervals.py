@@ -1,18 +1,18 @@
-"""Intervals of pixel metrics: a bootstrap over pictures, without sorting pixels again.
+"""Intervals of pixel metrics: a bootstrap over images, without sorting pixels again.
 
-Pixels of a picture depend on each other, so pictures are what is drawn anew: the normal and the anomalous ones each
-among themselves, with replacement (percentiles of 1000 replicates; how many are drawn: ``draws``). Each picture is
+Pixels of an image depend on each other, so images are what is drawn anew: the normal and the anomalous ones each
+among themselves, with replacement (percentiles of 1000 replicates; how many are drawn: ``draws``). Each image is
 reduced once to how many of its normal and anomalous pixels lie in each of about 2000 bins of the score; a replicate is
-then a weighted sum of the pictures' counts. The bins end at quantiles of the anomalous and the normal scores, close to
+then a weighted sum of the images' counts. The bins end at quantiles of the anomalous and the normal scores, close to
 each other where scores are high.
 
-What is approximated: the order of pixels within a bin, taken as random. For the pictures as they are the metric so
+What is approximated: the order of pixels within a bin, taken as random. For the images as they are the metric so
 computed differs from the exact one by less than 0.001, and the interval is moved by that difference. In replicates it
 differs by less than 0.001 too, but for two cases: PRO at Youden's J jumps where two thresholds are as good (0.004), and
 maps of few distinct values are whole bins of ties, whose order is no chance (AP: 0.05). Measured and tested;
-docs/metrics.md. PRO of RD4AD and rates at a threshold are averages over pictures or ratios of sums: nothing is
-approximated there. How often intervals of few pictures hold the truth: docs/metrics.md. Copies of a picture count as
-pictures of their own here: with many of them the intervals are too narrow.
+docs/metrics.md. PRO of RD4AD and rates at a threshold are averages over images or ratios of sums: nothing is
+approximated there. How often intervals of few images hold the truth: docs/metrics.md. Copies of an image count as
+images of their own here: with many of them the intervals are too narrow.
 """
 
 from dataclasses import dataclass, replace
@@ -37,13 +37,13 @@ EVEN, TOP = 1000, 300  # quantiles at even steps; and in steps of the logarithm 
 
 @dataclass(frozen=True)
 class ImageCounts:
-    """Of N pictures in G bins, the highest score's bin first.
+    """Of N images in G bins, the highest score's bin first.
 
     Attributes:
         normal: float64 ``(N, G)``, normal pixels.
         anomalous: float64 ``(N, G)``, anomalous pixels.
-        overlap: float64 ``(N, G)``, the sum over the picture's regions of the share that lies in the bin.
-        regions: int64 ``(N,)``; 0 for a normal picture.
+        overlap: float64 ``(N, G)``, the sum over the image's regions of the share that lies in the bin.
+        regions: int64 ``(N,)``; 0 for a normal image.
     """
 
     normal: np.ndarray
@@ -93,11 +93,11 @@ def _coarse(counts: np.ndarray, of_anomalous: np.ndarray) -> np.ndarray:
 
 
 def resampled(counts: ImageCounts, weights: np.ndarray) -> dict[str, np.ndarray]:
-    """Every pixel metric for B sets of pictures, by name, float64 ``(B,)``.
+    """Every pixel metric for B sets of images, by name, float64 ``(B,)``.
 
     Args:
-        counts: of N pictures.
-        weights: float64 ``(B, N)``, how often each picture is in each set; at least one anomalous in each.
+        counts: of N images.
+        weights: float64 ``(B, N)``, how often each image is in each set; at least one anomalous in each.
     """
     normal, anomalous = weights @ counts.normal, weights @ counts.anomalous
     overlap = (weights @ counts.overlap) / (weights @ counts.regions)[:, None]
@@ -136,10 +136,10 @@ def _up_to(first: np.ndarray, last: np.ndarray, limit: float) -> np.ndarray:
 
 
 def draws(anomalous: np.ndarray, replicates: int = REPLICATES, seed: int = 0) -> np.ndarray:
-    """How much each picture counts in each replicate, float64 ``(replicates, N)``; both groups keep their weight.
+    """How much each image counts in each replicate, float64 ``(replicates, N)``; both groups keep their weight.
 
-    Of n pictures fewer than n are drawn, so that percentiles spread as Student's t at the rarer group's degrees of
-    freedom does: drawing n makes them too narrow by ``sqrt((n - 1) / n) z / t``, a fifth with ten pictures.
+    Of n images fewer than n are drawn, so that percentiles spread as Student's t at the rarer group's degrees of
+    freedom does: drawing n makes them too narrow by ``sqrt((n - 1) / n) z / t``, a fifth with ten images.
 
     Labels ``(N,)`` of bool.
     """
@@ -157,7 +157,7 @@ def draws(anomalous: np.ndarray, replicates: int = REPLICATES, seed: int = 0) ->
 def percentile_interval(values: np.ndarray, level: float = 0.95, moved_by: float = 0.0) -> Interval | None:
     """The middle ``level`` of the replicates' values ``(B,)``, moved, and clipped to [0, 1].
 
-    None where the replicates do not differ (every region found, or none): no picture shows how much values vary.
+    None where the replicates do not differ (every region found, or none): no image shows how much values vary.
     """
     low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
     if high - low < 1e-12:
@@ -169,7 +169,7 @@ def percentile_interval(values: np.ndarray, level: float = 0.95, moved_by: float
 def pixel_intervals(maps: Array, found: AnomalousPixels, exact: dict[str, float]) -> dict[str, Interval]:
     """Intervals of the metrics in ``exact`` that rank pixels, by name.
 
-    There is none for fewer than two pictures of a kind, nor where the replicates do not differ.
+    There is none for fewer than two images of a kind, nor where the replicates do not differ.
 
     Args:
         maps: ``(N, H, W)``.
@@ -197,5 +197,5 @@ def pixel_intervals(maps: Array, found: AnomalousPixels, exact: dict[str, float]
 
 
 def ratio_interval(part: np.ndarray, whole: np.ndarray, weights: np.ndarray) -> Interval | None:
-    """Of ``sum part / sum whole``, both ``(N,)`` by picture, over the ``draws`` of the pictures."""
+    """Of ``sum part / sum whole``, both ``(N,)`` by image, over the ``draws`` of the images."""
     return percentile_interval((weights @ part) / (weights @ whole))

@@ -1,8 +1,8 @@
 """PRO as the official code of RD4AD computes it: for comparison with the numbers that it published, nothing else.
 
 RD4AD (and RD++ and URD, which took it over) differ from MVTec AD's definition in this: one value per anomalous
-picture, averaged over pictures, so that normal pictures do not count and a picture's regions share one vote; 200
-thresholds in equal steps from the picture's lowest score up; only those whose false-positive rate, over the picture's
+image, averaged over images, so that normal images do not count and an image's regions share one vote; 200
+thresholds in equal steps from the image's lowest score up; only those whose false-positive rate, over the image's
 own normal pixels, is below 0.3; no interpolation there, and the rates divided by the largest one kept rather than by
 0.3. (Function ``compute_pro`` of hq-deng/RD4AD, test.py, rewritten.)
 
@@ -22,12 +22,12 @@ LIMIT = 0.3
 
 
 def pro_rd4ad(maps: Array, masks: Array, anomalous: AnomalousPixels | None = None) -> float:
-    """Mean over the anomalous pictures, in [0, 1]; errors as ``pro_rd4ad_per_image``'s."""
+    """Mean over the anomalous images, in [0, 1]; errors as ``pro_rd4ad_per_image``'s."""
     return float(np.mean(pro_rd4ad_per_image(maps, masks, anomalous)))
 
 
 def pro_rd4ad_per_image(maps: Array, masks: Array, anomalous: AnomalousPixels | None = None) -> np.ndarray:
-    """The value of each picture with an anomalous pixel, in the order of the maps, float64.
+    """The value of each image with an anomalous pixel, in the order of the maps, float64.
 
     Args:
         maps: floats ``(N, H, W)``, higher is more anomalous; NumPy or torch.
@@ -36,24 +36,24 @@ def pro_rd4ad_per_image(maps: Array, masks: Array, anomalous: AnomalousPixels | 
 
     Raises:
         ValueError: a NaN or an infinity, shapes that do not match.
-        Undefined: no anomalous pixel, or a picture for which the official code divides by zero: all of it anomalous,
+        Undefined: no anomalous pixel, or an image for which the official code divides by zero: all of it anomalous,
             a constant map, or no false positive at any threshold whose rate is below the limit.
     """
     found = anomalous or anomalous_pixels(maps, masks)
     dtype = score_dtype(maps)
-    pictures, first_region = np.unique(found.region_image, return_index=True)
-    # Pixels come picture by picture: where each picture's begin.
+    images, first_region = np.unique(found.region_image, return_index=True)
+    # Pixels come image by image: where each image's begin.
     starts = np.searchsorted(found.region, np.append(first_region, len(found.region_size)))
     values = []
-    for n, image in enumerate(pictures.tolist()):
+    for n, image in enumerate(images.tolist()):
         mine = slice(starts[n], starts[n + 1])
         sizes = found.region_size[found.region_image == image]
         weight = 1 / (len(sizes) * sizes[found.region[mine] - first_region[n]])
-        values.append(_of_picture(to_numpy(maps[image]).astype(dtype), found.scores[mine], weight, image))
+        values.append(_of_image(to_numpy(maps[image]).astype(dtype), found.scores[mine], weight, image))
     return np.array(values)
 
 
-def _of_picture(scores: np.ndarray, anomalous: np.ndarray, weight: np.ndarray, image: int) -> float:
+def _of_image(scores: np.ndarray, anomalous: np.ndarray, weight: np.ndarray, image: int) -> float:
     """Of one map ``(H, W)``, its anomalous pixels' scores ``(A,)`` and what each adds to the mean overlap ``(A,)``."""
     n_normal = scores.size - len(anomalous)
     everything = np.sort(scores, axis=None).astype(np.float64)

@@ -1,6 +1,6 @@
 """The anomalous pixels of a test set and the regions that they form.
 
-A region is an 8-connected component of one picture's ground truth (MVTec AD's rule).
+A region is an 8-connected component of one image's ground truth (MVTec AD's rule).
 
 >>> import numpy as np
 >>> masks = np.array([[[1, 0, 0], [0, 1, 0], [0, 0, 0]], [[1, 0, 1], [0, 0, 0], [0, 0, 0]]], bool)
@@ -21,7 +21,7 @@ EIGHT_CONNECTED = np.ones((3, 3))
 
 
 class Undefined(ValueError):
-    """The metric has no value for these pictures; the message says why."""
+    """The metric has no value for these images; the message says why."""
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,7 @@ def anomalous_pixels(maps: Array, masks: Array) -> AnomalousPixels:
 
 
 def _defects(masks: np.ndarray) -> Iterator[tuple[int, tuple[slice, slice], np.ndarray]]:
-    """Of every picture with a defect: its index, the smallest box that holds all of it, and the box's mask, bool."""
+    """Of every image with a defect: its index, the smallest box that holds all of it, and the box's mask, bool."""
     for i, mask in enumerate(masks):
         rows = np.flatnonzero(mask.any(axis=1))
         if len(rows) == 0:

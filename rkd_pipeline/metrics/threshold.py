@@ -1,4 +1,4 @@
-"""A threshold that has seen neither a test picture nor an anomaly, and the error rates that it really gives.
+"""A threshold that has seen neither a test image nor an anomaly, and the error rates that it really gives.
 
 >>> import numpy as np
 >>> calibrated_threshold(np.arange(100.0))
@@ -24,11 +24,11 @@ def normals_needed(false_positive_rate: float = FALSE_POSITIVE_RATE) -> int:
 
 
 def calibrated_threshold(normal_scores: np.ndarray, false_positive_rate: float = FALSE_POSITIVE_RATE) -> float | None:
-    """The score above which a picture is called anomalous, from held-out normal images ``(N,)``.
+    """The score above which an image is called anomalous, from held-out normal images ``(N,)``.
 
     They may have had no part in the training: normals that stopped it look more normal than new ones do.
 
-    The conformal quantile: the k-th smallest score, ``k = ceil((N + 1) (1 - rate))``. A new normal picture of the
+    The conformal quantile: the k-th smallest score, ``k = ceil((N + 1) (1 - rate))``. A new normal image of the
     same kind exceeds it with a probability of at most ``rate``, averaged over calibration sets.
 
     Returns:
@@ -39,11 +39,11 @@ def calibrated_threshold(normal_scores: np.ndarray, false_positive_rate: float =
 
 
 def pixel_threshold(normal_maps: np.ndarray, false_positive_rate: float = FALSE_POSITIVE_RATE) -> float | None:
-    """The score above which a pixel is called anomalous, from maps of held-out normal pictures ``(N, H, W)``.
+    """The score above which a pixel is called anomalous, from maps of held-out normal images ``(N, H, W)``.
 
-    Pixels of a picture depend on each other, so the promise is about pictures (conformal risk control, Angelopoulos et
-    al. 2024): the share of pixels above the threshold, in a new normal picture of the same kind, is at most ``rate``
-    on average over pictures and calibration sets. It is the lowest score with a mean share over the N pictures of at
+    Pixels of an image depend on each other, so the promise is about images (conformal risk control, Angelopoulos et
+    al. 2024): the share of pixels above the threshold, in a new normal image of the same kind, is at most ``rate``
+    on average over images and calibration sets. It is the lowest score with a mean share over the N images of at
     most ``(rate (N + 1) - 1) / N``.
 
     Returns:

@@ -69,7 +69,7 @@ class Vgg:
 
     Attributes:
         name: torchvision's name.
-        channels: of the outputs of max-pools 2 to 5, finest first; their sides are 1/4 to 1/32 of the picture's.
+        channels: of the outputs of max-pools 2 to 5, finest first; their sides are 1/4 to 1/32 of the image's.
     """
 
     name: str

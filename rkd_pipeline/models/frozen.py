@@ -6,19 +6,19 @@ from typing import Self
 import torch
 from torch import Tensor, nn
 
-# torchvision's ImageNet preprocessing, on pictures scaled to [0, 1].
+# torchvision's ImageNet preprocessing, on images scaled to [0, 1].
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 class Frozen(nn.Module):
-    """A network that describes pictures and never learns: always in eval mode, its weights without gradients."""
+    """A network that describes images and never learns: always in eval mode, its weights without gradients."""
 
     mean: Tensor
     std: Tensor
 
     def freeze(self, mean: Sequence[float], std: Sequence[float], scale: float) -> None:
-        """At the end of ``__init__``: stop learning, and keep what pictures are normalised by, times ``scale``."""
+        """At the end of ``__init__``: stop learning, and keep what images are normalised by, times ``scale``."""
         self.register_buffer("mean", scale * torch.tensor(mean).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", scale * torch.tensor(std).view(1, 3, 1, 1), persistent=False)
         self.requires_grad_(False)

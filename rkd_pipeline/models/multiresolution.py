@@ -1,6 +1,6 @@
 """The two networks of Multiresolution KD (Salehi et al. 2021, ``models/network.py``): frozen source, trained cloner.
 
-Both see the picture. They are compared at taps: for VGG-16 the outputs of max-pools 2 to 5, for a ResNet those of its
+Both see the image. They are compared at some layers: for VGG-16 the outputs of max-pools 2 to 5, for a ResNet those of its
 blocks 1 to 3, which is not the authors' source and stands in its own rows.
 """
 
@@ -23,11 +23,11 @@ _FIRST_WIDTH = {"small": 16, "equal": 64}
 
 
 class Source(Frozen):
-    """A frozen classification network cut at its taps; always in eval mode.
+    """A frozen classification network cut at its compared layers; always in eval mode.
 
     Args:
         weights: of a VGG or a ResNet.
-        normalise: take ImageNet's mean and deviation out of pictures; the official code leaves them as they are.
+        normalise: take ImageNet's mean and deviation out of images; the official code leaves them as they are.
     """
 
     def __init__(self, weights: TeacherWeights, normalise: bool) -> None:
@@ -40,20 +40,20 @@ class Source(Frozen):
 
     @property
     def channels(self) -> tuple[int, ...]:
-        """Of the taps, finest first."""
+        """Of the compared layers, finest first."""
         return self.arch.channels
 
     @property
     def strides(self) -> tuple[int, ...]:
-        """Pixels of the picture per position of each tap."""
+        """Pixels of the image per position of each compared layer."""
         return tuple(4 * 2**i for i in range(len(self.channels)))
 
-    def prepared(self, pictures: Tensor) -> Tensor:
+    def prepared(self, images: Tensor) -> Tensor:
         """uint8 ``(N, H, W, 3)`` as both networks see them: ``(N, 3, H, W)`` in [0, 1], or normalised."""
-        return (pictures.permute(0, 3, 1, 2).float() / 255 - self.mean) / self.std
+        return (images.permute(0, 3, 1, 2).float() / 255 - self.mean) / self.std
 
-    def taps(self, x: Tensor) -> list[Tensor]:
-        """Features of prepared pictures, finest first, with gradients to the pictures."""
+    def layer_outputs(self, x: Tensor) -> list[Tensor]:
+        """Features of prepared images, finest first, with gradients to the images."""
         features = []
         for part in self.parts:
             x = part(x)
@@ -61,13 +61,13 @@ class Source(Frozen):
         return features
 
     @torch.no_grad()
-    def forward(self, pictures: Tensor) -> list[Tensor]:
-        """Features of uint8 pictures, without gradients."""
-        return self.taps(self.prepared(pictures))
+    def forward(self, images: Tensor) -> list[Tensor]:
+        """Features of uint8 images, without gradients."""
+        return self.layer_outputs(self.prepared(images))
 
 
 def _vgg_parts(weights: TeacherWeights) -> list[nn.Module]:
-    """From tap to tap: up to max-pool 2, then pool by pool."""
+    """From layer to layer: up to max-pool 2, then pool by pool."""
     with torch.device("meta"):
         features = torchvision.models.get_model(weights.name.arch, weights=None).features
     features.load_state_dict({k.removeprefix("features."): v for k, v in weights.state.items()}, assign=True)
@@ -82,7 +82,7 @@ def _resnet_parts(weights: TeacherWeights) -> list[nn.Module]:
 
 
 def cloner_layers(channels: Sequence[int], size: ClonerSize) -> list[list[int]]:
-    """Output channels of the convolutions before each pool; those of ``channels`` are taps.
+    """Output channels of the convolutions before each pool; those of ``channels`` are compared layers.
 
     For VGG-16 these are the official configurations B (small) and A (equal); for other sources their plan.
 
@@ -102,7 +102,7 @@ def cloner_layers(channels: Sequence[int], size: ClonerSize) -> list[list[int]]:
 class Cloner(nn.Module):
     """The student: 3x3 convolutions without bias, BatchNorm after all but the last before a pool, ReLU, 2x2 max-pools.
 
-    Shapes: prepared pictures ``(N, 3, H, W)`` to maps of the source's shapes, finest first. H and W must be multiples
+    Shapes: prepared images ``(N, 3, H, W)`` to maps of the source's shapes, finest first. H and W must be multiples
     of the coarsest stride. Initialised as the official code does: Xavier uniform.
     """
 
@@ -121,7 +121,7 @@ class Cloner(nn.Module):
         self.stem, self.parts = parts[0], nn.ModuleList(parts[1:])
 
     def forward(self, x: Tensor) -> list[Tensor]:
-        """The source's taps, as the cloner has them."""
+        """Maps of the shapes of the source's, as the cloner has them."""
         x = self.stem(x)
         features = []
         for part in self.parts:

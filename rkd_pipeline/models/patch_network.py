@@ -1,7 +1,7 @@
-"""Patch networks: one vector for every patch of a picture, all patches at once (Bailer et al. 2017).
+"""Patch networks: one vector for every patch of an image, all patches at once (Bailer et al. 2017).
 
 A network sees exactly ``p x p`` pixels: 17, 33 or 65 (Bergmann et al. 2020). Run on one patch, pools halve as usual.
-Run on a whole picture, each pool is taken at its four offsets, which become four pictures of half the side, and the
+Run on a whole image, each pool is taken at its four offsets, which become four images of half the side, and the
 results are woven together at the end: the same numbers as patch by patch, without computing what patches share again.
 """
 
@@ -63,7 +63,7 @@ class PatchNetwork(nn.Module):
         return self.convolutions[-1](x).flatten(1)
 
     def dense(self, padded: Tensor) -> Tensor:
-        """The vector of every patch of a picture: ``(N, 3, S + p - 1, S + p - 1)`` to ``(N, out, S, S)``.
+        """The vector of every patch of an image: ``(N, 3, S + p - 1, S + p - 1)`` to ``(N, out, S, S)``.
 
         S must be a multiple of 8.
         """
@@ -95,18 +95,18 @@ def _woven(x: Tensor) -> Tensor:
     return x.view(2, 2, n // 4, c, h, w).permute(2, 3, 4, 0, 5, 1).reshape(n // 4, c, 2 * h, 2 * w)
 
 
-def padded(pictures: Tensor, receptive_field: int) -> Tensor:
-    """Pictures reflected at their borders, so that every pixel is the middle of a patch."""
+def padded(images: Tensor, receptive_field: int) -> Tensor:
+    """Images reflected at their borders, so that every pixel is the middle of a patch."""
     half = receptive_field // 2
-    return F.pad(pictures, (half, half, half, half), mode="reflect")
+    return F.pad(images, (half, half, half, half), mode="reflect")
 
 
-def patches_at(padded_pictures: Tensor, which: Tensor, rows: Tensor, columns: Tensor, receptive_field: int) -> Tensor:
-    """Patches around pixels ``(rows, columns)`` of the pictures ``which``, all ``(M,)``: ``(M, 3, p, p)``."""
-    span = torch.arange(receptive_field, device=padded_pictures.device)
+def patches_at(padded_images: Tensor, which: Tensor, rows: Tensor, columns: Tensor, receptive_field: int) -> Tensor:
+    """Patches around pixels ``(rows, columns)`` of the images ``which``, all ``(M,)``: ``(M, 3, p, p)``."""
+    span = torch.arange(receptive_field, device=padded_images.device)
     r = (rows[:, None] + span)[:, :, None]
     c = (columns[:, None] + span)[:, None, :]
-    return padded_pictures[which[:, None, None], :, r, c].permute(0, 3, 1, 2).contiguous()
+    return padded_images[which[:, None, None], :, r, c].permute(0, 3, 1, 2).contiguous()
 
 
 def multiply_adds(receptive_field: int, width: int, out: int, *, side: int | None = None) -> int:

@@ -120,7 +120,7 @@ class ReverseDistillation(nn.Module):
     """OCBE and decoder together: everything that Reverse KD trains.
 
     Input and output: the teacher's three feature maps, and their reconstruction in the same order and shapes.
-    Picture sides must be multiples of 32. Initialised as the official code does: Kaiming normal (fan out) for
+    Image sides must be multiples of 32. Initialised as the official code does: Kaiming normal (fan out) for
     convolutions, torch's default for transposed ones.
     """
 

@@ -10,9 +10,9 @@ from rkd_pipeline.models.weights import TeacherWeights
 
 
 class Teacher(Frozen):
-    """Features of a picture at three scales; always in eval mode, never with gradients.
+    """Features of an image at three scales; always in eval mode, never with gradients.
 
-    Shapes: uint8 pictures ``(N, H, W, 3)`` to ``(N, C_1, H/4, W/4), (N, C_2, H/8, W/8), (N, C_3, H/16, W/16)``.
+    Shapes: uint8 images ``(N, H, W, 3)`` to ``(N, C_1, H/4, W/4), (N, C_2, H/8, W/8), (N, C_3, H/16, W/16)``.
     Source: RD4AD ``resnet.py``; paper, section 4.1.
     """
 
@@ -37,14 +37,14 @@ class Teacher(Frozen):
 
     @property
     def strides(self) -> tuple[int, ...]:
-        """Pixels of the picture per position of each scale."""
+        """Pixels of the image per position of each scale."""
         return (4, 8, 16)
 
     @torch.no_grad()
-    def forward(self, pictures: Tensor) -> list[Tensor]:
-        """Features of uint8 pictures, finest scale first."""
+    def forward(self, images: Tensor) -> list[Tensor]:
+        """Features of uint8 images, finest scale first."""
         # A (N, H, W, 3) array seen as (N, 3, H, W) is channels_last already: no copy.
-        x = (pictures.permute(0, 3, 1, 2).float() - self.mean) / self.std
+        x = (images.permute(0, 3, 1, 2).float() - self.mean) / self.std
         x = self.stem(x)
         features = []
         for block in self.blocks:

@@ -3,7 +3,7 @@
 Names: ``wide_resnet50_2`` is torchvision's architecture with its ImageNet-1k V1 weights;
 ``wide_resnet50_2.imagenet1k_v2`` another published set; ``resnet18.4c740094`` a file, by the first 8 hex digits of
 its SHA-256, found through ``teachers.toml`` in the store; ``resnet18.random`` weights drawn from a fixed seed, for
-comparison; ``embedded`` the ResNet-18 that comes with this package, pretrained on pictures made by formula. Nothing
+comparison; ``embedded`` the ResNet-18 that comes with this package, pretrained on images made by formula. Nothing
 ever falls back to another set: a missing file is an error.
 
 What belongs here: names. What does not: tensors (``models/weights.py``), so that keys parse without torch.

@@ -1,7 +1,7 @@
 """The champion of each target: one trained model, kept apart, and the record of how it became champion.
 
     champions/<target>/0001/         the first reign, written whole and never changed: the scorer (safetensors and
-                                     scorer.json), example.jpg, scores.parquet of its test pictures, reign.json
+                                     scorer.json), example.jpg, scores.parquet of its test images, reign.json
     champions/<target>/looks.json    every look at challengers, with what was compared and found
 
 The highest number reigns. Weights are hard links into the store where the file system allows, so a champion outlives
@@ -50,7 +50,7 @@ class NoChampion(RkdError):
 
 
 @dataclass(frozen=True)
-class Reign:
+class Champion:
     """A champion.
 
     Attributes:
@@ -61,7 +61,7 @@ class Reign:
         how: ``first`` (nobody to beat), ``gate`` (better beyond noise) or ``forced`` (by hand).
         why: the gate's sentence, or the reason that was given.
         since: UTC.
-        threshold: of its system's own image score, above which a picture is called anomalous.
+        threshold: of its system's own image score, above which an image is called anomalous.
         selected: the number it was chosen by: metric, score_rule, protocol ``selected``, value (None where
             nothing could be measured). For no table.
         parameters: of the training.
@@ -84,34 +84,34 @@ class Reign:
     folder: Path = field(default=Path(), compare=False)
 
 
-def reigns(store: Store, target_name: str) -> list[Reign]:
+def champions_of(store: Store, target_name: str) -> list[Champion]:
     """All champions that a target has had, in order. Raises ``StoreError`` for a damaged record."""
     found = []
     for file in sorted(_folder(store, target_name).glob(f"[0-9]*/{REIGN}")):
         try:
-            found.append(Reign(**json.loads(file.read_text(encoding="utf-8")), folder=file.parent))
+            found.append(Champion(**json.loads(file.read_text(encoding="utf-8")), folder=file.parent))
         except (ValueError, TypeError) as error:
             raise StoreError(f"{file} is damaged ({error}); delete its folder and force a champion") from error
     return found
 
 
-def champion(store: Store, target_name: str) -> Reign | None:
+def current_champion(store: Store, target_name: str) -> Champion | None:
     """Who reigns; None while nobody does."""
-    found = reigns(store, target_name)
+    found = champions_of(store, target_name)
     return found[-1] if found else None
 
 
-def require_champion(store: Store, target_name: str) -> Reign:
+def require_champion(store: Store, target_name: str) -> Champion:
     """Who reigns; raises ``NoChampion`` with the way to one."""
     targets_in(store).target(target_name)
-    reign = champion(store, target_name)
-    if reign is None:
+    champion = current_champion(store, target_name)
+    if champion is None:
         raise NoChampion(
             f"{target_name} has no champion yet; train a recipe that holds normal images out for a threshold "
             f"(`rkd run --targets {target_name} --recipes {gate.WITH_THRESHOLD}`), then "
             f"`rkd champion challenge {target_name}`. Without a champion: `rkd predict --training KEY`"
         )
-    return reign
+    return champion
 
 
 def targets_with_champions(store: Store) -> list[str]:
@@ -119,27 +119,28 @@ def targets_with_champions(store: Store) -> list[str]:
     return sorted({file.parts[-3] for file in (store.root / FOLDER).glob(f"*/[0-9]*/{REIGN}")})
 
 
-def open_scorer(reign: Reign) -> "ExportedModel":
-    """The champion's model, ready to score pictures on the CPU. Raises ``StoreError`` where its files are damaged."""
+def open_scorer(champion: Champion) -> "ExportedModel":
+    """The champion's model, ready to score images on the CPU. Raises ``StoreError`` where its files are damaged."""
     from rkd_pipeline.detectors.exported_model import CARD, STUDENT, TEACHER, ExportedModel
 
-    for name, recorded in reign.files.items():
-        file = reign.folder / name
+    for name, recorded in champion.files.items():
+        file = champion.folder / name
         if not file.exists() or file_sha256(file) != recorded:
             raise StoreError(
-                f"{file} is {'damaged' if file.exists() else 'missing'}: it is not what was exported on {reign.since}; "
-                f'run `rkd champion force {reign.target} {reign.training} --why "damaged files"` to export it again'
+                f"{file} is {'damaged' if file.exists() else 'missing'}: it is not what was exported on "
+                f"{champion.since}; run `rkd champion force {champion.target} {champion.training} "
+                f'--why "damaged files"` to export it again'
             )
-    return ExportedModel.load(reign.folder / STUDENT, reign.folder / TEACHER, reign.folder / CARD)
+    return ExportedModel.load(champion.folder / STUDENT, champion.folder / TEACHER, champion.folder / CARD)
 
 
-def standing(store: Store, reign: Reign) -> str:
+def standing(store: Store, champion: Champion) -> str:
     """Whether the champion's training is still what its key would give now: ``up to date``, or what has changed."""
-    model = store.find(Ref(TRAINED_MODEL.name, reign.target, reign.training))
+    model = store.find(Ref(TRAINED_MODEL.name, champion.target, champion.training))
     if model is None:
         return "its training is no longer in the store; the champion's own copy serves on"
-    if model.data_version != reign.model:
-        return f"{reign.training} has been trained again since; force it, if the new one is to reign"
+    if model.data_version != champion.model:
+        return f"{champion.training} has been trained again since; force it, if the new one is to reign"
     reason = store.why_stale(model)
     return f"its training is out of date: {reason}" if reason else "up to date"
 
@@ -148,7 +149,7 @@ def standing(store: Store, reign: Reign) -> str:
 class Outcome:
     """What a challenge came to: who reigns now, whether that is new, and a line per challenger."""
 
-    reign: Reign
+    champion: Champion
     moved: bool
     lines: list[str]
     look: gate.Look | None = None
@@ -167,10 +168,10 @@ def challenge(store: Store, target_name: str, trainings: Sequence[str] = ()) -> 
         finished = gate.finished_trainings(store, target_name)
         lines: list[str] = []
         candidates = named or _eligible(store, finished, lines)
-        reign = champion(store, target_name)
-        if reign is None:
+        champion = current_champion(store, target_name)
+        if champion is None:
             return _first(store, target_name, candidates, finished, lines)
-        own = gate.configuration(reign.training)
+        own = gate.configuration(champion.training)
         if named and own in named:
             raise gate.NotEligible(
                 f"{named[own].provenance.key[1]} is of the champion's own configuration ({own}): seeds do not "
@@ -180,17 +181,17 @@ def challenge(store: Store, target_name: str, trainings: Sequence[str] = ()) -> 
         if own not in finished:
             raise RkdError(
                 f"nothing of the champion's configuration {own} is up to date in {store.root}: "
-                f"{standing(store, reign)}. Run it again (`rkd run`), or force a champion"
+                f"{standing(store, champion)}. Run it again (`rkd run`), or force a champion"
             )
         if not challengers:
-            return Outcome(reign, False, [*lines, "nobody challenges: no other eligible configuration is finished"])
+            return Outcome(champion, False, [*lines, "nobody challenges: no other eligible configuration is finished"])
         if one := gate.missing_class(store, target_name):
             line = f"nobody challenges: {target_name} has no {one} test images to compare on; force a champion"
-            return Outcome(reign, False, [*lines, line])
-        looked = _look(store, reign, challengers, finished[own])
+            return Outcome(champion, False, [*lines, line])
+        looked = _look(store, champion, challengers, finished[own])
         lines += looked.lines
         if looked.winner is None:
-            return Outcome(reign, False, lines, looked)
+            return Outcome(champion, False, lines, looked)
         why = gate.in_words(looked.winner, looked.comparisons[looked.winner], looked.level)
         crowned = _crown(
             store, candidates[looked.winner], "gate", f"against {own}: {why}", _mean(store, challengers[looked.winner])
@@ -198,7 +199,7 @@ def challenge(store: Store, target_name: str, trainings: Sequence[str] = ()) -> 
         return Outcome(crowned, True, lines, looked)
 
 
-def force(store: Store, target_name: str, training: str, why: str) -> Reign:
+def force(store: Store, target_name: str, training: str, why: str) -> Champion:
     """Make a training champion by hand, with the reason on record. Raises ``NotEligible`` as the gate does."""
     if not why.strip():
         raise RkdError("say why: a forced champion is recorded with its reason")
@@ -256,8 +257,8 @@ def _first(
     best = max(means, key=lambda name: means[name])
     others = "; ".join(f"{name} {100 * value:.1f}" for name, value in means.items() if name != best)
     why = f"nobody to beat; mean image AUROC {100 * means[best]:.1f}" + (f" (others: {others})" if others else "")
-    reign = _crown(store, candidates[best], "first", why, means[best])
-    return Outcome(reign, True, [*lines, f"{best}: {why}"])
+    champion = _crown(store, candidates[best], "first", why, means[best])
+    return Outcome(champion, True, [*lines, f"{best}: {why}"])
 
 
 def _mean(store: Store, results: Sequence[Result]) -> float:
@@ -266,19 +267,19 @@ def _mean(store: Store, results: Sequence[Result]) -> float:
     return float(np.mean([image_auroc(t["anomalous"].to_numpy(bool), t["score"].to_numpy()) for t in tables]))
 
 
-def _look(store: Store, reign: Reign, challengers: dict[str, list[Result]], own: list[Result]) -> gate.Look:
+def _look(store: Store, champion: Champion, challengers: dict[str, list[Result]], own: list[Result]) -> gate.Look:
     """Compare, and put it on record; results that were looked at before cost no further look."""
-    earlier = [entry for entry in looks(store, reign.target) if entry["reign"] == reign.number]
-    looked = gate.look(store, reign.target, challengers, own, len(earlier) + 1)
+    earlier = [entry for entry in looks(store, champion.target) if entry["reign"] == champion.number]
+    looked = gate.look(store, champion.target, challengers, own, len(earlier) + 1)
     same = [
         e for e in earlier if e["evidence"] == looked.evidence and list(e["comparisons"]) == list(looked.comparisons)
     ]
     if same:
-        return gate.look(store, reign.target, challengers, own, same[0]["number"])
+        return gate.look(store, champion.target, challengers, own, same[0]["number"])
     if any(found is not None and found.p_better is not None for found in looked.comparisons.values()):
-        entry = {"reign": reign.number, "when": _now(), **asdict(looked), "lines": looked.lines}
-        record = [*looks(store, reign.target), entry]
-        write_atomically(_folder(store, reign.target) / LOOKS, json.dumps(record, indent=1).encode())
+        entry = {"reign": champion.number, "when": _now(), **asdict(looked), "lines": looked.lines}
+        record = [*looks(store, champion.target), entry]
+        write_atomically(_folder(store, champion.target) / LOOKS, json.dumps(record, indent=1).encode())
     return looked
 
 
@@ -296,7 +297,7 @@ def looks(store: Store, target_name: str) -> list[dict[str, Any]]:
         ) from error
 
 
-def _crown(store: Store, metrics: Result, how: How, why: str, value: float | None) -> Reign:
+def _crown(store: Store, metrics: Result, how: How, why: str, value: float | None) -> Champion:
     """Export a model into the next reign's folder, whole or not at all."""
     from rkd_pipeline.stages.export import export_model
 
@@ -316,8 +317,8 @@ def _crown(store: Store, metrics: Result, how: How, why: str, value: float | Non
         index = read_index(store.require(IMAGES, target_name)).set_index("image_id")["pixel_sha256"]
         kept = scores[["image_id", "anomalous", "score"]]
         kept.assign(pixel_sha256=kept["image_id"].map(index)).to_parquet(temporary / SCORES, index=False)
-        (temporary / EXAMPLE).write_bytes(example_picture(store, metrics))
-        record = Reign(
+        (temporary / EXAMPLE).write_bytes(example_image(store, metrics))
+        record = Champion(
             target=target_name,
             training=training,
             number=number,
@@ -343,7 +344,7 @@ def _crown(store: Store, metrics: Result, how: How, why: str, value: float | Non
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
-    return Reign(**fields, folder=folder)
+    return Champion(**fields, folder=folder)
 
 
 def _next_number(store: Store, target_name: str) -> int:
@@ -352,7 +353,7 @@ def _next_number(store: Store, target_name: str) -> int:
     return max([*folders, *(int(entry["reign"]) for entry in looks(store, target_name))], default=0) + 1
 
 
-def example_picture(store: Store, metrics: Result) -> bytes:
+def example_image(store: Store, metrics: Result) -> bytes:
     """The first anomalous test image of a training, as its model sees it, as JPEG: what MLflow shows as example.
 
     The first that it has scored at all where no anomalous one tests.
@@ -364,15 +365,15 @@ def example_picture(store: Store, metrics: Result) -> bytes:
     first = scores.sort_values(["anomalous", "image_id"], ascending=[False, True]).iloc[0]
     name = first["image_id"]
     side = TrainingKey.parse(training).recipe.side
-    _, images = open_prepared(store, target_name, side)
+    _, arrays = open_prepared(store, target_name, side)
     buffer = BytesIO()
-    Image.fromarray(images.pictures([name])[0]).save(buffer, "JPEG", quality=90)
+    Image.fromarray(arrays.images([name])[0]).save(buffer, "JPEG", quality=90)
     return buffer.getvalue()
 
 
 @dataclass(frozen=True)
 class Quality:
-    """A training beside the champion on the champion's own test pictures.
+    """A training beside the champion on the champion's own test images.
 
     ``worse`` is None where there is no verdict, with ``text`` saying why: they cannot be compared, or the training is
     of another configuration, which may be worse. Otherwise whether it is worse beyond the noise of the images.
@@ -385,23 +386,23 @@ class Quality:
 
 
 def against_champion(store: Store, metrics: Result) -> Quality:
-    """Whether a training has fallen behind the champion of its target: scores that were kept, paired per picture.
+    """Whether a training has fallen behind the champion of its target: scores that were kept, paired per image.
 
     The champion's scores are those that it was crowned with, so that a change of code or teacher shows. One-sided at
-    95%, over pictures alone: a single training says nothing of how trainings scatter.
+    95%, over images alone: a single training says nothing of how trainings scatter.
     """
     target_name, training = metrics.provenance.key
-    reign = champion(store, target_name)
-    if reign is None:
+    champion = current_champion(store, target_name)
+    if champion is None:
         return Quality(None, "the target has no champion yet")
     if one := gate.missing_class(store, target_name):
         return Quality(None, f"{target_name} has no {one} test images to compare on")
-    mine, kept = gate.test_scores(store, metrics), pd.read_parquet(reign.folder / SCORES)
+    mine, kept = gate.test_scores(store, metrics), pd.read_parquet(champion.folder / SCORES)
     index = read_index(store.require(IMAGES, target_name)).set_index("image_id")["pixel_sha256"]
     mine["pixel_sha256"] = mine["image_id"].map(index)
     columns = ["pixel_sha256", "anomalous", "image_id"]
     if not mine[columns].equals(kept[columns]):
-        return Quality(None, f"the champion {reign.training} tested on other pictures")
+        return Quality(None, f"the champion {champion.training} tested on other images")
     pair = Pair(
         list(mine["pixel_sha256"]),
         mine["anomalous"].to_numpy(bool),
@@ -410,14 +411,14 @@ def against_champion(store: Store, metrics: Result) -> Quality:
     )
     found = paired_auroc([pair])
     text = (
-        f"image AUROC {100 * found.first:.1f} against the champion's {100 * found.second:.1f} ({reign.training}, "
-        f"{SELECTED}); standard error of the difference {100 * found.error_of_pictures:.1f}"
+        f"image AUROC {100 * found.first:.1f} against the champion's {100 * found.second:.1f} ({champion.training}, "
+        f"{SELECTED}); standard error of the difference {100 * found.error_of_images:.1f}"
     )
-    if gate.configuration(training) != gate.configuration(reign.training):
+    if gate.configuration(training) != gate.configuration(champion.training):
         text = f"of another configuration than the champion's, which may be worse; {text}"
-        return Quality(None, text, found.difference, found.error_of_pictures)
-    behind = found.difference < -t.ppf(0.95, found.freedom_of_pictures) * found.error_of_pictures
-    return Quality(bool(behind), text, found.difference, found.error_of_pictures)
+        return Quality(None, text, found.difference, found.error_of_images)
+    behind = found.difference < -t.ppf(0.95, found.freedom_of_images) * found.error_of_images
+    return Quality(bool(behind), text, found.difference, found.error_of_images)
 
 
 def _folder(store: Store, target_name: str) -> Path:

@@ -9,7 +9,7 @@ from typing import Any
 
 from rkd_pipeline.data.user_targets import targets_in
 from rkd_pipeline.operations.status import training_states
-from rkd_pipeline.recipes.plans import Cell
+from rkd_pipeline.recipes.plans import PlannedTraining
 from rkd_pipeline.recipes.training_key import TrainingKey
 from rkd_pipeline.stages.benchmark import measured_results
 from rkd_pipeline.stages.datasets import FIRST_SIDE, changed_source
@@ -68,7 +68,7 @@ def _made_of_data(store: Store, target: str) -> list[Result]:
     return [result for ref in refs if (result := store.find(ref)) is not None]
 
 
-def stale_trainings(store: Store) -> dict[Cell, Change]:
+def stale_trainings(store: Store) -> dict[PlannedTraining, Change]:
     """Measured trainings that no longer count."""
     states, found = training_states(store), {}
     for row in states[states["state"].str.startswith(STALE)].itertuples():
@@ -81,7 +81,9 @@ def stale_trainings(store: Store) -> dict[Cell, Change]:
             [stage.version for stage in GRID_STAGES],
             training_parameters(TrainingKey.parse(row.training)),
         ]
-        found[Cell(row.target, row.training)] = Change(row.state.removeprefix(STALE), _key([metrics], wanted))
+        found[PlannedTraining(row.target, row.training)] = Change(
+            row.state.removeprefix(STALE), _key([metrics], wanted)
+        )
     return found
 
 

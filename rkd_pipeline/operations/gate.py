@@ -2,7 +2,7 @@
 
 A *configuration* is what is trained (recipe, teacher, epochs); its trainings differ in seed and repeat. Configurations
 are compared, never single seeds: the best of several seeds of one configuration is the luckiest one. The comparison is
-over the repeats that both were trained on, paired per test picture (``metrics/paired_auroc.py``).
+over the repeats that both were trained on, paired per test image (``metrics/paired_auroc.py``).
 
 Looking often finds something by luck. So the k-th look at challengers of one champion may spend ``1 / (k (k + 1))`` of
 the error that is allowed, shared evenly by the challengers of that look: over all looks together, a champion is
@@ -63,7 +63,7 @@ def _repeat_and_seed(metrics: Result) -> tuple[int, int]:
 
 
 def honest_threshold(metrics: Result) -> float | None:
-    """The threshold of the deciding score, from held-out normal pictures; None where there is none."""
+    """The threshold of the deciding score, from held-out normal images; None where there is none."""
     return value_of(read_metrics(metrics), "threshold", deciding_rule(metrics.provenance.key[1]))
 
 
@@ -160,7 +160,7 @@ def _by_repeat(results: Sequence[Result]) -> dict[int, list[Result]]:
 
 
 def test_scores(store: Store, metrics: Result) -> pd.DataFrame:
-    """Test pictures of a training in order of their ids; ``score`` is what it decides by."""
+    """Test images of a training in order of their ids; ``score`` is what it decides by."""
     target_name, training = metrics.provenance.key
     scores, _ = read_scores(store.require(ANOMALY_SCORES, target_name, training))
     scores = scores[scores["part"] == "test"].sort_values("image_id", ignore_index=True)
@@ -173,7 +173,7 @@ def _pair(store: Store, first: Sequence[Result], second: Sequence[Result], pixel
     for table in (*tables[0], *tables[1]):
         if table["image_id"].tolist() != common["image_id"].tolist():
             raise RkdError(
-                f"{first[0].provenance.key} and {second[0].provenance.key} tested on different pictures of one repeat; "
+                f"{first[0].provenance.key} and {second[0].provenance.key} tested on different images of one repeat; "
                 "run both again, with `rkd run`"
             )
     return Pair(
@@ -184,7 +184,7 @@ def _pair(store: Store, first: Sequence[Result], second: Sequence[Result], pixel
 
 
 def _test_to_train(store: Store, pairs: Sequence[Pair], metrics: Result) -> float:
-    """Test pictures that each repeat draws anew over those it trains on; 0 where all repeats test on the same."""
+    """Test images that each repeat draws anew over those it trains on; 0 where all repeats test on the same."""
     if all(list(pair.clusters) == list(pairs[0].clusters) for pair in pairs):
         return 0.0
     trained_on = store.require(TRAINED_MODEL, *metrics.provenance.key).facts["train_pictures"]
@@ -260,5 +260,5 @@ def in_words(name: str, found: PairedAuroc | None, level: float) -> str:
     return (
         f"{name}: {verdict}, {points}, 95% [{100 * (found.ci_low or 0):+.1f}, {100 * (found.ci_high or 0):+.1f}], "
         f"p {found.p_better:.4f} where {level:.4f} is demanded; {found.repeats} repeats, {found.n_normal} normal and "
-        f"{found.n_anomalous} anomalous pictures"
+        f"{found.n_anomalous} anomalous images"
     )

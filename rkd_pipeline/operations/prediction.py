@@ -1,4 +1,4 @@
-"""New pictures scored by a trained model: score, decision, and an overlay to look at. One bad file spoils no other."""
+"""New images scored by a trained model: score, decision, and an overlay to look at. One bad file spoils no other."""
 
 import os
 from collections.abc import Sequence
@@ -28,7 +28,7 @@ _TITLE = 60  # characters of a name in a title
 
 @dataclass(frozen=True)
 class Predictions:
-    """What became of the pictures: a table with ``COLUMNS``, and how many have a problem."""
+    """What became of the images: a table with ``COLUMNS``, and how many have a problem."""
 
     table: pd.DataFrame
     problems: int
@@ -44,9 +44,9 @@ class _Ready:
 
 
 def predict(
-    scorer: "ExportedModel", pictures: Sequence[Path], output: Path | None, threshold: float | None = None
+    scorer: "ExportedModel", images: Sequence[Path], output: Path | None, threshold: float | None = None
 ) -> Predictions:
-    """Score picture files; into ``output`` go ``predictions.csv`` and an overlay per picture.
+    """Score image files; into ``output`` go ``predictions.csv`` and an overlay per image.
 
     ``threshold`` is above which a score is called anomalous; None: the model's own, and where it has none, nothing is
     decided. What is wrong with a file, or with its overlay, stands in column ``problem``; the others are scored all
@@ -55,10 +55,10 @@ def predict(
     threshold = scorer.card.threshold if threshold is None else threshold
     if output is not None:
         _make_folder(output)
-    names = _overlay_names(pictures)
+    names = _overlay_names(images)
     rows: list[dict[str, object]] = []
-    for start in range(0, len(pictures), _BATCH):
-        batch = pictures[start : start + _BATCH]
+    for start in range(0, len(images), _BATCH):
+        batch = images[start : start + _BATCH]
         read = {path: _read(scorer, path) for path in batch}
         ready = {path: found for path, found in read.items() if isinstance(found, _Ready)}
         scored = _score(scorer, ready)
@@ -75,7 +75,7 @@ def predict(
                     file, title = output / names[path], _title(path, found, score, threshold)
                     of_map = threshold if deciding_rule(scorer.card.model.training) == "map_max" else None
                     if reason := _draw(file, found.ground, anomaly_map, of_map, title):
-                        row["problem"] = f"{row['picture']}: scored, but its overlay could not be drawn ({reason})"
+                        row["problem"] = f"{row['image']}: scored, but its overlay could not be drawn ({reason})"
                     else:
                         row["overlay"] = shown(str(file))
             rows.append(row)
@@ -113,11 +113,11 @@ def _score(scorer: "ExportedModel", ready: dict[Path, _Ready]) -> dict[Path, tup
     return dict(zip(ready, zip(map(float, scores["score"]), maps, strict=True), strict=True))
 
 
-def _overlay_names(pictures: Sequence[Path]) -> dict[Path, str]:
-    """A file name per picture; equal names from different folders get a number."""
+def _overlay_names(images: Sequence[Path]) -> dict[Path, str]:
+    """A file name per image; equal names from different folders get a number."""
     names: dict[Path, str] = {}
     taken: set[str] = set()
-    for path in pictures:
+    for path in images:
         stem, count = file_stem(path.name, _STEM), 1
         while (name := f"{stem}{'' if count == 1 else f'-{count}'}{OVERLAY}").casefold() in taken:
             count += 1

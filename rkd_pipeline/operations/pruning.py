@@ -3,7 +3,7 @@
 - Checkpoints of trainings that are finished, checkpoints that were set aside, and what killed processes left half-made.
 - Results of trainings that another version of the code made, or that were made from other data. Where a target's data
   is itself not up to date, nobody can tell yet whether its results are: they stay.
-- Prepared pictures of a side length that no result, no training under way and no plan uses. They are made again on
+- Prepared images of a side length that no result, no training under way and no plan uses. They are made again on
   demand. The side of the paper's recipes stays: it shares its files with ``images``.
 
 Never: what a champion keeps (its own folder, and the results of the training that reigns), and what a process works on.
@@ -19,9 +19,9 @@ from pathlib import Path
 from time import time
 
 from rkd_pipeline.errors import BadKey
-from rkd_pipeline.operations.champions import champion, targets_with_champions
+from rkd_pipeline.operations.champions import current_champion, targets_with_champions
 from rkd_pipeline.operations.rebenchmark import open_rounds
-from rkd_pipeline.recipes.plans import PLANS, Cell
+from rkd_pipeline.recipes.plans import PLANS, PlannedTraining
 from rkd_pipeline.recipes.training_key import TrainingKey
 from rkd_pipeline.stages.benchmark import recipe_changed
 from rkd_pipeline.stages.datasets import FIRST_SIDE
@@ -34,12 +34,12 @@ from rkd_pipeline.store.stage_versions import (
     METRICS,
     PREPARED_IMAGES,
     PRODUCT_MAPS,
+    ROTATED_IMAGES,
     STAGES,
     TRAINED_MODEL,
-    TURNED_PICTURES,
 )
 
-OF_A_TRAINING = (TRAINED_MODEL, ANOMALY_SCORES, METRICS, EVIDENCE, PRODUCT_MAPS, TURNED_PICTURES)
+OF_A_TRAINING = (TRAINED_MODEL, ANOMALY_SCORES, METRICS, EVIDENCE, PRODUCT_MAPS, ROTATED_IMAGES)
 EXPORTS = ".export-*"  # models on their way to MLflow; a day old, nobody carries them any more
 _DAY = 24 * 3600
 _TEMPORARY = re.compile(r"\.(?P<name>.+)\.[0-9a-f]{8}(\.old)?\.tmp")
@@ -113,19 +113,19 @@ def _files(path: Path) -> list[os.stat_result]:
 
 
 def _obsolete_results(store: Store) -> Iterator[Prunable]:
-    reigning = _reigning(store)
+    champions_now = _champions_now(store)
     for stage in OF_A_TRAINING:
         for key in store.keys(stage):
             ref = Ref(stage.name, *key)
             ask = partial(_why_obsolete, store, ref)
-            if key not in reigning and (why := ask()):
+            if key not in champions_now and (why := ask()):
                 yield Prunable(str(ref), store.folder(ref), why, ask, str(ref), ref)
 
 
-def _reigning(store: Store) -> set[tuple[str, ...]]:
+def _champions_now(store: Store) -> set[tuple[str, ...]]:
     """Target and training of every champion."""
-    found = (champion(store, name) for name in targets_with_champions(store))
-    return {(reign.target, reign.training) for reign in found if reign is not None}
+    found = (current_champion(store, name) for name in targets_with_champions(store))
+    return {(champion.target, champion.training) for champion in found if champion is not None}
 
 
 def _why_obsolete(store: Store, ref: Ref) -> str | None:
@@ -167,15 +167,15 @@ def _is_unused(store: Store, ref: Ref) -> bool:
 
 
 def _used_sides(store: Store) -> set[str]:
-    """Prepared pictures, as ``str(Ref)``, that something was made from or will be."""
-    reigning = _reigning(store)
+    """Prepared images, as ``str(Ref)``, that something was made from or will be."""
+    champions_now = _champions_now(store)
     used = {str(Ref(PREPARED_IMAGES.name, target, f"{FIRST_SIDE}px")) for target, _ in store.keys(PREPARED_IMAGES)}
     for stage in OF_A_TRAINING:
         for key in store.keys(stage):
             result = store.find(Ref(stage.name, *key))
-            if result is not None and (key in reigning or _why_obsolete(store, Ref(stage.name, *key)) is None):
+            if result is not None and (key in champions_now or _why_obsolete(store, Ref(stage.name, *key)) is None):
                 used.update(result.provenance.inputs)
-    begun = [Cell(p.parent.name, p.stem) for p in _checkpoint_files(store)]
+    begun = [PlannedTraining(p.parent.name, p.stem) for p in _checkpoint_files(store)]
     planned = [cell for plan in PLANS.values() for cell in plan()]
     asked = [cell for opened in open_rounds(store) for cell in opened.cells]
     for cell in {*begun, *planned, *asked}:

@@ -5,7 +5,7 @@
     rebenchmarks/0001/told.json     that the hook has heard of it
     rebenchmarks/references.json    rounds whose level was accepted
 
-Seeds of a round are new to the store; repeats are those of the plan, so that every round tests on the same pictures.
+Seeds of a round are new to the store; repeats are those of the plan, so that every round tests on the same images.
 Where asked, a round also trains on a repeat that no round has used: another draw of the test set, which is recorded as
 such and never compared.
 """
@@ -22,7 +22,7 @@ from rkd_pipeline.data.index import MASKS
 from rkd_pipeline.data.split import redraws_test
 from rkd_pipeline.errors import RkdError, StoreError
 from rkd_pipeline.operations.status import training_state
-from rkd_pipeline.recipes.plans import PLANS, Cell, named
+from rkd_pipeline.recipes.plans import PLANS, PlannedTraining, named
 from rkd_pipeline.recipes.training_key import TrainingKey
 from rkd_pipeline.stages.anomaly_scores import read_metrics
 from rkd_pipeline.stages.benchmark import measured_results
@@ -38,7 +38,7 @@ from rkd_pipeline.stages.rounds import (
     references,
     round_file,
 )
-from rkd_pipeline.statistics.regression_test import FIXED, NEW
+from rkd_pipeline.statistics.regressions import FIXED, NEW
 from rkd_pipeline.store.files import canonical_json, text_sha256, write_atomically
 from rkd_pipeline.store.result_store import Ref, Result, Store
 from rkd_pipeline.store.stage_versions import IMAGES, METRICS, SPLIT, TRAINED_MODEL
@@ -65,9 +65,9 @@ class Round:
     plan: str
     asked: str
     begun: str
-    cells: list[Cell]
+    cells: list[PlannedTraining]
     draws: dict[str, str]
-    baseline: list[Cell] = field(default_factory=list)
+    baseline: list[PlannedTraining] = field(default_factory=list)
 
 
 def plan_names() -> list[str]:
@@ -75,11 +75,11 @@ def plan_names() -> list[str]:
     return sorted([*PLANS, MEASURED])
 
 
-def planned(store: Store, plan: str) -> list[Cell]:
+def planned(store: Store, plan: str) -> list[PlannedTraining]:
     """The cells whose configurations and repeats a round trains again. Raises ``RkdError`` where there are none."""
     if plan != MEASURED:
         return named(plan)
-    ours = [Cell(*result.provenance.key) for result in measured_results(store)[0]]
+    ours = [PlannedTraining(*result.provenance.key) for result in measured_results(store)[0]]
     again = {(cell.target, cell.training) for known in rounds(store) for cell in known.cells}
     cells = [cell for cell in ours if (cell.target, cell.training) not in again]
     if not cells:
@@ -117,13 +117,13 @@ def begin(store: Store, plan: str, asked: str, *, seeds: int, new_draws: int = 0
         draws = _fresh_trainings(wanted, first_seed, seeds) | _new_draws(store, wanted, known, first_seed, new_draws)
         recorded = {(c.target, c.training) for r in known for c in [*r.cells, *r.baseline]}
         baseline = [c for c in wanted if (c.target, c.training) not in recorded and _done(store, c)]
-        cells = [Cell(*name.split(" ")) for name in draws]
+        cells = [PlannedTraining(*name.split(" ")) for name in draws]
         begun = Round(number, plan, asked, _now(), cells, draws, baseline)
         write_atomically(round_file(store, number, PLAN), json.dumps(asdict(begun), indent=1).encode())
         return begun
 
 
-def _fresh_trainings(wanted: Sequence[Cell], first_seed: int, seeds: int) -> dict[str, str]:
+def _fresh_trainings(wanted: Sequence[PlannedTraining], first_seed: int, seeds: int) -> dict[str, str]:
     """Every configuration and repeat of the plan once per fresh seed; a seed stands for one repeat throughout."""
     repeats = sorted({TrainingKey.parse(c.training).repeat for c in wanted})
     fresh = {}
@@ -136,7 +136,7 @@ def _fresh_trainings(wanted: Sequence[Cell], first_seed: int, seeds: int) -> dic
 
 
 def _new_draws(
-    store: Store, wanted: Sequence[Cell], known: Sequence[Round], first_seed: int, count: int
+    store: Store, wanted: Sequence[PlannedTraining], known: Sequence[Round], first_seed: int, count: int
 ) -> dict[str, str]:
     """Trainings on the next repeats of targets whose test set can be drawn anew; fewer where the split has no more."""
     drawn = {}
@@ -167,12 +167,12 @@ def _first_unused_seed(store: Store, number: int) -> int:
     return SEEDS_PER_ROUND * block
 
 
-def unfinished(store: Store, begun: Round) -> list[Cell]:
+def unfinished(store: Store, begun: Round) -> list[PlannedTraining]:
     """What a round has still to train, or to train again because it is out of date."""
     return [cell for cell in begun.cells if not _done(store, cell)]
 
 
-def _done(store: Store, cell: Cell) -> bool:
+def _done(store: Store, cell: PlannedTraining) -> bool:
     return training_state(store, cell.target, cell.training) == "done"
 
 
@@ -210,7 +210,7 @@ def close(store: Store, begun: Round, failures: Mapping[str, str]) -> dict[str, 
         return record
 
 
-def _values(store: Store, cell: Cell, number: int, draw: str) -> list[dict[str, Any]]:
+def _values(store: Store, cell: PlannedTraining, number: int, draw: str) -> list[dict[str, Any]]:
     metrics, model = (store.require(stage, cell.target, cell.training) for stage in (METRICS, TRAINED_MODEL))
     key = TrainingKey.parse(cell.training)
     code = (
@@ -271,7 +271,7 @@ def told(store: Store, number: int, what: Mapping[str, Any]) -> None:
 
 def _read_round(file: Path) -> Round:
     given = read_json(file)
-    cells = {name: [Cell(**cell) for cell in given[name]] for name in ("cells", "baseline")}
+    cells = {name: [PlannedTraining(**cell) for cell in given[name]] for name in ("cells", "baseline")}
     return Round(**(given | cells))
 
 

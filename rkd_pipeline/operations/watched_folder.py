@@ -1,7 +1,7 @@
-"""A folder that people or machines put pictures into, and the model that scores what is new there: a champion, or a
+"""A folder that people or machines put images into, and the model that scores what is new there: a champion, or a
 training that is named.
 
-Nothing is trained. Rows of earlier pictures are kept; a picture is scored again when its file changes or another model
+Nothing is trained. Rows of earlier images are kept; an image is scored again when its file changes or another model
 takes over. A file that is still being written (younger than ``SETTLED`` seconds) waits for the next look.
 """
 
@@ -19,12 +19,12 @@ from rkd_pipeline.data.image_files import SUFFIXES, read_rgb
 from rkd_pipeline.data.layouts.litter import files_below
 from rkd_pipeline.errors import DataError
 from rkd_pipeline.names import shown
-from rkd_pipeline.operations.champions import Reign, open_scorer, require_champion
+from rkd_pipeline.operations.champions import Champion, open_scorer, require_champion
 from rkd_pipeline.operations.gate import threshold_of
 from rkd_pipeline.operations.prediction import OVERLAY
 from rkd_pipeline.store.files import canonical_json, text_sha256
 from rkd_pipeline.store.result_store import Ref, Result, Store
-from rkd_pipeline.store.stage_versions import SCORED_PICTURES, TRAINED_MODEL
+from rkd_pipeline.store.stage_versions import SCORED_IMAGES, TRAINED_MODEL
 
 if TYPE_CHECKING:
     from rkd_pipeline.detectors.exported_model import ExportedModel
@@ -53,7 +53,7 @@ class Inbox:
         target, training: whose model scores.
         model: the same with the weights' data version, as rows name it.
         reign: of the champion; None where a training was named.
-        pictures: name to fingerprint.
+        images: name to fingerprint.
         new: those that this model has not scored.
         files: name to the file itself.
     """
@@ -62,15 +62,15 @@ class Inbox:
     target: str
     training: str
     model: str
-    reign: Reign | None
-    pictures: dict[str, str]
+    champion: Champion | None
+    images: dict[str, str]
     new: list[str]
     files: dict[str, Path]
 
     @property
     def key(self) -> str:
         """Equal for equal folders and models."""
-        return text_sha256(canonical_json([self.model, self.pictures]))[:16]
+        return text_sha256(canonical_json([self.model, self.images]))[:16]
 
 
 def look(store: Store, folder: Path, named: str) -> Inbox:
@@ -82,26 +82,26 @@ def look(store: Store, folder: Path, named: str) -> Inbox:
     from rkd_pipeline.results.figures.overlay import is_overlay
 
     if not folder.is_dir():
-        raise DataError(f"{folder} is no folder; set RKD_WATCH to the one whose pictures are to be scored")
+        raise DataError(f"{folder} is no folder; set RKD_WATCH to the one whose images are to be scored")
     target, bar, training = named.partition("|")
-    reign = None if bar else require_champion(store, target)
-    if reign is None:
+    champion = None if bar else require_champion(store, target)
+    if champion is None:
         version = store.require(TRAINED_MODEL, target, training).data_version
     else:
-        training, version = reign.training, reign.model
+        training, version = champion.training, champion.model
     now = time.time()
-    pictures, files = {}, {}
+    images, files = {}, {}
     for file in sorted(files_below(folder)):
         if file.suffix.lower() not in SUFFIXES:
             continue
         fingerprint, changed = _look_at(file)
         if fingerprint and now - changed >= SETTLED and not (file.name.endswith(OVERLAY) and is_overlay(file)):
             name = shown(file.relative_to(folder).as_posix())
-            pictures[name], files[name] = fingerprint, file
+            images[name], files[name] = fingerprint, file
     model = f"{target} {training} {version}"
-    known = _known(store.find(Ref(SCORED_PICTURES.name)), model)
-    new = [name for name, fingerprint in pictures.items() if known.get(name) != fingerprint]
-    return Inbox(folder, target, training, model, reign, pictures, new, files)
+    known = _known(store.find(Ref(SCORED_IMAGES.name)), model)
+    new = [name for name, fingerprint in images.items() if known.get(name) != fingerprint]
+    return Inbox(folder, target, training, model, champion, images, new, files)
 
 
 def _look_at(file: Path) -> tuple[str, float]:
@@ -120,7 +120,7 @@ def _look_at(file: Path) -> tuple[str, float]:
 
 
 def _known(earlier: Result | None, model: str) -> dict[str, str]:
-    if earlier is None or earlier.provenance.stage_version != SCORED_PICTURES.version:
+    if earlier is None or earlier.provenance.stage_version != SCORED_IMAGES.version:
         return {}
     rows = read_scored(earlier)
     rows = rows[rows["model"] == model]
@@ -133,12 +133,12 @@ def read_scored(result: Result) -> pd.DataFrame:
 
 
 def score_new(store: Store, inbox: Inbox) -> Result:
-    """``scored_pictures``: a row per picture in the folder, and the maps of the newest."""
-    earlier = store.find(Ref(SCORED_PICTURES.name))
+    """``scored_pictures``: a row per image in the folder, and the maps of the newest."""
+    earlier = store.find(Ref(SCORED_IMAGES.name))
     kept = pd.DataFrame(columns=list(COLUMNS))
     if earlier is not None:
         rows = read_scored(earlier)
-        wanted = rows["picture"].map(inbox.pictures)
+        wanted = rows["picture"].map(inbox.images)
         kept = rows[(rows["model"] == inbox.model) & (wanted == rows["fingerprint"])]
 
     def write(folder: Path) -> dict[str, Any]:
@@ -156,8 +156,8 @@ def score_new(store: Store, inbox: Inbox) -> Result:
             "not_scored": int((table["problem"] != "").sum()),
         }
 
-    parameters = {"model": inbox.model, "pictures": inbox.pictures}
-    return store.produce(SCORED_PICTURES, [], write, parameters=parameters)
+    parameters = {"model": inbox.model, "pictures": inbox.images}
+    return store.produce(SCORED_IMAGES, [], write, parameters=parameters)
 
 
 def _score(store: Store, inbox: Inbox) -> tuple[pd.DataFrame, bytes]:
@@ -172,25 +172,25 @@ def _score(store: Store, inbox: Inbox) -> tuple[pd.DataFrame, bytes]:
         for row, (name, pixels) in enumerate(good.items()):
             value, called = float(scores["score"].iloc[row]), scores["anomalous"].iloc[row]
             rows.append({"picture": name, "score": value, "anomalous": called, "problem": ""})
-            changed = int(inbox.pictures[name].split()[1])
+            changed = int(inbox.images[name].split()[1])
             newest.append((changed, f"{Path(name).name[:24]}\n{value:.3f}", pixels, maps[row]))
         rows += [{"picture": name, "problem": problem} for name, problem in problems.items()]
         newest = sorted(newest, key=lambda entry: entry[0])[-SHOWN:]
     table = pd.DataFrame(rows, columns=list(COLUMNS)).astype({"anomalous": "boolean", "score": "Float64"})
-    table["fingerprint"] = table["picture"].map(inbox.pictures)
+    table["fingerprint"] = table["picture"].map(inbox.images)
     table["model"], table["threshold"] = inbox.model, scorer.card.threshold
     if not newest:
-        return table, message("No new picture could be scored")
+        return table, message("No new image could be scored")
     captions = [caption for _, caption, _, _ in newest]
-    pictures, maps = (np.stack([entry[i] for entry in newest]) for i in (2, 3))
-    return table, map_strip(pictures, maps, captions, f"newest pictures, {inbox.target} {inbox.training}")
+    images, maps = (np.stack([entry[i] for entry in newest]) for i in (2, 3))
+    return table, map_strip(images, maps, captions, f"newest images, {inbox.target} {inbox.training}")
 
 
 def _open_scorer(store: Store, inbox: Inbox) -> "ExportedModel":
     from rkd_pipeline.stages.export import model_in_place
 
-    if inbox.reign is not None:
-        return open_scorer(inbox.reign)
+    if inbox.champion is not None:
+        return open_scorer(inbox.champion)
     threshold, _ = threshold_of(store, inbox.target, inbox.training)
     return model_in_place(store, store.require(TRAINED_MODEL, inbox.target, inbox.training), threshold)
 

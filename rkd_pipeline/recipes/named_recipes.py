@@ -15,11 +15,11 @@ _GAPS = (
 )
 _CALIBRATES = "a quarter of the normal images is held out to calibrate thresholds, and nothing else"
 _MKD_DEVIATION = (
-    "metrics without the code's morphological opening, and over normal pictures too; held at the last epoch, where the "
+    "metrics without the code's morphological opening, and over normal images too; held at the last epoch, where the "
     "code picks a checkpoint by hand"
 )
 _US_DEVIATION = (
-    "descriptors distilled on pictures by formula, not ImageNet, from the teacher's block 3, not its last layer; "
+    "descriptors distilled on images by formula, not ImageNet, from the teacher's block 3, not its last layer; "
     "kernel sizes are ours, chosen so that receptive fields are exactly 17, 33 and 65; students train on random "
     "patches, not densely; errors and variances normalised on the split's validation part, thresholds set by its "
     "calibration part"
@@ -82,7 +82,7 @@ RECIPES: dict[str, Recipe] = {
                   calibrates=True),
         ReverseKD(
             "rkd-official-brief",
-            "RD4AD's configuration on smaller pictures and batches: enough steps in a schedule of minutes",
+            "RD4AD's configuration on smaller images and batches: enough steps in a schedule of minutes",
             _DENG,
             "RD4AD",
             "192 pixels, not 256; batches of 4, not 16; the OCBE's 1x1 convolution that the official forward pass "
@@ -95,7 +95,7 @@ RECIPES: dict[str, Recipe] = {
         ),
         ReverseKD(
             "rkd-brief",
-            "as the paper trained it, on smaller pictures and batches",
+            "as the paper trained it, on smaller images and batches",
             f"{_MASCIULLI}, 4.1",
             _ANOMALIB_2022,
             f"192 pixels, not 224; batches of 4, not 32; {_GAPS}",
@@ -104,7 +104,7 @@ RECIPES: dict[str, Recipe] = {
         ),
         ReverseKD(
             "rkd-mkd-es-brief",
-            "trained on L_MKD with early stopping, on smaller pictures and batches",
+            "trained on L_MKD with early stopping, on smaller images and batches",
             f"{_MASCIULLI}, 4.3",
             _ANOMALIB_2022,
             f"192 pixels, not 224; batches of 4, not 32; {_GAPS}; lambda balances the terms before the first step: the "
@@ -116,7 +116,7 @@ RECIPES: dict[str, Recipe] = {
         ),
         ReverseKD(
             "rkd-mkd-cal-brief",
-            "trained on L_MKD, on smaller pictures and batches, with thresholds calibrated on normals of their own",
+            "trained on L_MKD, on smaller images and batches, with thresholds calibrated on normals of their own",
             f"{_MASCIULLI}, 4.3",
             _ANOMALIB_2022,
             f"192 pixels, not 224; batches of 4, not 32; {_CALIBRATES}; {_GAPS}; lambda balances the terms before the "
@@ -166,15 +166,15 @@ RECIPES: dict[str, Recipe] = {
                           _MKD_CODE, f"{_MKD_DEVIATION}; batches of 8, not 64", batch_size=8),
         MultiresolutionKD("mkd-brief-discrepancy", "mkd-brief, its maps by discrepancy, not by gradients", _SALEHI,
                           _MKD_CODE, f"{_MKD_DEVIATION}; batches of 8, not 64; maps are Reverse KD's: 1 - cosine "
-                          "at each position of the scored taps, added", batch_size=8, localisation="discrepancy"),
+                          "at each position of the scored layers, added", batch_size=8, localisation="discrepancy"),
         UninformedStudents("us", "three students at each of three scales", _BERGMANN, "none published",
                            _US_DEVIATION, calibrates=True),
         UninformedStudents(
             "us-small",
-            "as us, on small pictures with narrow networks: for a machine without a GPU",
+            "as us, on small images with narrow networks: for a machine without a GPU",
             _BERGMANN,
             "none published",
-            f"{_US_DEVIATION}; an eighth of the width, pictures of 128 pixels, learning rate .001, batches of 2, "
+            f"{_US_DEVIATION}; an eighth of the width, images of 128 pixels, learning rate .001, batches of 2, "
             "windows of 32 pixels in place of patches",
             side=128,
             learning_rate=0.001,

@@ -12,7 +12,7 @@ from rkd_pipeline.recipes.training_key import TrainingKey
 
 
 @dataclass(frozen=True)
-class Cell:
+class PlannedTraining:
     """One planned training: a target's name and a training key."""
 
     target: str
@@ -26,7 +26,7 @@ def cross(
     *,
     teacher: TeacherName | None = None,
     epochs: int | None = None,
-) -> list[Cell]:
+) -> list[PlannedTraining]:
     """Every target with every recipe and seed, seed by seed: an early stop leaves whole comparisons.
 
     Raises ``UnknownName`` or ``BadKey`` for what cannot be trained.
@@ -34,7 +34,7 @@ def cross(
     recipes, targets = list(recipes), list(targets)
     keys = [TrainingKey.compose(r, seed=s, teacher=teacher, epochs=epochs) for s in seeds for r in recipes]
     by_seed = {s: [str(k) for k in keys if k.seed == s] for s in seeds}
-    return [Cell(t, k) for s in seeds for t in targets for k in by_seed[s]]
+    return [PlannedTraining(t, k) for s in seeds for t in targets for k in by_seed[s]]
 
 
 # The paper's own experiments on the medical datasets: what the UI offers before anybody has added a key.
@@ -45,7 +45,7 @@ DEMO_EPOCHS, DEMO_MKD_EPOCHS = 16, 8
 ABLATION_CENTRE, ABLATION_EPOCHS = "rkd-brief", 8
 
 
-def demo() -> list[Cell]:
+def demo() -> list[PlannedTraining]:
     """Every demo target with RD4AD's recipe, one with the paper's L_MKD too, both brief; nothing is downloaded.
 
     The latter holds normals out to calibrate a threshold: it can be champion.
@@ -62,7 +62,7 @@ def demo() -> list[Cell]:
 SYSTEMS_EPOCHS = {"mkd-brief": 30, "mkd-brief-discrepancy": 30, "us-small": 15, "rkd-official-brief": DEMO_EPOCHS}
 
 
-def systems() -> list[Cell]:
+def systems() -> list[PlannedTraining]:
     """Every system on every demo target, at short schedules, target by target; both maps of MKD share its training."""
     teacher = TeacherName.parse(EMBEDDED)
     return [
@@ -81,7 +81,7 @@ def ablation(
     teacher: TeacherName | None = None,
     epochs: int | None = None,
     interactions: Sequence[tuple[str, str]] = INTERACTIONS,
-) -> list[Cell]:
+) -> list[PlannedTraining]:
     """Every training of the ablation around each centre (``results.py``), on every target and seed.
 
     Raises ``UnknownName`` or ``BadKey`` for what cannot be trained.
@@ -94,10 +94,10 @@ def ablation(
     return cross(targets, dict.fromkeys(recipes), seeds, teacher=teacher, epochs=epochs)
 
 
-def demo_ablation() -> list[Cell]:
+def demo_ablation() -> list[PlannedTraining]:
     """The ablation around the paper's recipe, in brief, on the demo's textures: what can be shown without downloads.
 
-    In brief, since 76 pictures are three batches of the recipe's own size: a schedule of minutes would be no training.
+    In brief, since 76 images are three batches of the recipe's own size: a schedule of minutes would be no training.
     """
     textures = [t.name for t in targets_of("demo") if t.kind == "texture"]
     return ablation(textures, [ABLATION_CENTRE], [0], teacher=TeacherName.parse(EMBEDDED), epochs=ABLATION_EPOCHS)
@@ -107,27 +107,27 @@ MEDICAL = ("brain_mri", "head_ct", "retinal_oct.half")  # the paper trained on h
 LOCALISING_RECIPES = ("rkd", "rkd-official")
 
 
-def table_1() -> list[Cell]:
+def table_1() -> list[PlannedTraining]:
     """Textures of MVTec AD, with the paper's recipe and RD4AD's: 200 epochs, Wide-ResNet-50-2."""
     return cross(_mvtec_ad("texture"), LOCALISING_RECIPES, [0])
 
 
-def table_2() -> list[Cell]:
+def table_2() -> list[PlannedTraining]:
     """Objects of MVTec AD, as in Table 1."""
     return cross(_mvtec_ad("object"), LOCALISING_RECIPES, [0])
 
 
-def table_3() -> list[Cell]:
+def table_3() -> list[PlannedTraining]:
     """The medical targets with the paper's three trainings, three repeats each."""
     return cross(MEDICAL, PAPER_RECIPES, [0, 1, 2])
 
 
-def table_4() -> list[Cell]:
+def table_4() -> list[PlannedTraining]:
     """Textures of MVTec AD trained on L_MKD, with and without early stopping: the paper leaves open which."""
     return cross(_mvtec_ad("texture"), ("rkd-mkd", "rkd-mkd-es"), [0])
 
 
-def paper() -> list[Cell]:
+def paper() -> list[PlannedTraining]:
     """Everything that Tables 1 to 4 need; days of a GPU."""
     return [*table_3(), *table_1(), *table_2(), *table_4()]
 
@@ -136,12 +136,12 @@ def _mvtec_ad(kind: str) -> list[str]:
     return [t.name for t in targets_of("mvtec_ad") if t.kind == kind]
 
 
-PLANS: dict[str, Callable[[], list[Cell]]] = {
+PLANS: dict[str, Callable[[], list[PlannedTraining]]] = {
     plan.__name__: plan for plan in (demo, systems, paper, table_1, table_2, table_3, table_4)
 } | {"ablation": demo_ablation}
 
 
-def named(name: str) -> list[Cell]:
+def named(name: str) -> list[PlannedTraining]:
     """The plan of that name; raises ``UnknownName`` with the list of known ones."""
     try:
         return PLANS[name]()

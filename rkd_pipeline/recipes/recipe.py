@@ -26,9 +26,9 @@ _SCORING = {"scoring": True}
 
 @dataclass(frozen=True)
 class EarlyStopping:
-    """Stop when the loss on held-out normal pictures has not fallen for ``patience`` epochs; keep the best weights.
+    """Stop when the loss on held-out normal images has not fallen for ``patience`` epochs; keep the best weights.
 
-    The held-out part is the split's ``validation`` (25% of the normal training pictures, paper section 4.3).
+    The held-out part is the split's ``validation`` (25% of the normal training images, paper section 4.3).
     """
 
     patience: int = 15
@@ -45,9 +45,9 @@ class Recipe:
         code: the code whose settings it has.
         deviation: where it differs from both; never empty, "none known" where that is so.
         teacher: torchvision architecture of the teacher (ImageNet-1k V1 weights unless a key names others).
-        side: picture side in pixels; PIL bilinear, no crop.
+        side: image side in pixels; PIL bilinear, no crop.
         learning_rate, betas, weight_decay: of Adam, without schedule.
-        batch_size: pictures per step; the last, smaller batch of an epoch is kept.
+        batch_size: images per step; the last, smaller batch of an epoch is kept.
         epochs: full schedule; a key may shorten it, and tables mark that.
         early_stopping: None keeps the last epoch.
         calibrates: the split's ``calibration`` part is held out and sets thresholds, where the target has enough
@@ -152,7 +152,7 @@ class MultiresolutionKD(Recipe):
         cloner: ``small`` (the code's configuration B) or ``equal``, with the source's own widths (A).
         weighted: the term that lambda multiplies: ``value`` in the code, ``direction`` in the papers' equation.
         lambda_: that weight.
-        normalise: ImageNet's mean and deviation taken out of pictures; the code does not.
+        normalise: ImageNet's mean and deviation taken out of images; the code does not.
         localisation: map by guided backpropagation through the cloner, by the plain gradient, by SmoothGrad, or, which
             is not the authors', by the discrepancy of source and cloner at each position, as Reverse KD makes it.
         own_range: each map by gradients is brought to [0, 1] by itself, as in the code: none compares with another.
@@ -187,10 +187,10 @@ class UninformedStudents(Recipe):
         students: per scale.
         width: channels of the first layers; the middle ones have twice as many.
         descriptor: length of a patch's descriptor.
-        patches: drawn per picture, scale and epoch; 1 estimates the dense loss without bias.
-        window: side of the random window of each picture in which students train on every pixel, a multiple of 8 that
+        patches: drawn per image, scale and epoch; 1 estimates the dense loss without bias.
+        window: side of the random window of each image in which students train on every pixel, a multiple of 8 that
             divides ``side``; 0 trains on patches.
-        descriptor_pictures, descriptor_steps, descriptor_batch: the pictures by formula on which the descriptor
+        descriptor_pictures, descriptor_steps, descriptor_batch: the images by formula on which the descriptor
             networks are distilled from the teacher, and for how long.
     """
 

@@ -86,7 +86,7 @@ def _with_beta2(recipe: ReverseKD, level: str) -> ReverseKD:
 
 
 def _with_batch(recipe: ReverseKD, level: str) -> ReverseKD:
-    return replace(recipe, batch_size=_whole(level, 2))  # BatchNorm's statistics need two pictures
+    return replace(recipe, batch_size=_whole(level, 2))  # BatchNorm's statistics need two images
 
 
 def _with_side(recipe: ReverseKD, level: str) -> ReverseKD:
@@ -110,10 +110,10 @@ FACTORS = {
         Factor("lambda", "weight of L_KD in L_MKD", (BALANCED, "0.5", "100"),
                lambda r: BALANCED if r.lambda_ is None else f"{r.lambda_:g}", _with_lambda, needs=_L_MKD),
         Factor("beta2", "second beta of Adam", ("0.99", "0.999"), lambda r: f"{r.betas[1]:g}", _with_beta2),
-        Factor("batch", "pictures per step", ("16", "32"), lambda r: str(r.batch_size), _with_batch),
+        Factor("batch", "images per step", ("16", "32"), lambda r: str(r.batch_size), _with_batch),
         Factor("oce", "the one-class embedding, as anomalib or as RD4AD builds it", ("narrow", "wide"),
                lambda r: r.oce_width, _choice("oce_width", "narrow", "wide"), only_on=("wide_resnet50_2", "resnet34")),
-        Factor("side", "picture side in pixels", ("224", "256"), lambda r: str(r.side), _with_side),
+        Factor("side", "image side in pixels", ("224", "256"), lambda r: str(r.side), _with_side),
         Factor("stop", "early stopping: patience in epochs", (OFF, "15"),
                lambda r: OFF if r.early_stopping is None else str(r.early_stopping.patience), _with_stop),
     )

@@ -1,4 +1,4 @@
-"""What an ablation found: effects with intervals, largest first. Each is a contrast of models on the same pictures."""
+"""What an ablation found: effects with intervals, largest first. Each is a contrast of models on the same images."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from rkd_pipeline.results.tables.seeds import stopping_note
 from rkd_pipeline.results.tables.sheet import NOT_PUBLISHED, Sheet, in_epochs, percent
 from rkd_pipeline.statistics.contrasts import (
     INTERVAL_METHODS,
-    Cells,
+    Blocks,
     Estimate,
     Part,
     complete,
@@ -64,7 +64,7 @@ class Ablation:
 
 
 def analyse(
-    made: Design, cells: Cells, test_to_train: Mapping[str, float | None]
+    made: Design, cells: Blocks, test_to_train: Mapping[str, float | None]
 ) -> tuple[pd.DataFrame, dict[str, dict[str, float]]]:
     """All effects that the cells answer, and how the centre's responses vary over seeds.
 
@@ -95,7 +95,7 @@ def analyse(
 
 
 def _effect(
-    contrast: Contrast, response: str, cells: Cells, test_to_train: Mapping[str, float | None]
+    contrast: Contrast, response: str, cells: Blocks, test_to_train: Mapping[str, float | None]
 ) -> list[dict[str, Any]]:
     """One contrast of one response: its mean over targets, and each of them."""
     asked = [(arm, quantity(response, arm.scoring)) for arm in contrast.arms]
@@ -128,7 +128,7 @@ def _numbers(target: str, estimate: Estimate) -> dict[str, Any]:
     }
 
 
-def _spread(centre: str, cells: Cells) -> dict[str, dict[str, float]]:
+def _spread(centre: str, cells: Blocks) -> dict[str, dict[str, float]]:
     found: dict[str, dict[str, list[float]]] = {}
     for (target, _, _), models in cells.items():
         for response in RESPONSES:

@@ -1,4 +1,4 @@
-"""What a target's pictures are like, in numbers: the facts of a dataset card. Drawing them is ``results/figures/card_figures.py``."""
+"""What a target's images are like, in numbers: the facts of a dataset card (drawn by ``figures/card_figures.py``)."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,7 +15,7 @@ TRIVIAL = {
     "mean intensity": "mean",
     "contrast": "contrast",
     "file size": "bytes",
-    "picture size": "pixels",
+    "image size": "pixels",
 }
 TRIVIAL_COLUMNS = ("statistic", "auroc", "ci_low", "ci_high", "normal", "anomalous", "flagged")
 TRIVIAL_RANGE = (0.3, 0.7)
@@ -28,10 +28,10 @@ class Card:
 
     Attributes:
         counts: one row per kind (good and each defect), one column per part of the split's first repeat.
-        trivial: one row per trivial statistic: its image AUROC on the test pictures of all repeats, with interval.
-        pairs: copies and near-copies; columns as ``near_pairs``, and the part of each picture.
+        trivial: one row per trivial statistic: its image AUROC on the test images of all repeats, with interval.
+        pairs: copies and near-copies; columns as ``near_pairs``, and the part of each image.
         shifts: trivial statistics that tell the test classes apart, in words.
-        leaks: pairs of which one picture trains and the other tests, in words.
+        leaks: pairs of which one image trains and the other tests, in words.
         conflicts: the same pixels labelled both normal and anomalous, in words.
         markdown: all of it, for reading.
     """
@@ -50,7 +50,7 @@ def describe(
     dataset: Dataset,
     index: pd.DataFrame,
     rows: pd.DataFrame,
-    pictures: np.ndarray,
+    images: np.ndarray,
     facts: dict[str, Any],
 ) -> Card:
     """The card of a target.
@@ -59,14 +59,14 @@ def describe(
         target, dataset: what is described.
         index: columns as the index has them; N rows.
         rows: its split; the first repeat is described.
-        pictures: uint8 ``(N, S, S, 3)`` in the order of the index.
+        images: uint8 ``(N, S, S, 3)`` in the order of the index.
         facts: of the ``images`` result (variant, skipped, warnings, modes, sizes).
     """
     part = rows[rows["repeat"] == 0].set_index("image_id")["part"]
     table = index.assign(split=index["image_id"].map(part), pixels=index["width"] * index["height"])
     counts = pd.crosstab(table["defect"], table["split"])
     counts = counts.reindex(sorted(counts.index, key=lambda d: (d != "good", d)))
-    pairs = near_pairs(index, pictures)
+    pairs = near_pairs(index, images)
     info = table.set_index("image_id")
     for side in ("first", "second"):
         pairs[f"{side}_part"] = info.loc[pairs[side], "split"].to_numpy()
@@ -82,7 +82,7 @@ def trivial_aurocs(test: pd.DataFrame) -> pd.DataFrame:
     """The image AUROC that each trivial statistic alone reaches.
 
     Args:
-        test: test pictures; columns anomalous, pixel_sha256, mean, contrast, bytes, pixels.
+        test: test images; columns anomalous, pixel_sha256, mean, contrast, bytes, pixels.
 
     Returns:
         Columns statistic, auroc, ci_low, ci_high, normal, anomalous (medians of the statistic), flagged; no row where
@@ -113,7 +113,7 @@ def trivial_aurocs(test: pd.DataFrame) -> pd.DataFrame:
 def _shifts(trivial: pd.DataFrame) -> list[str]:
     return [
         f"{r.statistic} alone reaches an image AUROC of {max(r.auroc, 1 - r.auroc):.2f}: it is "
-        f"{'higher' if r.auroc > 0.5 else 'lower'} in anomalous test pictures"
+        f"{'higher' if r.auroc > 0.5 else 'lower'} in anomalous test images"
         for r in trivial[trivial["flagged"]].itertuples()
     ]
 
@@ -137,7 +137,7 @@ def _conflicts(pairs: pd.DataFrame) -> list[str]:
 def _markdown(
     target: Target, dataset: Dataset, table: pd.DataFrame, card: Card, facts: dict[str, Any], repeats: int
 ) -> str:
-    lines = [f"# {target.name}", "", f"{dataset.title}. {len(table)} pictures, kind: {target.kind}.", ""]
+    lines = [f"# {target.name}", "", f"{dataset.title}. {len(table)} images, kind: {target.kind}.", ""]
     about = {
         "Licence": dataset.licence,
         "Cite": dataset.citation,
@@ -151,12 +151,12 @@ def _markdown(
     }
     lines += [f"- **{name}**: {text}" for name, text in about.items() if text]
     lines += ["", "## Counts", "", card.counts.to_markdown(), ""]
-    lines += ["## What trivial statistics reach on the test pictures", ""]
+    lines += ["## What trivial statistics reach on the test images", ""]
     lines += [card.trivial.to_markdown(index=False, floatfmt=".3g"), ""] if len(card.trivial) else []
     lines += [
         "Nothing: both classes would have to be among the test images."
         if card.trivial.empty
-        else f"On the test pictures of all repeats together. Outside {TRIVIAL_RANGE[0]} to {TRIVIAL_RANGE[1]} one is "
+        else f"On the test images of all repeats together. Outside {TRIVIAL_RANGE[0]} to {TRIVIAL_RANGE[1]} one is "
         "flagged: the image AUROC of a model may then owe to it, or suffer from it, rather than to defects."
     ]
     lines += _section("Flagged", card.shifts, "Nothing is flagged.")
@@ -170,12 +170,12 @@ def _markdown(
 
 
 def _masks(table: pd.DataFrame) -> str:
-    """How many pictures have a mask, and how many defects have none that shows them."""
+    """How many images have a mask, and how many defects have none that shows them."""
     if not (table["mask"] != "").any():
         return "none"
     without = int((table["anomalous"] & ~(table["mask_area"] > 0)).sum())
     lacking = f"; {without} anomalous images have none that shows a defect: not in pixel metrics" if without else ""
-    return f"{int((table['mask'] != '').sum())} pictures have one{lacking}"
+    return f"{int((table['mask'] != '').sum())} images have one{lacking}"
 
 
 def _range(bounds: list[int]) -> str:

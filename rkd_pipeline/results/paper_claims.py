@@ -23,8 +23,8 @@ from rkd_pipeline.statistics.contrasts import (
     INTERVAL_METHODS,
     NONE,
     TRAININGS,
-    Cell,
-    Cells,
+    Block,
+    Blocks,
     Estimate,
     Part,
     Term,
@@ -37,11 +37,11 @@ from rkd_pipeline.statistics.contrasts import (
 from rkd_pipeline.statistics.replicates import Evidence
 
 SUPPORTED, NOT_SUPPORTED, CANNOT_TELL = "supported", "not supported", "cannot be told"
-SAME_SIZE, SAME_TURNED, SAME_LEVEL = 0.05, 0.02, 0.01  # margins: fractions of overlap, of the metric, of AUPRO
+SAME_SIZE, SAME_ROTATED, SAME_LEVEL = 0.05, 0.02, 0.01  # margins: fractions of overlap, of the metric, of AUPRO
 VERDICTS = (
     f"Verdicts. A gain: {SUPPORTED} where the whole interval lies above 0, {NOT_SUPPORTED} where it lies below. An "
     f"equality: {SUPPORTED} where the interval lies within the margin ({100 * SAME_SIZE:.0f} points between sizes of "
-    f"regions, {100 * SAME_TURNED:.0f} between turns, {100 * SAME_LEVEL:.0f} to the level of RD4AD's recipe), "
+    f"regions, {100 * SAME_ROTATED:.0f} between turns, {100 * SAME_LEVEL:.0f} to the level of RD4AD's recipe), "
     f"{NOT_SUPPORTED} where it lies outside. Otherwise, and wherever two trainings are compared on one seed: "
     f"{CANNOT_TELL}. Not corrected for the number of rows. A verdict holds for its teacher, schedule and targets."
 )
@@ -121,7 +121,7 @@ class Configuration:
     Attributes:
         teacher, epochs: the configuration.
         cells: evidence per target and seed, and recipe.
-        turned: likewise, per turn of the test pictures in degrees; only where those were scored.
+        rotated: likewise, per turn of the test images in degrees; only where those were scored.
         histories: likewise, losses per epoch.
         kinds: target to texture, object or medical.
         test_to_train: per target, as for ``contrasts.on_one_target``.
@@ -129,9 +129,9 @@ class Configuration:
 
     teacher: str
     epochs: int
-    cells: Cells
-    turned: Mapping[Cell, Mapping[str, Mapping[int, Evidence]]]
-    histories: Mapping[Cell, Mapping[str, pd.DataFrame]]
+    cells: Blocks
+    rotated: Mapping[Block, Mapping[str, Mapping[int, Evidence]]]
+    histories: Mapping[Block, Mapping[str, pd.DataFrame]]
     kinds: Mapping[str, str]
     test_to_train: Mapping[str, float | None]
 
@@ -244,7 +244,7 @@ def _multi_scale(c: Configuration) -> Iterator[Finding]:
 def overlap_by_size(regions: pd.DataFrame) -> tuple[np.ndarray, Unit]:
     """Mean overlap of the smallest, middle and largest third of regions, and smallest less largest.
 
-    Resampled over the pictures that have regions; the false-positive rates are taken as they are.
+    Resampled over the images that have regions; the false-positive rates are taken as they are.
 
     Args:
         regions: as in ``evidence.Evidence``.
@@ -269,25 +269,25 @@ def overlap_by_size(regions: pd.DataFrame) -> tuple[np.ndarray, Unit]:
 
 
 def _rotation(c: Configuration) -> Iterator[Finding]:
-    """Mean over three turns less the pictures as they are, for the same model."""
+    """Mean over three turns less the images as they are, for the same model."""
     for name in c.recipes:
         for quantity in (AUPRO, MAP_MAX):
             units: dict[str, list[Unit]] = {}
             single: dict[int, list[float]] = {}
-            for cell, models in sorted(c.turned.items()):
-                turns = models.get(name, {})
-                if turns and quantity in turns[0].values:
-                    others = [degrees for degrees in turns if degrees]
-                    terms = [Term(1 / len(others), turns[degrees], quantity) for degrees in others]
-                    difference = unit([*terms, Term(-1, turns[0], quantity)])
+            for cell, models in sorted(c.rotated.items()):
+                rotations = models.get(name, {})
+                if rotations and quantity in rotations[0].values:
+                    others = [degrees for degrees in rotations if degrees]
+                    terms = [Term(1 / len(others), rotations[degrees], quantity) for degrees in others]
+                    difference = unit([*terms, Term(-1, rotations[0], quantity)])
                     units.setdefault(cell[0], []).append(replace(difference, repeat=cell[2]))
                     for degrees in others:
-                        change = turns[degrees].values[quantity] - turns[0].values[quantity]
+                        change = rotations[degrees].values[quantity] - rotations[0].values[quantity]
                         single.setdefault(degrees, []).append(change)
             if units:
-                verdict, reason = equality(c.estimate(units), SAME_TURNED)
+                verdict, reason = equality(c.estimate(units), SAME_ROTATED)
                 each = ", ".join(f"{d} degrees {percent(np.mean(v), sign=True)}" for d, v in single.items())
-                compared = f"{NAMES[quantity]} of turned pictures less as they are, {name}"
+                compared = f"{NAMES[quantity]} of rotated images less as they are, {name}"
                 yield _row(c, "rotation", compared, units, (verdict, f"{reason}; {each}"))
 
 

@@ -24,7 +24,7 @@ COSTS = {
     "training_seconds": "of one training, teacher features included",
     "training_pictures_per_second": "in training, all epochs together",
     "scoring_seconds_per_picture": "inference in batches: all networks, map and scores",
-    "latency_seconds": "inference of one picture alone: median of a few",
+    "latency_seconds": "inference of one image alone: median of a few",
     "peak_memory_bytes": "of training: of the process on a CPU, of torch's tensors on a GPU",
     "parameters": "trainable",
 }
@@ -192,7 +192,7 @@ def _mean_costs(measured: pd.DataFrame, costs: pd.DataFrame) -> dict[str, pd.Ser
 def leaderboard_sheet(board: Leaderboard) -> Sheet:
     """The leaderboard for reading."""
     headings = ["System", "Targets", "Mean rank", "Score", "Image AUROC", "Pixel AUROC", "AUPRO", "Training, s"]
-    headings += ["Pictures/s", "Scoring, ms/picture", "Latency, ms", "Peak memory, GiB", "Parameters, M", "Device"]
+    headings += ["Images/s", "Scoring, ms/image", "Latency, ms", "Peak memory, GiB", "Parameters, M", "Device"]
     sheet = Sheet("Leaderboard", headings)
     for row in board.systems.to_dict("records"):
         cost = [

@@ -13,7 +13,7 @@ from rkd_pipeline.results.tables.sheet import Sheet
 
 
 @dataclass(frozen=True)
-class Picture:
+class CaptionedFigure:
     """A PNG file's bytes and what it shows."""
 
     caption: str
@@ -21,7 +21,7 @@ class Picture:
 
     @property
     def address(self) -> str:
-        """The picture as a data URL."""
+        """The image as a data URL."""
         return "data:image/png;base64," + base64.b64encode(self.png).decode()
 
 
@@ -33,7 +33,7 @@ class Training:
     key: str
     numbers: Mapping[str, str]
     provenance: Mapping[str, str]
-    maps: Picture
+    maps: CaptionedFigure
 
 
 @dataclass(frozen=True)
@@ -62,14 +62,14 @@ class Report:
     left_out: Mapping[str, str]
     tables: Sequence[Sheet]
     unmeasured: Sequence[Sheet]
-    figures: Sequence[Picture]
+    figures: Sequence[CaptionedFigure]
     history: Sequence[Sheet]
-    over_time: Picture | None
+    over_time: CaptionedFigure | None
     leaderboard: Sheet
     pairs: Sheet | None
-    ranks: Picture
+    ranks: CaptionedFigure
     ablation: Sequence[Sheet]
-    effects: Sequence[Picture]
+    effects: Sequence[CaptionedFigure]
     claims: Sheet
     recipes: Sheet
     trainings: Sequence[Training]

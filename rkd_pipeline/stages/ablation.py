@@ -16,7 +16,7 @@ from rkd_pipeline.results.tables.sheet import Sheet, in_epochs
 from rkd_pipeline.stages.benchmark import read_benchmark
 from rkd_pipeline.stages.datasets import read_verified_split
 from rkd_pipeline.stages.evidence import fresh, gather_evidence
-from rkd_pipeline.statistics.contrasts import Cell
+from rkd_pipeline.statistics.contrasts import Block
 from rkd_pipeline.statistics.replicates import Evidence, read_evidence
 from rkd_pipeline.store.result_store import Ref, Result, Store
 from rkd_pipeline.store.stage_versions import ABLATION, BENCHMARK, PRODUCT_MAPS, SPLIT, TRAINED_MODEL
@@ -37,7 +37,7 @@ class Group:
     design: Design
     teacher: str
     epochs: int
-    cells: dict[Cell, dict[str, str]]
+    cells: dict[Block, dict[str, str]]
 
     @property
     def pairs(self) -> list[tuple[str, str]]:
@@ -69,7 +69,7 @@ def groups(rows: pd.DataFrame) -> Iterator[Group]:
         for centre in filter(of_configuration.__contains__, CENTRES):
             made = design(centre, teacher.arch)
             asked = {name for contrast in (*made.contrasts, *made.further) for name in contrast.recipes}
-            cells: dict[Cell, dict[str, str]] = {}
+            cells: dict[Block, dict[str, str]] = {}
             for target, text, key in keys:
                 if (key.teacher, key.epochs) == (teacher, epochs) and key.recipe.name in asked:
                     cells.setdefault((target, key.seed, key.repeat), {})[key.recipe.name] = text

@@ -1,4 +1,4 @@
-"""From a trained model to anomaly maps, image scores, metrics and pictures."""
+"""From a trained model to anomaly maps, image scores, metrics and images."""
 
 import logging
 import time
@@ -18,7 +18,7 @@ from rkd_pipeline.store.stage_versions import ANOMALY_SCORES, IMAGES, METRICS, S
 from rkd_pipeline.training.conditions import computed_on
 
 if TYPE_CHECKING:
-    from rkd_pipeline.data.rows import Pictures
+    from rkd_pipeline.data.rows import Images
     from rkd_pipeline.detectors import Detector
     from rkd_pipeline.device import Compute
     from rkd_pipeline.metrics.pixel_curve import PixelCurve
@@ -37,7 +37,7 @@ def score_images(store: Store, target_name: str, training: str, compute: "Comput
     wanted, key = targets_in(store).target(target_name), TrainingKey.parse(training)
     model = store.require(TRAINED_MODEL, target_name, training)
     split_result = store.require(SPLIT, target_name)
-    prepared, images = open_prepared(store, target_name, key.recipe.side)
+    prepared, arrays = open_prepared(store, target_name, key.recipe.side)
 
     def write(folder: Path) -> dict[str, Any]:
         rows = read_verified_split(split_result)
@@ -49,10 +49,10 @@ def score_images(store: Store, target_name: str, training: str, compute: "Comput
         scored_ids = [name for part in parts for name in ids[part]]
         with store.lock(f"device {compute.device}"):
             detector = open_detector(store, model, compute.device)
-            pictures = images.pictures(scored_ids)
+            images = arrays.images(scored_ids)
             with Meter(compute.device) as meter:
-                scores = detector.score(pictures)
-            latency = median_seconds(detector, pictures)
+                scores = detector.score(images)
+            latency = median_seconds(detector, images)
         table = pd.DataFrame(
             {
                 "image_id": scored_ids,
@@ -79,15 +79,15 @@ def score_images(store: Store, target_name: str, training: str, compute: "Comput
     return store.produce(ANOMALY_SCORES, [target_name, training], write, inputs=inputs)
 
 
-def median_seconds(detector: "Detector", pictures: "Pictures", most: int = 11, budget: float = 5.0) -> float:
-    """Seconds to score one picture alone, as a caller who has only one waits for it: the median of a few.
+def median_seconds(detector: "Detector", images: "Images", most: int = 11, budget: float = 5.0) -> float:
+    """Seconds to score one image alone, as a caller who has only one waits for it: the median of a few.
 
     At least one, at most ``most``, and no further one after ``budget`` seconds.
     """
     taken: list[float] = []
-    for picture in pictures[:most]:
+    for image in images[:most]:
         started = time.perf_counter()
-        detector.score(picture[np.newaxis])  # returns arrays on the CPU: a GPU has finished by then
+        detector.score(image[np.newaxis])  # returns arrays on the CPU: a GPU has finished by then
         taken.append(time.perf_counter() - started)
         if sum(taken) > budget:
             break
@@ -100,7 +100,7 @@ def read_scores(scores: Result) -> tuple[pd.DataFrame, np.ndarray]:
 
 
 def evaluate(store: Store, target_name: str, training: str) -> Result:
-    """``metrics``: every metric with its interval, and the pictures that people look at."""
+    """``metrics``: every metric with its interval, and the images that people look at."""
     from rkd_pipeline.metrics.evaluation import measure
     from rkd_pipeline.metrics.regions import with_truth
     from rkd_pipeline.results.figures import NO_MASK, detection_curves, loss_curve, map_strip, score_distribution
@@ -108,11 +108,11 @@ def evaluate(store: Store, target_name: str, training: str) -> Result:
     key = TrainingKey.parse(training)
     model = store.require(TRAINED_MODEL, target_name, training)
     scores_result = store.require(ANOMALY_SCORES, target_name, training)
-    prepared, images = open_prepared(store, target_name, key.recipe.side)
+    prepared, arrays = open_prepared(store, target_name, key.recipe.side)
 
     def write(folder: Path) -> dict[str, Any]:
         scores, maps = read_scores(scores_result)
-        masks = images.masks(list(scores["image_id"])) if images.has_masks else None
+        masks = arrays.masks(list(scores["image_id"])) if arrays.has_masks else None
         pixels = read_index(store.require(IMAGES, target_name)).set_index("image_id")["pixel_sha256"]
         copies = pixels.loc[scores["image_id"]].tolist()
         metrics = measure(scores, maps, masks, key.recipe, clusters=copies)
@@ -126,8 +126,8 @@ def evaluate(store: Store, target_name: str, training: str) -> Result:
         if shown_masks is not None:
             known = with_truth(scores["anomalous"].to_numpy()[shown], shown_masks)
             captions = [text if has else f"{text}\n{NO_MASK}" for text, has in zip(captions, known, strict=True)]
-        pictures = images.pictures(list(scores["image_id"].iloc[shown]))[:]
-        (folder / "maps.png").write_bytes(map_strip(pictures, maps[shown], captions, title, shown_masks))
+        images = arrays.images(list(scores["image_id"].iloc[shown]))[:]
+        (folder / "maps.png").write_bytes(map_strip(images, maps[shown], captions, title, shown_masks))
         own = key.recipe.own_score
         threshold = value_of(metrics, "threshold", own)
         (folder / "scores.png").write_bytes(score_distribution(scores, own, threshold, title))
@@ -165,8 +165,8 @@ def mask_note(metrics: pd.DataFrame) -> str:
     without = metrics["n_without_mask"].max() if "n_without_mask" in metrics else pd.NA
     if pd.isna(without) or not without:
         return ""
-    images = "anomalous test image has" if without == 1 else "anomalous test images have"
-    return f"{without} {images} no mask that shows a defect, and left the pixel metrics"
+    of_images = "anomalous test image has" if without == 1 else "anomalous test images have"
+    return f"{without} {of_images} no mask that shows a defect, and left the pixel metrics"
 
 
 def read_metrics(metrics: Result) -> pd.DataFrame:

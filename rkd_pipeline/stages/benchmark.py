@@ -129,7 +129,7 @@ def build_table_3(store: Store) -> Result:
 
     def write(folder: Path) -> dict[str, Any]:
         rows = read_benchmark(benchmark)
-        trained_on = _train_pictures(store, rows, TABLE_3_ROWS)
+        trained_on = _train_images(store, rows, TABLE_3_ROWS)
         cells = table_3(rows, trained_on)
         facts = _write_table(folder, TABLE_3.name, cells, with_conditions(table_3_sheet(cells), cells, rows))
         for target_name in TABLE_3_ROWS:
@@ -144,7 +144,7 @@ def build_table_3(store: Store) -> Result:
 def category_table(stage: Stage, benchmark: pd.DataFrame) -> CategoryTable:
     """What stands where in the table of a stage: one of the paper's, or the demo's in the same layout."""
     if stage == TABLE_DEMO:
-        return dataset_table("demo", "Generated demonstration pictures", benchmark)
+        return dataset_table("demo", "Generated demonstration images", benchmark)
     return CATEGORY_TABLES[stage.name]
 
 
@@ -156,7 +156,7 @@ def build_category_table(store: Store, stage: Stage) -> Result:
         rows = read_benchmark(benchmark)
         table = category_table(stage, rows)
         targets = [row.target for block in table.blocks for row in block.rows]
-        cells = category_cells(table, rows, _train_pictures(store, rows, targets))
+        cells = category_cells(table, rows, _train_images(store, rows, targets))
         return _write_table(folder, stage.name, cells, with_conditions(category_sheet(table, cells), cells, rows))
 
     return store.produce(stage, [], write, inputs=[benchmark])
@@ -199,21 +199,21 @@ def _write_table(folder: Path, name: str, cells: pd.DataFrame, sheet: Sheet) -> 
     return {"cells": len(cells), "measured_cells": int(cells["measured"].notna().sum())}
 
 
-def _train_pictures(store: Store, rows: pd.DataFrame, targets: Iterable[str]) -> dict[tuple[str, str], int]:
+def _train_images(store: Store, rows: pd.DataFrame, targets: Iterable[str]) -> dict[tuple[str, str], int]:
     ours = rows[(rows["origin"] == "measured") & rows["target"].isin(list(targets))]
     trainings = ours[["target", "training"]].drop_duplicates().itertuples(index=False, name=None)
     return {pair: int(store.require(TRAINED_MODEL, *pair).facts["train_pictures"]) for pair in trainings}
 
 
 def _strip(store: Store, target_name: str, training: str) -> bytes:
-    """Example maps of a training: two normal and four anomalous test pictures."""
+    """Example maps of a training: two normal and four anomalous test images."""
     from rkd_pipeline.results.figures import map_strip
 
     scores, maps = read_scores(store.require(ANOMALY_SCORES, target_name, training))
-    _, images = open_prepared(store, target_name, TrainingKey.parse(training).recipe.side)
+    _, arrays = open_prepared(store, target_name, TrainingKey.parse(training).recipe.side)
     shown, captions = example_rows(scores, TrainingKey.parse(training).recipe.own_score)
-    pictures = images.pictures(list(scores["image_id"].iloc[shown]))[:]
-    return map_strip(pictures, np.asarray(maps[shown]), captions, f"{target_name}, {training}")
+    images = arrays.images(list(scores["image_id"].iloc[shown]))[:]
+    return map_strip(images, np.asarray(maps[shown]), captions, f"{target_name}, {training}")
 
 
 def mlflow_run_id(store: Store, target_name: str, training: str) -> str | None:

@@ -15,12 +15,12 @@ from rkd_pipeline.results.paper_claims import Configuration, claims_sheet, findi
 from rkd_pipeline.results.tables.sheet import Sheet
 from rkd_pipeline.stages.ablation import drawn_share
 from rkd_pipeline.stages.benchmark import read_benchmark
-from rkd_pipeline.stages.evidence import fresh, gather_evidence, read_turned
+from rkd_pipeline.stages.evidence import fresh, gather_evidence, read_rotated
 from rkd_pipeline.stages.trained_model import read_history
-from rkd_pipeline.statistics.contrasts import Cell
+from rkd_pipeline.statistics.contrasts import Block
 from rkd_pipeline.statistics.replicates import Evidence, read_evidence
 from rkd_pipeline.store.result_store import Ref, Result, Store
-from rkd_pipeline.store.stage_versions import BENCHMARK, CLAIMS, TRAINED_MODEL, TURNED_PICTURES
+from rkd_pipeline.store.stage_versions import BENCHMARK, CLAIMS, ROTATED_IMAGES, TRAINED_MODEL
 
 FILE, TEXT, SHEET = "claims.parquet", "claims.md", "sheet.json"
 Pair = tuple[str, str]  # target, training
@@ -33,11 +33,11 @@ def build_claims(store: Store) -> Result:
     ours = rows[(rows["origin"] == "measured") & ~rows["recipe"].map(is_variant, na_action="ignore").eq(True)]
     pairs: list[Pair] = list(ours[["target", "training"]].drop_duplicates().itertuples(index=False, name=None))
     gathered = {pair: gather_evidence(store, *pair) for pair in pairs}
-    turned = {pair: result for pair in pairs if (result := fresh(store, Ref(TURNED_PICTURES.name, *pair)))}
+    rotated = {pair: result for pair in pairs if (result := fresh(store, Ref(ROTATED_IMAGES.name, *pair)))}
     models = [store.require(TRAINED_MODEL, *pair) for pair in pairs]
 
     def write(folder: Path) -> dict[str, Any]:
-        found = findings(_configurations(store, gathered, turned), rows[rows["origin"] == "published"])
+        found = findings(_configurations(store, gathered, rotated), rows[rows["origin"] == "published"])
         result = table(found)
         result.to_parquet(folder / FILE, index=False)
         result.to_csv((folder / FILE).with_suffix(".csv"), index=False)
@@ -47,17 +47,17 @@ def build_claims(store: Store) -> Result:
         verdicts = result.groupby("verdict").size()
         return {"claims": len(ASKED), "rows": len(result), **{str(k): int(v) for k, v in verdicts.items()}}
 
-    parameters = {"not_turned": [list(pair) for pair in pairs if pair not in turned]}
-    inputs = [benchmark, *gathered.values(), *turned.values(), *models]
+    parameters = {"not_turned": [list(pair) for pair in pairs if pair not in rotated]}
+    inputs = [benchmark, *gathered.values(), *rotated.values(), *models]
     return store.produce(CLAIMS, [], write, parameters=parameters, inputs=inputs)
 
 
-def _configurations(store: Store, gathered: dict[Pair, Result], turned: dict[Pair, Result]) -> list[Configuration]:
+def _configurations(store: Store, gathered: dict[Pair, Result], rotated: dict[Pair, Result]) -> list[Configuration]:
     by_name: dict[tuple[str, int], list[Pair]] = {}
     for pair in gathered:
         key = TrainingKey.parse(pair[1])
         by_name.setdefault((str(key.teacher), key.epochs), []).append(pair)
-    return [_configuration(store, *name, pairs, gathered, turned) for name, pairs in by_name.items()]
+    return [_configuration(store, *name, pairs, gathered, rotated) for name, pairs in by_name.items()]
 
 
 def _configuration(
@@ -66,20 +66,20 @@ def _configuration(
     epochs: int,
     pairs: list[Pair],
     gathered: dict[Pair, Result],
-    turned: dict[Pair, Result],
+    rotated: dict[Pair, Result],
 ) -> Configuration:
-    cells: dict[Cell, dict[str, Evidence]] = {}
-    turns: dict[Cell, dict[str, dict[int, Evidence]]] = {}
-    histories: dict[Cell, dict[str, pd.DataFrame]] = {}
+    cells: dict[Block, dict[str, Evidence]] = {}
+    rotations: dict[Block, dict[str, dict[int, Evidence]]] = {}
+    histories: dict[Block, dict[str, pd.DataFrame]] = {}
     for pair in pairs:
         key = TrainingKey.parse(pair[1])
         cell, name = (pair[0], key.seed, key.repeat), key.recipe.name
         cells.setdefault(cell, {})[name] = read_evidence(gathered[pair].folder)
         histories.setdefault(cell, {})[name] = read_history(store.require(TRAINED_MODEL, *pair))
-        if pair in turned:
-            turns.setdefault(cell, {})[name] = read_turned(turned[pair])
+        if pair in rotated:
+            rotations.setdefault(cell, {})[name] = read_rotated(rotated[pair])
     kinds = {target: targets_in(store).target(target).kind for target, _ in pairs}
-    return Configuration(teacher, epochs, cells, turns, histories, kinds, drawn_share(store, pairs))
+    return Configuration(teacher, epochs, cells, rotations, histories, kinds, drawn_share(store, pairs))
 
 
 def read_claims(claims: Result) -> pd.DataFrame:

@@ -1,11 +1,11 @@
-"""The dataset card of a target: made from what index, split and prepared pictures already know; no file is opened."""
+"""The dataset card of a target: made from what index, split and prepared images already know; no file is opened."""
 
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from rkd_pipeline.data.index import MASKS, PICTURES
+from rkd_pipeline.data.index import MASKS, PIXELS
 from rkd_pipeline.data.user_targets import targets_in
 from rkd_pipeline.results.card_content import describe
 from rkd_pipeline.results.figures.card_figures import copies, histograms, montage
@@ -17,25 +17,25 @@ CARD, MONTAGE, HISTOGRAMS, COPIES = "card.md", "montage.png", "histograms.png", 
 
 
 def make_card(store: Store, target_name: str) -> Result:
-    """``dataset_card``: ``card.md`` with its pictures, and the numbers as parquet."""
+    """``dataset_card``: ``card.md`` with its images, and the numbers as parquet."""
     wanted, described = targets_in(store).target(target_name), targets_in(store).dataset_of(target_name)
-    images, split = store.require(IMAGES, target_name), store.require(SPLIT, target_name)
+    indexed, split = store.require(IMAGES, target_name), store.require(SPLIT, target_name)
     prepared = store.require(PREPARED_IMAGES, target_name, f"{FIRST_SIDE}px")
     origin = store.require(DATASET_SOURCE, target_name).facts.get("origin", {})
 
     def write(folder: Path) -> dict[str, Any]:
-        index, rows = read_index(images), read_verified_split(split)
-        pictures = np.load(prepared.folder / PICTURES, mmap_mode="r")
+        index, rows = read_index(indexed), read_verified_split(split)
+        images = np.load(prepared.folder / PIXELS, mmap_mode="r")
         masks_file = prepared.folder / MASKS
         masks = np.load(masks_file, mmap_mode="r") if masks_file.exists() else None
-        facts = images.facts | {"origin": ", ".join(f"{v}" if k == "from" else f"{k} {v}" for k, v in origin.items())}
-        card = describe(wanted, described, index, rows, pictures, facts)
+        facts = indexed.facts | {"origin": ", ".join(f"{v}" if k == "from" else f"{k} {v}" for k, v in origin.items())}
+        card = describe(wanted, described, index, rows, images, facts)
         part = rows[rows["repeat"] == 0].set_index("image_id")["part"]
-        (folder / MONTAGE).write_bytes(montage(index, part, pictures, masks, target_name))
-        (folder / HISTOGRAMS).write_bytes(histograms(index, part, pictures, card, target_name))
+        (folder / MONTAGE).write_bytes(montage(index, part, images, masks, target_name))
+        (folder / HISTOGRAMS).write_bytes(histograms(index, part, images, card, target_name))
         shown = [MONTAGE, HISTOGRAMS]
         if len(card.pairs):
-            (folder / COPIES).write_bytes(copies(index, pictures, card, target_name))
+            (folder / COPIES).write_bytes(copies(index, images, card, target_name))
             shown.append(COPIES)
         images_in_text = "\n".join(f"![{Path(name).stem}]({name})\n" for name in shown)
         (folder / CARD).write_text(f"{card.markdown}\n{images_in_text}", encoding="utf-8")
@@ -46,13 +46,13 @@ def make_card(store: Store, target_name: str) -> Result:
             "shifts": card.shifts,
             "leaks": card.leaks,
             "conflicts": card.conflicts,
-            "warnings": images.facts["warnings"],
-            "skipped": images.facts["skipped"],
+            "warnings": indexed.facts["warnings"],
+            "skipped": indexed.facts["skipped"],
         }
 
-    return store.produce(DATASET_CARD, [target_name], write, inputs=[images, split, prepared])
+    return store.produce(DATASET_CARD, [target_name], write, inputs=[indexed, split, prepared])
 
 
 def read_card(card: Result) -> str:
-    """The text of a ``dataset_card``, without its pictures."""
+    """The text of a ``dataset_card``, without its images."""
     return (card.folder / CARD).read_text(encoding="utf-8").split("\n![")[0]

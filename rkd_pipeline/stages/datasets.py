@@ -11,8 +11,8 @@ from rkd_pipeline.data import synthetic
 from rkd_pipeline.data.catalog import Target
 from rkd_pipeline.data.download.fetch import Fetching, find_or_fetch, read_origin
 from rkd_pipeline.data.image_files import MASK_RULE, Listing
-from rkd_pipeline.data.index import MASKS, PICTURES, check_counts, index_pictures
-from rkd_pipeline.data.layouts.layout_of import list_pictures
+from rkd_pipeline.data.index import MASKS, PIXELS, check_counts, index_listing
+from rkd_pipeline.data.layouts.layout_of import list_images
 from rkd_pipeline.data.layouts.listing import content_listing
 from rkd_pipeline.data.layouts.litter import files_below
 from rkd_pipeline.data.prepare import prepare_arrays
@@ -105,7 +105,7 @@ def _own_files(path: Path, listing: Listing) -> list[Path]:
     """What an own target's results depend on: a folder's files, or a manifest and the files that it names."""
     if path.is_dir():
         return [p for p in files_below(path) if p.is_file()]
-    named = [name for p in listing.pictures for name in (p.path, p.mask) if name]
+    named = [name for p in listing.images for name in (p.path, p.mask) if name]
     return [path, *(path.parent / name for name in dict.fromkeys(named))]
 
 
@@ -116,7 +116,7 @@ def _listing(store: Store, target_name: str, files: list[Path], folder: Path) ->
 
 
 def index_images(store: Store, target_name: str, *, skip_bad: bool = False) -> Result:
-    """``images``: one row per picture, decoded and hashed, with the arrays of the paper's side length.
+    """``images``: one row per image, decoded and hashed, with the arrays of the paper's side length.
 
     ``skip_bad`` (or the target's own entry) leaves out files that cannot be used, by name. Raises ``BadFiles``, which
     names every one of them, otherwise.
@@ -128,8 +128,8 @@ def index_images(store: Store, target_name: str, *, skip_bad: bool = False) -> R
 
     def write(folder: Path) -> dict[str, Any]:
         files = source_folder(source)
-        listing = entry.listing() if entry else list_pictures(wanted, files)
-        index = index_pictures(wanted, files, listing, FIRST_SIDE, folder, skip_bad=skip)
+        listing = entry.listing() if entry else list_images(wanted, files)
+        index = index_listing(wanted, files, listing, FIRST_SIDE, folder, skip_bad=skip)
         index.table.to_parquet(folder / "index.parquet", index=False)
         table = index.table
         normal = table[~table["anomalous"]]
@@ -157,7 +157,7 @@ def read_index(images: Result) -> pd.DataFrame:
 
 
 def data_note(wanted: Target, images: Result) -> str:
-    """What every result from these pictures must say about them; empty where there is nothing to say."""
+    """What every result from these images must say about them; empty where there is nothing to say."""
     facts, notes = images.facts, []
     if skipped := len(facts["skipped"]):
         total = facts["normal"] + facts["anomalous"] + skipped
@@ -165,7 +165,7 @@ def data_note(wanted: Target, images: Result) -> str:
     sides = sorted({*facts["width"], *facts["height"]})
     if wanted.side is not None and sides != [wanted.side]:
         found = " to ".join(str(side) for side in dict.fromkeys((sides[0], sides[-1])))
-        notes.append(f"not the publisher's files: pictures of {found} pixels, the publisher's have {wanted.side}")
+        notes.append(f"not the publisher's files: images of {found} pixels, the publisher's have {wanted.side}")
     return "; ".join(notes)
 
 
@@ -198,7 +198,7 @@ def read_verified_split(split_result: Result) -> pd.DataFrame:
 
 
 def prepare_images(store: Store, target_name: str, side: int) -> Result:
-    """``prepared_images``: pictures as uint8 ``(N, side, side, 3)``, and masks, in the order of the index.
+    """``prepared_images``: images as uint8 ``(N, side, side, 3)``, and masks, in the order of the index.
 
     The first side length was made with the index and is linked, not copied; others are decoded here, once.
     """
@@ -207,7 +207,7 @@ def prepare_images(store: Store, target_name: str, side: int) -> Result:
 
     def write(folder: Path) -> dict[str, Any]:
         if side == FIRST_SIDE:
-            for name in (PICTURES, MASKS):
+            for name in (PIXELS, MASKS):
                 if (images.folder / name).exists():
                     link_or_copy(images.folder / name, folder / name)
         else:
@@ -219,8 +219,8 @@ def prepare_images(store: Store, target_name: str, side: int) -> Result:
     return store.produce(PREPARED_IMAGES, [target_name, f"{side}px"], write, parameters=parameters, inputs=[images])
 
 
-class PreparedImages:
-    """Memory-mapped pictures and masks of a target, looked up by picture id."""
+class PreparedArrays:
+    """Memory-mapped images and masks of a target, looked up by image id."""
 
     def __init__(self, prepared: Result, index: pd.DataFrame) -> None:
         self._folder = prepared.folder
@@ -228,12 +228,12 @@ class PreparedImages:
 
     @property
     def has_masks(self) -> bool:
-        """Some pictures have a ground-truth mask."""
+        """Some images have a ground-truth mask."""
         return (self._folder / MASKS).exists()
 
-    def pictures(self, image_ids: list[str]) -> Rows:
+    def images(self, image_ids: list[str]) -> Rows:
         """uint8 ``(len(image_ids), side, side, 3)``, read when they are asked for."""
-        return self._rows(PICTURES, image_ids)
+        return self._rows(PIXELS, image_ids)
 
     def masks(self, image_ids: list[str]) -> np.ndarray:
         """bool ``(len(image_ids), side, side)``; for targets that have masks."""
@@ -243,7 +243,7 @@ class PreparedImages:
         return Rows(np.load(self._folder / file, mmap_mode="r"), [self._row[name] for name in image_ids])
 
 
-def open_prepared(store: Store, target_name: str, side: int) -> tuple[Result, PreparedImages]:
-    """Prepared pictures of a side length, made now if nobody has yet."""
+def open_prepared(store: Store, target_name: str, side: int) -> tuple[Result, PreparedArrays]:
+    """Prepared images of a side length, made now if nobody has yet."""
     prepared = prepare_images(store, target_name, side)
-    return prepared, PreparedImages(prepared, read_index(store.require(IMAGES, target_name)))
+    return prepared, PreparedArrays(prepared, read_index(store.require(IMAGES, target_name)))

@@ -14,7 +14,7 @@ from rkd_pipeline.recipes.ablation_design import PRODUCT, PRODUCT_MAX
 from rkd_pipeline.recipes.score_rules import SCORE_RULES
 from rkd_pipeline.recipes.training_key import TrainingKey
 from rkd_pipeline.stages.anomaly_scores import read_scores
-from rkd_pipeline.stages.datasets import PreparedImages, open_prepared, read_index, read_verified_split
+from rkd_pipeline.stages.datasets import PreparedArrays, open_prepared, read_index, read_verified_split
 from rkd_pipeline.stages.trained_model import open_model
 from rkd_pipeline.statistics.replicates import Evidence, evidence, read_evidence, write_evidence
 from rkd_pipeline.store.result_store import Ref, Result, Store
@@ -23,9 +23,9 @@ from rkd_pipeline.store.stage_versions import (
     EVIDENCE,
     IMAGES,
     PRODUCT_MAPS,
+    ROTATED_IMAGES,
     SPLIT,
     TRAINED_MODEL,
-    TURNED_PICTURES,
 )
 
 if TYPE_CHECKING:
@@ -33,20 +33,20 @@ if TYPE_CHECKING:
 
     from rkd_pipeline.device import Compute
 
-TURNS = (0, 90, 180, 270)  # degrees: by quarters no pixel is made up
+ROTATIONS = (0, 90, 180, 270)  # degrees: by quarters no pixel is made up
 
 
 def gather_evidence(store: Store, target_name: str, training: str) -> Result:
     """``evidence``: of a training's stored scores and maps, made now if nobody has yet."""
     scored = store.require(ANOMALY_SCORES, target_name, training)
-    prepared, images = open_prepared(store, target_name, TrainingKey.parse(training).recipe.side)
+    prepared, arrays = open_prepared(store, target_name, TrainingKey.parse(training).recipe.side)
 
     def write(folder: Path) -> dict[str, Any]:
         scores, maps = read_scores(scored)
         test = np.flatnonzero(scores["part"] == "test")
         of_test = scores.iloc[test]
         rules = {rule: of_test[rule].to_numpy() for rule in SCORE_RULES if rule in of_test}
-        found = _evidence(images, of_test, rules, np.asarray(maps[test]))
+        found = _evidence(arrays, of_test, rules, np.asarray(maps[test]))
         write_evidence(found, folder)
         return {"pictures": len(found.image_ids), "regions": len(found.regions)}
 
@@ -54,26 +54,26 @@ def gather_evidence(store: Store, target_name: str, training: str) -> Result:
 
 
 def _evidence(
-    images: PreparedImages, rows: pd.DataFrame, rules: dict[str, np.ndarray], maps: np.ndarray, map_rule: str = "map"
+    arrays: PreparedArrays, rows: pd.DataFrame, rules: dict[str, np.ndarray], maps: np.ndarray, map_rule: str = "map"
 ) -> Evidence:
     ids = list(rows["image_id"])
-    masks = images.masks(ids) if images.has_masks else None
+    masks = arrays.masks(ids) if arrays.has_masks else None
     return evidence(ids, rows["anomalous"].to_numpy(bool), rules, maps, masks, map_rule)
 
 
 def score_product_maps(store: Store, target_name: str, training: str, compute: "Compute") -> Result:
-    """``product_maps``: the test pictures judged by maps multiplied over scales, as the anomalib of June 2022 did."""
+    """``product_maps``: the test images judged by maps multiplied over scales, as the anomalib of June 2022 did."""
     model = store.require(TRAINED_MODEL, target_name, training)
     split_result = store.require(SPLIT, target_name)
     key = TrainingKey.parse(training)
-    prepared, images = open_prepared(store, target_name, key.recipe.side)
+    prepared, arrays = open_prepared(store, target_name, key.recipe.side)
 
     def write(folder: Path) -> dict[str, Any]:
         rows = _test_rows(store, target_name, key, split_result)
         with store.lock(f"device {compute.device}"):
-            maps = _product_maps(store, model, images.pictures(list(rows["image_id"]))[:], key, compute.device)
+            maps = _product_maps(store, model, arrays.images(list(rows["image_id"]))[:], key, compute.device)
         highest = {PRODUCT_MAX: maps.max(axis=(1, 2)).astype(np.float64)}
-        write_evidence(_evidence(images, rows, highest, maps, PRODUCT), folder)
+        write_evidence(_evidence(arrays, rows, highest, maps, PRODUCT), folder)
         return {"pictures": len(rows), "fusion": "product", **compute.conditions(training=False)}
 
     inputs = [model, split_result, prepared]
@@ -81,16 +81,16 @@ def score_product_maps(store: Store, target_name: str, training: str, compute: "
 
 
 def _test_rows(store: Store, target_name: str, key: TrainingKey, split_result: Result) -> pd.DataFrame:
-    """Test pictures and their labels, in the split's order, which is that of ``anomaly_scores``."""
+    """Test images and their labels, in the split's order, which is that of ``anomaly_scores``."""
     ids = part_of(read_verified_split(split_result), targets_in(store).target(target_name), key.repeat, "test")
     index = read_index(store.require(IMAGES, target_name)).set_index("image_id")
     return pd.DataFrame({"image_id": ids, "anomalous": index.loc[ids, "anomalous"].to_numpy()})
 
 
 def _product_maps(
-    store: Store, model: Result, pictures: np.ndarray, key: TrainingKey, device: "torch.device", batch_size: int = 32
+    store: Store, model: Result, images: np.ndarray, key: TrainingKey, device: "torch.device", batch_size: int = 32
 ) -> np.ndarray:
-    """float32 ``(N, S, S)`` of uint8 pictures ``(N, S, S, 3)``."""
+    """float32 ``(N, S, S)`` of uint8 images ``(N, S, S, 3)``."""
     import torch
 
     from rkd_pipeline.detectors.anomaly_map import anomaly_map
@@ -101,18 +101,18 @@ def _product_maps(
     student.eval()
     maps = []
     with torch.inference_mode(), full_precision():
-        for start in range(0, len(pictures), batch_size):
-            features = teacher(torch.from_numpy(pictures[start : start + batch_size]).to(device))
+        for start in range(0, len(images), batch_size):
+            features = teacher(torch.from_numpy(images[start : start + batch_size]).to(device))
             scales = [discrepancy(a, b) for a, b in zip(features, student(features), strict=True)]
-            fused = anomaly_map(scales, pictures.shape[1], fusion="product", sigma=key.recipe.sigma)
+            fused = anomaly_map(scales, images.shape[1], fusion="product", sigma=key.recipe.sigma)
             maps.append(fused.cpu())
     return torch.cat(maps).numpy()
 
 
-def score_turned_pictures(store: Store, target_name: str, training: str) -> Result:
-    """``turned_pictures``: the test pictures and masks turned by quarters and scored by the exported model.
+def score_rotated_images(store: Store, target_name: str, training: str) -> Result:
+    """``turned_pictures``: the test images and masks rotated by quarters and scored by the exported model.
 
-    The model was trained on pictures as they are. Turning before or after the resizing is the same up to rounding.
+    The model was trained on images as they are. Turning before or after the resizing is the same up to rounding.
     """
     from rkd_pipeline.detectors.exported_model import CARD, STUDENT, TEACHER, ExportedModel
     from rkd_pipeline.stages.export import export_model
@@ -120,36 +120,36 @@ def score_turned_pictures(store: Store, target_name: str, training: str) -> Resu
     model = store.require(TRAINED_MODEL, target_name, training)
     split_result = store.require(SPLIT, target_name)
     key = TrainingKey.parse(training)
-    prepared, images = open_prepared(store, target_name, key.recipe.side)
+    prepared, arrays = open_prepared(store, target_name, key.recipe.side)
 
     def write(folder: Path) -> dict[str, Any]:
         rows = _test_rows(store, target_name, key, split_result)
         ids = list(rows["image_id"])
         labels = rows["anomalous"].to_numpy(bool)
-        pictures = images.pictures(ids)[:]
-        masks = images.masks(ids) if images.has_masks else None
+        images = arrays.images(ids)[:]
+        masks = arrays.masks(ids) if arrays.has_masks else None
         with TemporaryDirectory() as scratch, store.lock("device cpu"):
             export = Path(scratch)
             export_model(store, model, None, export)
             scorer = ExportedModel.load(export / STUDENT, export / TEACHER, export / CARD)
-            for degrees in TURNS:
+            for degrees in ROTATIONS:
                 quarters = degrees // 90
                 files = [export / f"{i}.png" for i in range(len(ids))]
-                for file, picture in zip(files, pictures, strict=True):
-                    Image.fromarray(np.rot90(picture, quarters)).save(file, compress_level=1)
+                for file, image in zip(files, images, strict=True):
+                    Image.fromarray(np.rot90(image, quarters)).save(file, compress_level=1)
                 table, maps = scorer.score(files)
-                turned = None if masks is None else np.rot90(masks, quarters, axes=(1, 2))
+                rotated = None if masks is None else np.rot90(masks, quarters, axes=(1, 2))
                 rules = {rule: table[rule].to_numpy() for rule in SCORE_RULES if rule in table}
-                write_evidence(evidence(ids, labels, rules, maps, turned), folder / f"{degrees:03d}")
-        return {"pictures": len(ids), "turns": list(TURNS)}
+                write_evidence(evidence(ids, labels, rules, maps, rotated), folder / f"{degrees:03d}")
+        return {"pictures": len(ids), "turns": list(ROTATIONS)}
 
     inputs = [model, split_result, prepared]
-    return store.produce(TURNED_PICTURES, [target_name, training], write, inputs=inputs)
+    return store.produce(ROTATED_IMAGES, [target_name, training], write, inputs=inputs)
 
 
-def read_turned(turned: Result) -> dict[int, Evidence]:
+def read_rotated(rotated: Result) -> dict[int, Evidence]:
     """Degrees to evidence of a ``turned_pictures`` result."""
-    return {degrees: read_evidence(turned.folder / f"{degrees:03d}") for degrees in TURNS}
+    return {degrees: read_evidence(rotated.folder / f"{degrees:03d}") for degrees in ROTATIONS}
 
 
 def fresh(store: Store, ref: Ref) -> Result | None:
@@ -164,8 +164,8 @@ def values_of(result: Result) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["metric", "score_rule", "value"])
 
 
-def values_by_turn(turned: Result) -> pd.DataFrame:
+def values_by_rotation(rotated: Result) -> pd.DataFrame:
     """Metric, score rule and, a column per turn, the value of a ``turned_pictures`` result."""
-    found = {f"{degrees} degrees": of.values for degrees, of in read_turned(turned).items()}
+    found = {f"{degrees} degrees": of.values for degrees, of in read_rotated(rotated).items()}
     table = pd.DataFrame(found).rename_axis(["metric", "score_rule"])
     return table.reset_index()

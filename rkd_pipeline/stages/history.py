@@ -11,7 +11,7 @@ from rkd_pipeline.recipes.score_rules import is_quality
 from rkd_pipeline.results.tables.sheet import NOT_MEASURED, NOT_PUBLISHED, Sheet, in_epochs, percent, with_interval
 from rkd_pipeline.stages import rounds
 from rkd_pipeline.statistics.multiple_testing import ALPHA, look_level
-from rkd_pipeline.statistics.regression_test import (
+from rkd_pipeline.statistics.regressions import (
     DATA,
     FIXED,
     MOVE_COLUMNS,
@@ -35,7 +35,7 @@ POINT_COLUMNS = {
     "value": "mean over the trainings on the fixed repeats",
     "ci_low": "lower bound, 95%",
     "ci_high": "upper bound, 95%",
-    "interval_method": "over_seeds: of the mean, on the same pictures in every round; over_pictures: one training",
+    "interval_method": "over_seeds: of the mean, on the same images in every round; over_pictures: one training",
     "trainings": "on the fixed repeats",
     "new_draw": "mean on another draw of the test set; compared with nothing",
     "moved": "beyond noise, see moves",
@@ -82,7 +82,7 @@ def points(values: pd.DataFrame, moved: pd.DataFrame) -> pd.DataFrame:
     """One row per round, data and series of the tested metrics.
 
     The interval is over seeds, with the deviation pooled over all rounds and repeats of the series; a series that has
-    one training per round and repeat everywhere has that over pictures.
+    one training per round and repeat everywhere has that over images.
     """
     rows = []
     flagged = {
@@ -161,7 +161,7 @@ def _moves_sheet(moved: pd.DataFrame) -> Sheet:
     level = float(last["level"].iloc[0])
     look = next(n for n in range(1, 10_000) if look_level(n) <= level)
     sheet.below.append(
-        "Percent. Noise is what trainings on the same pictures differ by: seeds and runs, pooled over repeats; "
+        "Percent. Noise is what trainings on the same images differ by: seeds and runs, pooled over repeats; "
         f"Student's t. Holm's correction over the {last['p'].notna().sum()} series of this look, which is number "
         f"{look} and may spend {level:.4f}: looks without end spend {ALPHA:.0%} together. Visible: the smallest move "
         "that this look could have told from noise. The reference leaves out rounds that were themselves found moved."
@@ -191,7 +191,7 @@ def _points_sheet(over_time: pd.DataFrame) -> Sheet:
         )
     sheet.below.append(
         "Percent. Every round tests on the same repeats, so the intervals are over seeds; where no repeat has two "
-        "trainings they are over test pictures. A new draw tests on other pictures and is compared with nothing."
+        "trainings they are over test images. A new draw tests on other images and is compared with nothing."
     )
     return sheet
 

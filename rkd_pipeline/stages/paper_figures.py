@@ -13,7 +13,7 @@ from rkd_pipeline.recipes.variants import is_variant
 from rkd_pipeline.results.tables.sheet import in_epochs
 from rkd_pipeline.stages.anomaly_scores import read_scores
 from rkd_pipeline.stages.benchmark import read_benchmark
-from rkd_pipeline.stages.datasets import PreparedImages, open_prepared
+from rkd_pipeline.stages.datasets import PreparedArrays, open_prepared
 from rkd_pipeline.stages.trained_model import open_model, read_history
 from rkd_pipeline.store.result_store import Result, Store
 from rkd_pipeline.store.stage_versions import (
@@ -46,15 +46,15 @@ def build_figure(store: Store, stage: Stage) -> Result:
     benchmark = store.require(BENCHMARK)
 
     def write(folder: Path) -> dict[str, Any]:
-        picture, facts = draw[stage](store, read_benchmark(benchmark))
-        (folder / f"{stage.name}.png").write_bytes(picture)
+        image, facts = draw[stage](store, read_benchmark(benchmark))
+        (folder / f"{stage.name}.png").write_bytes(image)
         return facts
 
     return store.produce(stage, [], write, inputs=[benchmark])
 
 
 def figure_file(figure: Result) -> Path:
-    """The picture of a built figure."""
+    """The image of a built figure."""
     return figure.folder / f"{figure.provenance.stage}.png"
 
 
@@ -72,7 +72,7 @@ def _nothing(why: str) -> Drawn:
 
 
 def _figure_3(store: Store, rows: pd.DataFrame) -> Drawn:
-    """The target and training with the highest pixel AUROC; its median normal and median defective picture."""
+    """The target and training with the highest pixel AUROC; its median normal and median defective image."""
     import torch
 
     from rkd_pipeline.device import full_precision
@@ -85,17 +85,17 @@ def _figure_3(store: Store, rows: pd.DataFrame) -> Drawn:
     if rows.empty:
         return _nothing("Figure 3: no target with ground-truth masks has been measured with Reverse KD.")
     target_name, training = rows.iloc[0][["target", "training"]]
-    scores, _, images = _scored(store, target_name, training)
-    shows_defect = images.masks(list(scores["image_id"])).any(axis=(1, 2))
+    scores, _, arrays = _scored(store, target_name, training)
+    shows_defect = arrays.masks(list(scores["image_id"])).any(axis=(1, 2))
     ids = [_by_score(scores[shows_defect == anomalous], anomalous=anomalous)[0] for anomalous in (False, True)]
-    pictures = np.asarray(images.pictures(ids))
+    images = np.asarray(arrays.images(ids))
     teacher, student = open_model(store, store.require(TRAINED_MODEL, target_name, training), torch.device("cpu"))
     student.eval()
     with torch.inference_mode(), full_precision():
-        features = teacher(torch.from_numpy(pictures))
+        features = teacher(torch.from_numpy(images))
         scales = [discrepancy(a, b).numpy() for a, b in zip(features, student(features), strict=True)]
-    normal, defective = (Discrepancy(pictures[i], [m[i] for m in scales]) for i in (0, 1))
-    mask = np.asarray(images.masks(ids[1:])[0])
+    normal, defective = (Discrepancy(images[i], [m[i] for m in scales]) for i in (0, 1))
+    mask = np.asarray(arrays.masks(ids[1:])[0])
     title = f"{target_name}, {training}: teacher and student features, 1 - cosine"
     facts = {"drawn": [target_name], "training": training, "pictures": ids}
     return feature_discrepancy(normal, defective, mask, title), facts
@@ -115,11 +115,11 @@ def _best_and_worst(store: Store, rows: pd.DataFrame, kind: str, figure: str) ->
     categories = []
     for name, word in zip(shown, ("best", "worst"), strict=False):
         training = chosen.loc[chosen["target"] == name].sort_values("seed")["training"].iloc[0]
-        scores, maps, images = _scored(store, name, training)
+        scores, maps, arrays = _scored(store, name, training)
         ids = _by_score(scores, anomalous=True, shares=(0.5, 0.9, 0.1))
         at = scores.set_index("image_id").index.get_indexer(ids)
         heading = f"{name if len(means) == 1 else f'{word}: {name}'}, pixel AUROC {100 * means[name]:.1f}"
-        pixels = (np.asarray(a) for a in (images.pictures(ids), maps[at], images.masks(ids)))
+        pixels = (np.asarray(a) for a in (arrays.images(ids), maps[at], arrays.masks(ids)))
         categories.append(Category(heading, *pixels))
     recipe, teacher, epochs = chosen.iloc[0][_CONFIGURATION]
     measured = f"{len(means)} {kind} categor{'y' if len(means) == 1 else 'ies'} measured"
@@ -162,14 +162,14 @@ def _most_measured(rows: pd.DataFrame) -> pd.DataFrame:
     return rows.merge(best.head(1)[_CONFIGURATION], on=_CONFIGURATION)
 
 
-def _scored(store: Store, target_name: str, training: str) -> tuple[pd.DataFrame, np.ndarray, PreparedImages]:
+def _scored(store: Store, target_name: str, training: str) -> tuple[pd.DataFrame, np.ndarray, PreparedArrays]:
     scores, maps = read_scores(store.require(ANOMALY_SCORES, target_name, training))
-    _, images = open_prepared(store, target_name, TrainingKey.parse(training).recipe.side)
-    return scores, maps, images
+    _, arrays = open_prepared(store, target_name, TrainingKey.parse(training).recipe.side)
+    return scores, maps, arrays
 
 
 def _by_score(scores: pd.DataFrame, *, anomalous: bool, shares: tuple[float, ...] = (0.5,)) -> list[str]:
-    """Test pictures of a class at given quantiles of the map's maximum: the median one tells most about the class."""
+    """Test images of a class at given quantiles of the map's maximum: the median one tells most about the class."""
     which = (scores["part"] == "test") & (scores["anomalous"] == anomalous)
     order = scores[which].sort_values(["map_max", "image_id"])["image_id"].tolist()
     return [order[round(share * (len(order) - 1))] for share in shares]

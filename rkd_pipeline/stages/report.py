@@ -9,7 +9,7 @@ from rkd_pipeline.data.user_targets import targets_in
 from rkd_pipeline.recipes.score_rules import OWN
 from rkd_pipeline.recipes.training_key import TrainingKey
 from rkd_pipeline.results.ranking import Leaderboard, leaderboard_sheet, pairs_sheet
-from rkd_pipeline.results.report_page import Picture, Report, Training, render
+from rkd_pipeline.results.report_page import CaptionedFigure, Report, Training, render
 from rkd_pipeline.results.tables.recipe_sheet import recipe_sheet
 from rkd_pipeline.results.tables.sheet import with_interval
 from rkd_pipeline.stages.ablation import figure_files, read_sheets
@@ -41,12 +41,12 @@ from rkd_pipeline.training.conditions import computed_on
 TABLES = (TABLE_1, TABLE_2, TABLE_3, TABLE_4, TABLE_DEMO)
 FILE = "report.html"
 _CAPTIONS = {
-    "figure_3": "Figure 3. Where teacher and student disagree, per scale. Above: a normal picture, the median one by "
-    "score; below: the median defective one. The outline is the defect, and its place in the normal picture.",
-    "figure_5": "Figure 5. Best and worst texture by pixel AUROC. Defective pictures at the median, the 90% and the "
+    "figure_3": "Figure 3. Where teacher and student disagree, per scale. Above: a normal image, the median one by "
+    "score; below: the median defective one. The outline is the defect, and its place in the normal image.",
+    "figure_5": "Figure 5. Best and worst texture by pixel AUROC. Defective images at the median, the 90% and the "
     "10% quantile of their score.",
     "figure_6": "Figure 6. Best and worst object by pixel AUROC, chosen and shown as in Figure 5.",
-    "figure_7": "Figure 7. Loss during training and on held-out normal pictures; each recipe has its own loss.",
+    "figure_7": "Figure 7. Loss during training and on held-out normal images; each recipe has its own loss.",
 }
 _NUMBERS = {
     "image AUROC": ("image_auroc", OWN),
@@ -75,7 +75,7 @@ def build_report(store: Store) -> Result:
             left_out=benchmark.facts["left_out"],
             tables=[sheet for sheet, done in sheets if done],
             unmeasured=[sheet for sheet, done in sheets if not done and sheet.rows],
-            figures=[Picture(_CAPTIONS[f.provenance.stage], figure_file(f).read_bytes()) for f in figures],
+            figures=[CaptionedFigure(_CAPTIONS[f.provenance.stage], figure_file(f).read_bytes()) for f in figures],
             history=sheets_of(read_points(history), read_moves(history)),
             over_time=_over_time(history),
             leaderboard=leaderboard_sheet(found),
@@ -106,27 +106,27 @@ def _subtitle(rows: pd.DataFrame) -> str:
     return f"Measured: {parts[0]} of {parts[1]} with {parts[2]}. What is not measured says so."
 
 
-def _ranks(result: Result, board: Leaderboard) -> Picture:
-    return Picture(f"Mean ranks. {board.verdict}", (result.folder / DIAGRAM).read_bytes())
+def _ranks(result: Result, board: Leaderboard) -> CaptionedFigure:
+    return CaptionedFigure(f"Mean ranks. {board.verdict}", (result.folder / DIAGRAM).read_bytes())
 
 
-def _effects(ablation: Result) -> list[Picture]:
+def _effects(ablation: Result) -> list[CaptionedFigure]:
     caption = (
         "Effect of each change on the metric, largest first, with its interval. Circles: training; squares: scoring; "
         "diamonds: what two changes add beyond both alone."
     )
     files = figure_files(ablation) if ablation.facts["centres"] else []
-    return [Picture(caption, file.read_bytes()) for file in files]
+    return [CaptionedFigure(caption, file.read_bytes()) for file in files]
 
 
-def _over_time(history: Result) -> Picture | None:
+def _over_time(history: Result) -> CaptionedFigure | None:
     if not history.facts["rounds"]:
         return None
     caption = (
         "Image AUROC over re-benchmarks, mean and 95% interval. A black ring: moved beyond noise. A white diamond: "
         "another draw of the test set."
     )
-    return Picture(caption, (history.folder / FIGURE).read_bytes())
+    return CaptionedFigure(caption, (history.folder / FIGURE).read_bytes())
 
 
 def _trainings(store: Store, rows: pd.DataFrame) -> list[Training]:
@@ -150,16 +150,18 @@ def _trainings(store: Store, rows: pd.DataFrame) -> list[Training]:
             "System": f"{recipe.title}: {recipe.summary}",
             "Teacher": f"{model.provenance.parameters['teacher']}, SHA-256 "
             f"{model.provenance.parameters['teacher_sha256'][:12]}",
-            "Pictures": f"{model.facts['train_pictures']} train, {model.facts['validation_pictures']} validation",
+            "Images": f"{model.facts['train_pictures']} train, {model.facts['validation_pictures']} validation",
             "Epochs": f"{model.facts['epochs_trained']}, kept {model.facts['best_epoch']}",
-            "Beside pictures": str(model.facts.get("descriptors", "")),
+            "Beside images": str(model.facts.get("descriptors", "")),
             "Shares the training of": str(model.facts.get("shares_training_of", "")),
             "Computed on": computed_on(model.facts, store.require(ANOMALY_SCORES, target_name, key).facts),
             "Finished": str(environment["finished"]),
             "Result": model.data_version,
             "MLflow run": "" if pd.isna(run) else str(run),
         }
-        maps = Picture(f"{target_name}, {key}", thumbnail((metrics.folder / "maps.png").read_bytes(), _THUMBNAIL))
+        maps = CaptionedFigure(
+            f"{target_name}, {key}", thumbnail((metrics.folder / "maps.png").read_bytes(), _THUMBNAIL)
+        )
         found.append(Training(target_name, key, numbers, provenance, maps))
     return found
 

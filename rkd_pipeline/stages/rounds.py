@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 
 from rkd_pipeline.errors import StoreError
-from rkd_pipeline.statistics.regression_test import VALUE_COLUMNS
+from rkd_pipeline.statistics.regressions import VALUE_COLUMNS
 from rkd_pipeline.store.result_store import Store
 
 FOLDER = "rebenchmarks"

@@ -1,4 +1,4 @@
-"""From prepared pictures and a teacher to a trained model."""
+"""From prepared images and a teacher to a trained model."""
 
 import json
 import logging
@@ -120,7 +120,7 @@ def train_model(
     split_result = store.require(SPLIT, target_name)
     rows = read_verified_split(split_result)
     weights = open_teacher(store, key)
-    prepared, images = open_prepared(store, target_name, recipe.side)
+    prepared, arrays = open_prepared(store, target_name, recipe.side)
 
     held_out = recipe.held_out
     require_something_to_score(rows, wanted, key)
@@ -148,8 +148,8 @@ def train_model(
                 fit,
                 recipe,
                 teacher,
-                images.pictures(train_ids),
-                images.pictures(validation_ids) if held_out else None,
+                arrays.images(train_ids),
+                arrays.images(validation_ids) if held_out else None,
                 epochs=key.epochs,
                 seed=key.seed,
                 compute=compute,

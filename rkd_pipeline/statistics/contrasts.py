@@ -1,7 +1,7 @@
 """Differences between models, with intervals that pair what the models share.
 
 A contrast is a weighted sum of one quantity over models whose weights add up to 0: ``a - b``, or the interaction
-``ab - a - b + 0``. Within one target and seed all models see the same pictures, so everything is paired there.
+``ab - a - b + 0``. Within one target and seed all models see the same images, so everything is paired there.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,19 +14,19 @@ from rkd_pipeline.recipes.score_rules import Quantity
 from rkd_pipeline.statistics.replicates import Evidence
 
 ONE_SEED = "pictures"
-SEEDS = "pictures and seeds"
+SEEDS = "images and seeds"
 REPEATS = "repeats"
 TARGETS = "targets, independent"
 TRAININGS = "trainings"
 CATEGORIES = "categories"
 NONE = "none"
 INTERVAL_METHODS = {
-    ONE_SEED: "bootstrap over the test pictures, the same draws for both models; one seed, so the noise of training is "
-    "not in it. Too narrow where hardly a picture is placed differently (both models near 1 on ten of a class)",
-    SEEDS: "Student's t over seeds and the bootstrap over pictures together (root of the sum of squares)",
+    ONE_SEED: "bootstrap over the test images, the same draws for both models; one seed, so the noise of training is "
+    "not in it. Too narrow where hardly an image is placed differently (both models near 1 on ten of a class)",
+    SEEDS: "Student's t over seeds and the bootstrap over images together (root of the sum of squares)",
     REPEATS: "over repeats of the split, corrected for what they share (Nadeau and Bengio), at least as wide as test "
-    "pictures alone make it",
-    TARGETS: "mean over targets; their pictures differ, so their errors are independent. It speaks of these targets",
+    "images alone make it",
+    TARGETS: "mean over targets; their images differ, so their errors are independent. It speaks of these targets",
     TRAININGS: "Student's t over trainings",
     CATEGORIES: "Student's t over the categories or datasets of the publication, which gives no interval of its own",
     NONE: "too little was measured for an interval",
@@ -51,13 +51,13 @@ class Part:
     quantity: Quantity
 
 
-Cell = tuple[str, int, int]  # target, seed, repeat
-Cells = Mapping[Cell, Mapping[str, Evidence]]  # to recipe's name to evidence
+Block = tuple[str, int, int]  # target, seed, repeat
+Blocks = Mapping[Block, Mapping[str, Evidence]]  # to recipe's name to evidence
 
 
 @dataclass(frozen=True)
 class Unit:
-    """A contrast on one target and seed: value, the same on B draws of the pictures (None: no draws), and repeat."""
+    """A contrast on one target and seed: value, the same on B draws of the images (None: no draws), and repeat."""
 
     value: float
     replicates: np.ndarray | None
@@ -90,16 +90,16 @@ class Estimate:
 
 
 def unit(terms: Sequence[Term]) -> Unit:
-    """One contrast out of models that were tested on the same pictures; raises ``ValueError`` for other pictures."""
+    """One contrast out of models that were tested on the same images; raises ``ValueError`` for other images."""
     first = terms[0].evidence.image_ids
     if any(term.evidence.image_ids != first for term in terms):
-        raise ValueError("models that were tested on different pictures cannot be paired")
+        raise ValueError("models that were tested on different images cannot be paired")
     value = sum(term.weight * term.evidence.values[term.quantity] for term in terms)
     replicates = sum(term.weight * term.evidence.replicates[term.quantity] for term in terms)
     return Unit(float(value), np.asarray(replicates))
 
 
-def complete(parts: Sequence[Part], cells: Cells) -> list[Cell]:
+def complete(parts: Sequence[Part], cells: Blocks) -> list[Block]:
     """Where every model of a contrast was measured, in order."""
     return [
         cell
@@ -108,7 +108,7 @@ def complete(parts: Sequence[Part], cells: Cells) -> list[Cell]:
     ]
 
 
-def units_of(parts: Sequence[Part], cells: Cells) -> dict[str, list[Unit]]:
+def units_of(parts: Sequence[Part], cells: Blocks) -> dict[str, list[Unit]]:
     """The contrast wherever it was measured: target to one unit per seed; empty where it was nowhere."""
     units: dict[str, list[Unit]] = {}
     for cell in complete(parts, cells):
@@ -122,9 +122,9 @@ def on_one_target(units: Sequence[Unit], test_to_train: float | None = None) -> 
 
     Args:
         units: one per seed; at least one.
-        test_to_train: where repeats of the split draw their own test pictures: how many of them are drawn anew over
-            the number of training pictures. None: all test on the publisher's pictures. Seeds of one repeat test on
-            the same pictures and are averaged first.
+        test_to_train: where repeats of the split draw their own test images: how many of them are drawn anew over
+            the number of training images. None: all test on the publisher's images. Seeds of one repeat test on
+            the same images and are averaged first.
     """
     values = np.array([u.value for u in units])
     mean, n = float(values.mean()), len(units)
@@ -135,7 +135,7 @@ def on_one_target(units: Sequence[Unit], test_to_train: float | None = None) -> 
         mean, j = float(means.mean()), len(means)
         factor = float(np.sqrt(1 / j + test_to_train))
         half = float(t.ppf(0.975, j - 1) * means.std(ddof=1)) * factor
-        # Repeats may agree by chance: what pictures alone make of it is the least; nothing at all is no interval.
+        # Repeats may agree by chance: what images alone make of it is the least; nothing at all is no interval.
         low, high = (float(np.fmax(half, factor * b)) or np.nan for b in (low, high))
         return Estimate(mean, mean - low, mean + high, REPEATS if np.isfinite(low + high) else NONE, seeds=n)
     if n == 1:

@@ -1,7 +1,7 @@
-"""What a comparison of two models needs of each: its numbers, and the same numbers on resampled test pictures.
+"""What a comparison of two models needs of each: its numbers, and the same numbers on resampled test images.
 
-Both models are resampled with the same draws of pictures (``metrics/pixel_intervals.py``), so the interval of a
-difference is over pictures and paired: what makes a picture hard for both drops out. Nothing here needs a model.
+Both models are resampled with the same draws of images (``metrics/pixel_intervals.py``), so the interval of a
+difference is over images and paired: what makes an image hard for both drops out. Nothing here needs a model.
 """
 
 from collections.abc import Mapping, Sequence
@@ -21,7 +21,7 @@ from rkd_pipeline.metrics.regions import Undefined, anomalous_pixels, with_truth
 from rkd_pipeline.recipes.score_rules import Quantity
 
 PIXEL_METRICS = ("pixel_auroc", "aupro_30", "pixel_ap", "pro_youden")
-_VALUES, _REPLICATES, _REGIONS, _PICTURES = "values.parquet", "replicates.npz", "regions.parquet", "pictures.parquet"
+_VALUES, _REPLICATES, _REGIONS, _IMAGES = "values.parquet", "replicates.npz", "regions.parquet", "pictures.parquet"
 REGION_COLUMNS = ["image_id", "size", "overlap"]
 
 
@@ -30,7 +30,7 @@ class Evidence:
     """Of one model on one test set.
 
     Attributes:
-        image_ids: the test pictures, in the order of the draws.
+        image_ids: the test images, in the order of the draws.
         values: metric and score rule to value, a fraction from 0 to 1.
         replicates: the same keys to float64 ``(B,)``; equal image_ids (and, for pixels, masks) have equal draws.
         regions: columns image_id, size (pixels) and overlap (``metrics/region_overlap.py``); empty without masks.
@@ -50,10 +50,10 @@ def evidence(
     masks: np.ndarray | None,
     map_rule: str = "map",
 ) -> Evidence:
-    """Reduce a model's scores on its test pictures.
+    """Reduce a model's scores on its test images.
 
     Args:
-        image_ids: of N test pictures.
+        image_ids: of N test images.
         anomalous: labels ``(N,)`` of bool; where a class is missing there are no values.
         image_scores: score rule to ``(N,)``.
         maps: anomaly maps ``(N, S, S)``, or None.
@@ -91,7 +91,7 @@ def evidence(
 
 
 def resampled_auroc(anomalous: np.ndarray, scores: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Image AUROC for B sets of pictures, float64 ``(B,)``; ``weights`` as for ``pixel_intervals.resampled``.
+    """Image AUROC for B sets of images, float64 ``(B,)``; ``weights`` as for ``pixel_intervals.resampled``.
 
     >>> labels, scores = np.array([False, False, True, True]), np.array([0.1, 0.4, 0.35, 0.8])
     >>> resampled_auroc(labels, scores, np.array([[1.0, 1, 1, 1], [0, 2, 1, 1]])).tolist()
@@ -115,7 +115,7 @@ def write_evidence(found: Evidence, folder: Path) -> None:
     found.regions.astype({"image_id": "string", "size": "int64", "overlap": "float64"}).to_parquet(
         folder / _REGIONS, index=False
     )
-    pd.DataFrame({"image_id": found.image_ids}).to_parquet(folder / _PICTURES, index=False)
+    pd.DataFrame({"image_id": found.image_ids}).to_parquet(folder / _IMAGES, index=False)
 
 
 def read_evidence(*folders: Path) -> Evidence:
@@ -129,5 +129,5 @@ def read_evidence(*folders: Path) -> Evidence:
             for name in arrays.files:
                 metric, _, rule = name.partition(" ")
                 replicates[metric, rule] = arrays[name]
-    image_ids = tuple(pd.read_parquet(folders[0] / _PICTURES)["image_id"])
+    image_ids = tuple(pd.read_parquet(folders[0] / _IMAGES)["image_id"])
     return Evidence(image_ids, values, replicates, pd.read_parquet(folders[0] / _REGIONS))

@@ -7,7 +7,7 @@
     benchmark + evidence + product_maps -> ablation; benchmark + evidence + turned_pictures -> claims
     re-benchmarks on record -> history
     all of these -> report
-    pictures in a watched folder + trained_model -> scored_pictures
+    images in a watched folder + trained_model -> scored_pictures
 
 A version is bumped by hand whenever a stage's results would change for the same inputs: that is what makes old
 results stale. A changed golden value in the tests asks for a bump.
@@ -46,12 +46,12 @@ FIGURE_7 = Stage("figure_7", 2)
 LEADERBOARD = Stage("leaderboard", 4)
 EVIDENCE = Stage("evidence", 2)
 PRODUCT_MAPS = Stage("product_maps", 2)
-TURNED_PICTURES = Stage("turned_pictures", 2)
+ROTATED_IMAGES = Stage("turned_pictures", 2)
 ABLATION = Stage("ablation", 2)
 CLAIMS = Stage("claims", 2)
 HISTORY = Stage("history", 3)
 REPORT = Stage("report", 5)
-SCORED_PICTURES = Stage("scored_pictures", 2)
+SCORED_IMAGES = Stage("scored_pictures", 2)
 
 STAGES = {
     s.name: s
@@ -78,11 +78,11 @@ STAGES = {
         LEADERBOARD,
         EVIDENCE,
         PRODUCT_MAPS,
-        TURNED_PICTURES,
+        ROTATED_IMAGES,
         ABLATION,
         CLAIMS,
         HISTORY,
         REPORT,
-        SCORED_PICTURES,
+        SCORED_IMAGES,
     )
 }

@@ -1,6 +1,6 @@
-"""Teacher features of a fixed set of pictures.
+"""Teacher features of a fixed set of images.
 
-Nothing is augmented and the teacher is frozen, so a picture's features never change. They are computed once and kept
+Nothing is augmented and the teacher is frozen, so an image's features never change. They are computed once and kept
 within a memory budget, in channels_last; beyond the budget each step recomputes them.
 """
 
@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rkd_pipeline.data.rows import Pictures
+from rkd_pipeline.data.rows import Images
 from rkd_pipeline.device import Compute
 
 EVALUATION_BATCH = 32
@@ -27,23 +27,23 @@ class Featuriser(Protocol):
 
     @property
     def strides(self) -> tuple[int, ...]:
-        """Pixels of the picture per position of each scale."""
+        """Pixels of the image per position of each scale."""
 
-    def __call__(self, pictures: Tensor) -> list[Tensor]:
-        """Features of uint8 pictures ``(N, H, W, 3)``, finest scale first, without gradients."""
+    def __call__(self, images: Tensor) -> list[Tensor]:
+        """Features of uint8 images ``(N, H, W, 3)``, finest scale first, without gradients."""
 
 
 class FeatureSource:
-    """Teacher features of a fixed set of pictures, kept where the budget allows.
+    """Teacher features of a fixed set of images, kept where the budget allows.
 
     Args:
         teacher: on the device of ``compute``; says how many channels its scales have, and their strides.
-        pictures: uint8, ``(N, H, W, 3)``, in memory or on disk.
+        images: uint8, ``(N, H, W, 3)``, in memory or on disk.
         compute: device, precision and budget. Where training runs in bfloat16, kept features are bfloat16 too.
     """
 
-    def __init__(self, teacher: Featuriser, pictures: Pictures, compute: Compute) -> None:
-        self._teacher, self._pictures, self._compute = teacher, pictures, compute
+    def __init__(self, teacher: Featuriser, images: Images, compute: Compute) -> None:
+        self._teacher, self._images, self._compute = teacher, images, compute
         self._dtype = torch.bfloat16 if compute.bf16 else torch.float32
         self._kept: list[Tensor] | None = None
         if self._bytes_needed() <= compute.feature_budget:
@@ -51,20 +51,20 @@ class FeatureSource:
 
     @classmethod
     def within_one_budget(
-        cls, teacher: Featuriser, pictures: Pictures, held_out: Pictures | None, compute: Compute
+        cls, teacher: Featuriser, images: Images, held_out: Images | None, compute: Compute
     ) -> "tuple[FeatureSource, FeatureSource | None]":
         """Sources of the training images and of the held-out ones (None: there are none), which share the budget.
 
         The training images come first; the held-out ones may take what is left.
         """
-        training = cls(teacher, pictures, compute)
+        training = cls(teacher, images, compute)
         if held_out is None:
             return training, None
         left = replace(compute, feature_budget=compute.feature_budget - training.bytes_kept)
         return training, cls(teacher, held_out, left)
 
     def __len__(self) -> int:
-        return len(self._pictures)
+        return len(self._images)
 
     @property
     def kept(self) -> bool:
@@ -77,25 +77,25 @@ class FeatureSource:
         return sum(f.nbytes for f in self._kept or ())
 
     def batch(self, indices: Tensor) -> list[Tensor]:
-        """Features of the pictures at ``indices``, a map per scale, in channels_last on the device."""
+        """Features of the images at ``indices``, a map per scale, in channels_last on the device."""
         if self._kept is not None:
             where = indices.to(self._compute.device)
             return [f[where].permute(0, 3, 1, 2) for f in self._kept]
-        return self._features(self._pictures[indices.numpy()])
+        return self._features(self._images[indices.numpy()])
 
     def in_order(self, batch_size: int) -> Iterator[list[Tensor]]:
-        """Batches of features in the pictures' order."""
+        """Batches of features in the images' order."""
         for indices in torch.arange(len(self)).split(batch_size):
             yield self.batch(indices)
 
     def _bytes_needed(self) -> int:
-        _, height, width, _ = self._pictures.shape
+        _, height, width, _ = self._images.shape
         shapes = zip(self._teacher.channels, self._teacher.strides, strict=True)
         values = sum(c * (height // s) * (width // s) for c, s in shapes)
         return len(self) * values * self._dtype.itemsize
 
-    def _features(self, pictures: np.ndarray) -> list[Tensor]:
-        on_device = torch.from_numpy(np.ascontiguousarray(pictures)).to(self._compute.device)
+    def _features(self, images: np.ndarray) -> list[Tensor]:
+        on_device = torch.from_numpy(np.ascontiguousarray(images)).to(self._compute.device)
         return [f.to(self._dtype) for f in self._teacher(on_device)]
 
     def _compute_all(self) -> list[Tensor]:
@@ -103,7 +103,7 @@ class FeatureSource:
         kept: list[Tensor] = []
         for start in range(0, len(self), EVALUATION_BATCH):
             stop = min(start + EVALUATION_BATCH, len(self))
-            features = [f.permute(0, 2, 3, 1) for f in self._features(self._pictures[start:stop])]
+            features = [f.permute(0, 2, 3, 1) for f in self._features(self._images[start:stop])]
             if not kept:
                 kept = [f.new_empty((len(self), *f.shape[1:])) for f in features]
             for whole, part in zip(kept, features, strict=True):

@@ -28,7 +28,7 @@ OnEpoch = Callable[["Epoch"], None]
 
 @dataclass(frozen=True)
 class Epoch:
-    """One line of a training's history; losses are means per picture, of the loss that the recipe trains on."""
+    """One line of a training's history; losses are means per image, of the loss that the recipe trains on."""
 
     epoch: int
     train_loss: float

@@ -1,7 +1,7 @@
-"""The losses of the paper, per picture: equations 1 to 4, and the official code's variant.
+"""The losses of the paper, per image: equations 1 to 4, and the official code's variant.
 
 Every function takes teacher features ``a`` and student features ``b``, lists of ``(N, C_k, H_k, W_k)``, and returns
-one value per picture, shape ``(N,)``. They serve as training losses (averaged over a batch) and as image scores.
+one value per image, shape ``(N,)``. They serve as training losses (averaged over a batch) and as image scores.
 """
 
 from collections.abc import Callable, Sequence
@@ -37,7 +37,7 @@ def l_kd(a: Features, b: Features) -> Tensor:
 
 
 def l_kd_flat(a: Features, b: Features) -> Tensor:
-    """The official code's loss: one cosine per picture and scale over the flattened map; in [0, 2K].
+    """The official code's loss: one cosine per image and scale over the flattened map; in [0, 2K].
 
     Weights positions by their feature energy and, unlike equation 2, fits the spatial profile of norms too.
     """

@@ -14,7 +14,7 @@ class TrainingTask(ABC):
     Attributes:
         student: on the device; its parameters that take gradients are trained, its whole state is the result.
         lambda_: set by the loop, from ``begin`` or from the checkpoint.
-        notes: what went into the training besides pictures and teacher, for provenance.
+        notes: what went into the training besides images and teacher, for provenance.
     """
 
     student: "nn.Module"
@@ -27,11 +27,11 @@ class TrainingTask(ABC):
 
     @abstractmethod
     def losses(self, indices: "Tensor", generator: "torch.Generator") -> "Tensor":
-        """The loss of each training picture at ``indices``; random numbers come from ``generator`` alone."""
+        """The loss of each training image at ``indices``; random numbers come from ``generator`` alone."""
 
     @abstractmethod
     def validation_loss(self) -> float:
-        """Mean loss of the held-out pictures; the student is in eval mode, gradients are off."""
+        """Mean loss of the held-out images; the student is in eval mode, gradients are off."""
 
     def finish(self) -> None:  # noqa: B027 - most systems have nothing to do here
         """After the last step, with the weights that are kept: may fill buffers of the student."""

@@ -26,7 +26,7 @@ from rkd_pipeline.settings import Settings
 from rkd_pipeline.stages import datasets as data
 from rkd_pipeline.stages import rounds
 from rkd_pipeline.stages.trained_model import training_parameters
-from rkd_pipeline.statistics.regression_test import moves
+from rkd_pipeline.statistics.regressions import moves
 from rkd_pipeline.store.result_store import Ref, Store
 from rkd_pipeline.store.stage_versions import ANOMALY_SCORES, METRICS, PREPARED_IMAGES, SPLIT, TRAINED_MODEL
 from tests.library.test_moves import rows, table
@@ -41,7 +41,7 @@ def paint(folder: Path, name: str, seed: int) -> None:
 
 
 @pytest.fixture
-def pictures(tmp_path: Path, store: Store) -> Path:
+def images(tmp_path: Path, store: Store) -> Path:
     """Eight good images and two bad ones, which are the target ``mine``."""
     folder = tmp_path / "pictures"
     for number in range(10):
@@ -80,7 +80,7 @@ def asked(store: Store, instance: dg.DagsterInstance) -> list[dg.RunRequest]:
     return [found for found in changes_followed(context) if isinstance(found, dg.RunRequest)]
 
 
-def test_every_change_is_followed_and_each_only_once(pictures: Path, store: Store) -> None:
+def test_every_change_is_followed_and_each_only_once(images: Path, store: Store) -> None:
     """Two changes, and one back to what was before: Dagster starts a run per key that it has not seen."""
     prepare(store)
     finish(store)
@@ -88,7 +88,7 @@ def test_every_change_is_followed_and_each_only_once(pictures: Path, store: Stor
     with dg.DagsterInstance.ephemeral() as instance:
         assert asked(store, instance) == []
         for seed in (100, 101, 0):
-            paint(pictures / "good", "0.png", seed)
+            paint(images / "good", "0.png", seed)
             [of_data] = asked(store, instance)
             assert (of_data.job_name, of_data.partition_key) == ("prepare_target", TARGET)
             assert [r.run_key for r in asked(store, instance)] == [of_data.run_key]
@@ -105,7 +105,7 @@ def test_every_change_is_followed_and_each_only_once(pictures: Path, store: Stor
         assert len(set(keys)) == 6
         assert len(set(reasons)) == 1  # what the reason says is the same each time: it is no key
 
-        paint(pictures / "good", "0.png", 102)
+        paint(images / "good", "0.png", 102)
         begun = dg.DagsterRun("prepare_target", status=dg.DagsterRunStatus.STARTED, tags={"dagster/partition": TARGET})
         instance.add_run(begun)
         assert asked(store, instance) == []  # half of its data may be new
@@ -113,9 +113,9 @@ def test_every_change_is_followed_and_each_only_once(pictures: Path, store: Stor
     assert freshness.changed_targets(store) == {}  # a target that was removed is none whose data can be made
 
 
-def test_a_leak_fails_its_check(pictures: Path, store: Store) -> None:
+def test_a_leak_fails_its_check(images: Path, store: Store) -> None:
     """A good image with the pixels of a bad one: the split is refused, and the check says which images they are."""
-    (pictures / "good" / "twin.png").write_bytes((pictures / "bad" / "9.png").read_bytes())
+    (images / "good" / "twin.png").write_bytes((images / "bad" / "9.png").read_bytes())
     data.find_source(store, store.root, TARGET)
     data.index_images(store, TARGET)
     resources = {"store": StoreResource(root=str(store.root))}
@@ -129,7 +129,7 @@ def test_a_leak_fails_its_check(pictures: Path, store: Store) -> None:
         assert "twin.png" in str(check.description)
         assert store.find(Ref(SPLIT.name, TARGET)) is None
 
-        (pictures / "good" / "twin.png").unlink()
+        (images / "good" / "twin.png").unlink()
         data.find_source(store, store.root, TARGET)
         data.index_images(store, TARGET)
         [check] = dg.materialize([split_asset], **options).get_asset_check_evaluations()  # type: ignore[arg-type]

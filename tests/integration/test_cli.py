@@ -71,7 +71,7 @@ def test_status_and_table_read_the_same_store(demo: Rkd) -> None:
     table = demo("table", "3")
     assert table.returncode == 0
     assert "| **Head CT** | published | 78.0 | 77.2 | 81.3 | 82.9 | 85.2 | 79.1 |" in table.stdout
-    assert table.stdout.count("not measured") == 4 * 6  # demo pictures are not in the paper's table
+    assert table.stdout.count("not measured") == 4 * 6  # demo images are not in the paper's table
 
 
 def test_a_failed_partition_does_not_stop_the_others(demo: Rkd) -> None:

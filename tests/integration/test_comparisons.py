@@ -25,7 +25,7 @@ from rkd_pipeline.stages.anomaly_scores import read_scores
 from rkd_pipeline.stages.benchmark import build_benchmark
 from rkd_pipeline.stages.claims import build_claims, read_claims
 from rkd_pipeline.stages.datasets import open_prepared
-from rkd_pipeline.stages.evidence import gather_evidence, read_turned, score_product_maps, score_turned_pictures
+from rkd_pipeline.stages.evidence import gather_evidence, read_rotated, score_product_maps, score_rotated_images
 from rkd_pipeline.stages.trained_model import open_model, read_model_card
 from rkd_pipeline.store.result_store import Store
 from rkd_pipeline.store.stage_versions import ABLATION, ANOMALY_SCORES, TRAINED_MODEL
@@ -43,11 +43,11 @@ def model(demo: Rkd) -> tuple[torch.nn.Module, torch.nn.Module]:
 
 @pytest.fixture(scope="module")
 def tested(demo: Rkd) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Pictures, labels and masks of the test, in the order of the scores."""
+    """Images, labels and masks of the test, in the order of the scores."""
     scores, _ = read_scores(demo.store.require(ANOMALY_SCORES, TARGET, TRAINING))
-    _, images = open_prepared(demo.store, TARGET, TrainingKey.parse(TRAINING).recipe.side)
+    _, arrays = open_prepared(demo.store, TARGET, TrainingKey.parse(TRAINING).recipe.side)
     ids = list(scores["image_id"])
-    return images.pictures(ids)[:], scores["anomalous"].to_numpy(bool), images.masks(ids)
+    return arrays.images(ids)[:], scores["anomalous"].to_numpy(bool), arrays.masks(ids)
 
 
 def test_product_maps_are_the_product_of_upsampled_scales(
@@ -56,11 +56,11 @@ def test_product_maps_are_the_product_of_upsampled_scales(
     result = score_product_maps(demo.store, TARGET, TRAINING, Compute.choose("cpu"))
     values = {(r.metric, r.score_rule): r.value for r in _values(result.folder).itertuples()}
     teacher, student = model
-    pictures, labels, masks = tested
+    images, labels, masks = tested
     with torch.inference_mode():
-        features = teacher(torch.from_numpy(pictures))
+        features = teacher(torch.from_numpy(images))
         scales = [discrepancy(a, b)[:, None] for a, b in zip(features, student(features), strict=True)]
-        side = pictures.shape[1]
+        side = images.shape[1]
         up = [torch.nn.functional.interpolate(m, (side, side), mode="bilinear", align_corners=True) for m in scales]
     product = torch.stack(up).prod(0)[:, 0].numpy()
     maps = np.stack([gaussian_filter(m, 4.0) for m in product])
@@ -74,21 +74,21 @@ def _values(folder: Path) -> pd.DataFrame:
 
 
 @pytest.mark.slow
-def test_turned_pictures_take_their_masks_along(
+def test_turned_images_take_their_masks_along(
     demo: Rkd, model: tuple[torch.nn.Module, torch.nn.Module], tested: tuple[np.ndarray, np.ndarray, np.ndarray]
 ) -> None:
-    turned = read_turned(score_turned_pictures(demo.store, TARGET, TRAINING))
+    rotated = read_rotated(score_rotated_images(demo.store, TARGET, TRAINING))
     as_they_are = _values(gather_evidence(demo.store, TARGET, TRAINING).folder)
     for row in as_they_are.itertuples():
-        assert turned[0].values[row.metric, row.score_rule] == pytest.approx(row.value, abs=1e-3)
-    pictures, labels, masks = tested
+        assert rotated[0].values[row.metric, row.score_rule] == pytest.approx(row.value, abs=1e-3)
+    images, labels, masks = tested
     key = TrainingKey.parse(TRAINING)
     card = read_model_card(demo.store.require(TRAINED_MODEL, TARGET, TRAINING))
-    quarter = np.ascontiguousarray(np.rot90(pictures, 1, axes=(1, 2)))
+    quarter = np.ascontiguousarray(np.rot90(images, 1, axes=(1, 2)))
     scores = score(*model, quarter, key.recipe, card.lambda_)
     expected = pixel_auroc(scores.maps, np.ascontiguousarray(np.rot90(masks, 1, axes=(1, 2))))
-    assert turned[90].values["pixel_auroc", "map"] == pytest.approx(expected, abs=1e-4)
-    assert turned[90].values["image_auroc", "map_max"] == pytest.approx(
+    assert rotated[90].values["pixel_auroc", "map"] == pytest.approx(expected, abs=1e-4)
+    assert rotated[90].values["image_auroc", "map_max"] == pytest.approx(
         image_auroc(labels, scores.images["map_max"]), abs=2e-3
     )
 

@@ -1,4 +1,4 @@
-"""The graph on real pictures, asset by asset through ``materialize()``: Head CT whole, Brain MRI up to its split."""
+"""The graph on real images, asset by asset through ``materialize()``: Head CT whole, Brain MRI up to its split."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -110,10 +110,8 @@ def test_brain_mri_s_copies_never_stand_on_both_sides(make_graph: Callable[..., 
     rows = read_verified_split(graph.store.require(SPLIT, "brain_mri"))
     used = rows[rows["part"] != "set_aside"].merge(index, on="image_id")
     assert (used.groupby(["repeat", "pixel_sha256"])["part_x"].nunique() == 1).all()
-    pictures = np.load(
-        graph.store.require(PREPARED_IMAGES, "brain_mri", "224px").folder / "pictures.npy", mmap_mode="r"
-    )
-    assert (pictures.shape, pictures.dtype) == ((253, 224, 224, 3), np.uint8)
+    images = np.load(graph.store.require(PREPARED_IMAGES, "brain_mri", "224px").folder / "pictures.npy", mmap_mode="r")
+    assert (images.shape, images.dtype) == ((253, 224, 224, 3), np.uint8)
 
 
 def test_the_model_its_maps_and_its_numbers(head_ct: Graph) -> None:

@@ -131,7 +131,7 @@ def server(tmp_path: Path) -> Iterator[TrackingServer]:
 def test_a_server_killed_while_it_is_sent_to_gets_the_rest_when_it_is_back(
     arena: tuple[Store, Finish], server: TrackingServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Three trainings; the server dies when the second has its parameters, curves and pictures, and no model yet."""
+    """Three trainings; the server dies when the second has its parameters, curves and images, and no model yet."""
     store, finish = arena
     trainings = [f"{ES}-s{seed}" for seed in range(3)]
     for training in trainings:

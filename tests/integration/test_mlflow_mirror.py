@@ -194,10 +194,10 @@ def as_before(store: Store, root: Path) -> None:
     """Records as they were written when they held the address of the database."""
     uri = f"sqlite:///{root / 'mlflow' / 'mlflow.db'}"
     versions = [store.require(stage, TARGET, TRAINING).data_version for stage in (TRAINED_MODEL, METRICS)]
-    reign = champions.require_champion(store, TARGET)
+    champion = champions.require_champion(store, TARGET)
     contents = {
         tracking_file(store, TARGET, TRAINING): " ".join(versions),
-        store.root / "tracking" / "champions" / TARGET / "0001.json": f"champion {TARGET} 1 {reign.model}",
+        store.root / "tracking" / "champions" / TARGET / "0001.json": f"champion {TARGET} 1 {champion.model}",
     }
     marks = {}
     for record, content in contents.items():
@@ -278,7 +278,7 @@ def test_errors_of_our_own_are_no_absence_of_mlflow(
 
 
 class Refuses(BaseHTTPRequestHandler):
-    """A server behind a door: whoever asks is turned away, in HTML."""
+    """A server behind a door: whoever asks is rotated away, in HTML."""
 
     def do_GET(self) -> None:
         self.send_response(self.server.status)  # type: ignore[attr-defined]

@@ -50,7 +50,7 @@ class Arena:
     store: Store
     finish: Finish
     tracking: MlflowTracking
-    picture: Path
+    image: Path
 
     @property
     def uri(self) -> str:
@@ -68,9 +68,9 @@ def arena(tmp_path_factory: pytest.TempPathFactory, new_arena: Callable[[Path], 
     tracking.mirror_champions(store, TARGET, {})
     champions.force(store, TARGET, f"{ES}-s1", "to see the alias move")
     tracking.mirror_champions(store, TARGET, {"who": "a test"})
-    picture = folder / "a picture.png"
-    Image.fromarray(np.random.default_rng(3).integers(0, 256, (40, 60, 3), dtype=np.uint8)).save(picture)
-    return Arena(store, finish, tracking, picture)
+    image = folder / "an image.png"
+    Image.fromarray(np.random.default_rng(3).integers(0, 256, (40, 60, 3), dtype=np.uint8)).save(image)
+    return Arena(store, finish, tracking, image)
 
 
 @pytest.fixture(scope="module")
@@ -79,8 +79,8 @@ def loaded(arena: Arena) -> mlflow.pyfunc.PyFuncModel:
     return mlflow.pyfunc.load_model(f"models:/{TARGET}@champion")
 
 
-def data_uri(picture: Path) -> str:
-    return f"data:image/png;base64,{base64.b64encode(picture.read_bytes()).decode()}"
+def data_uri(image: Path) -> str:
+    return f"data:image/png;base64,{base64.b64encode(image.read_bytes()).decode()}"
 
 
 def test_the_registry_mirrors_every_reign_and_the_alias_is_the_last(arena: Arena) -> None:
@@ -103,13 +103,13 @@ def test_the_registry_mirrors_every_reign_and_the_alias_is_the_last(arena: Arena
 def test_the_logged_model_scores_paths_and_data_uris_as_the_store_does(arena: Arena) -> None:
     mlflow.set_tracking_uri(arena.uri)
     model = mlflow.pyfunc.load_model(f"models:/{TARGET}@champion")
-    asked = pd.DataFrame({"picture": [str(arena.picture), data_uri(arena.picture)]})
+    asked = pd.DataFrame({"picture": [str(arena.image), data_uri(arena.image)]})
     found = model.predict(asked)
-    reign = champions.require_champion(arena.store, TARGET)
-    expected, maps = champions.open_scorer(reign).score([arena.picture])
+    champion = champions.require_champion(arena.store, TARGET)
+    expected, maps = champions.open_scorer(champion).score([arena.image])
     assert found["score"].tolist() == pytest.approx([float(expected["map_max"].iloc[0])] * 2)
-    assert found["threshold"].tolist() == [reign.threshold] * 2
-    assert found["anomalous"].tolist() == [bool(expected["map_max"].iloc[0] > reign.threshold)] * 2
+    assert found["threshold"].tolist() == [champion.threshold] * 2
+    assert found["anomalous"].tolist() == [bool(expected["map_max"].iloc[0] > champion.threshold)] * 2
     np.testing.assert_allclose(np.array(found["map"][1]), maps[0], atol=1e-5)
     assert "map" not in model.predict(asked, params={"maps": False})
     with pytest.raises(mlflow.MlflowException, match="not a data URI"):
@@ -157,8 +157,8 @@ def rows(*values: object, column: str = "picture") -> dict[str, object]:
         (rows(f"data:image/png;base64,{HALF}"), r"row 0: .*cannot be decoded \(.*truncated\); send the whole image"),
         (rows(f"data:image/tiff;base64,{FLOATS}"), "row 0: .*floating-point pixels.*; save it with 8 or 16 bits"),
         (rows(f"data:image/png;base64,{HUGE}"), "row 0: .*more than 400 megapixels; scale it down"),
-        (rows(SMALL, column="image"), "no column 'picture'; give it one"),
-        ({"dataframe_records": []}, "no column 'picture'"),
+        (rows(SMALL, column="image"), "no column 'image'; give it one"),
+        ({"dataframe_records": []}, "no column 'image'"),
         (rows(), "no rows; send one for each image"),
         ({"inputs": []}, "no rows"),
     ],
@@ -205,26 +205,26 @@ def test_a_logged_model_has_signature_and_example_and_no_pickle(arena: Arena) ->
         assert weights.stat().st_nlink > 1, "weights are links into the store, not copies"
 
 
-def test_predict_writes_an_overlay_and_goes_on_past_what_is_no_picture(
+def test_predict_writes_an_overlay_and_goes_on_past_what_is_no_image(
     arena: Arena, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("RKD_STORE", "RKD_DATA"):  # main() sets them; monkeypatch puts them back
         monkeypatch.setenv(name, "")
     broken = tmp_path / "broken.png"
-    broken.write_bytes(b"no picture")
-    same_name = tmp_path / "sub" / arena.picture.name
+    broken.write_bytes(b"no image")
+    same_name = tmp_path / "sub" / arena.image.name
     same_name.parent.mkdir()
-    same_name.write_bytes(arena.picture.read_bytes())
+    same_name.write_bytes(arena.image.read_bytes())
     output = tmp_path / "out"
-    pictures = [str(p) for p in (arena.picture, broken, same_name)]
-    status = main(["predict", "--target", TARGET, *pictures, "--output", str(output), "--store", str(arena.store.root)])
+    images = [str(p) for p in (arena.image, broken, same_name)]
+    status = main(["predict", "--target", TARGET, *images, "--output", str(output), "--store", str(arena.store.root)])
     said = capfd.readouterr()
     assert status == 1
-    assert "1 of 3 pictures have a problem" in said.err
+    assert "1 of 3 images have a problem" in said.err
     assert "broken.png: cannot be decoded" in said.err
     table = pd.read_csv(output / "predictions.csv")
-    reign = champions.require_champion(arena.store, TARGET)
-    expected, _ = champions.open_scorer(reign).score([arena.picture])
+    champion = champions.require_champion(arena.store, TARGET)
+    expected, _ = champions.open_scorer(champion).score([arena.image])
     assert table["score"].tolist() == pytest.approx(
         [expected["map_max"].iloc[0], np.nan, expected["map_max"].iloc[0]], nan_ok=True
     )
@@ -233,7 +233,7 @@ def test_predict_writes_an_overlay_and_goes_on_past_what_is_no_picture(
     for overlay in overlays:
         with Image.open(overlay) as drawn:
             assert drawn.width > drawn.height > 200
-    assert main(["predict", "--target", "demo.weave", pictures[0], "--store", str(arena.store.root)]) == 1
+    assert main(["predict", "--target", "demo.weave", images[0], "--store", str(arena.store.root)]) == 1
     assert "demo.weave has no champion yet" in capfd.readouterr().err
 
 
@@ -248,8 +248,8 @@ def test_a_training_predicts_without_a_champion_and_at_a_threshold_of_one_s_own(
     store, finish = new_arena(tmp_path)
     training = "rkd@resnet18.random~1e-s0"  # no threshold
     finish(training, 1.0)
-    picture = _noise(tmp_path / "noise.png")
-    asked = ["predict", "--target", TARGET, str(picture), "--store", str(store.root), "--output", str(tmp_path / "out")]
+    image = _noise(tmp_path / "noise.png")
+    asked = ["predict", "--target", TARGET, str(image), "--store", str(store.root), "--output", str(tmp_path / "out")]
     assert main(asked) == 1
     assert "rkd predict --training" in capfd.readouterr().err
 
@@ -282,7 +282,7 @@ def test_a_look_at_the_watched_folder_that_failed_is_made_again(
     monkeypatch.setattr(upkeep, "datetime", SimpleNamespace(now=lambda _: next(hours)))
     watch = Watch(folder=str(tmp_path), model=TARGET)
     store = StoreResource(root=str(arena.store.root))
-    keys = [upkeep.new_pictures(store=store, watch=watch).run_key for _ in range(3)]
+    keys = [upkeep.new_images(store=store, watch=watch).run_key for _ in range(3)]
     assert keys[0] != keys[1]
     assert keys[1] == keys[2]
 
@@ -296,10 +296,10 @@ def test_a_prediction_needs_neither_mlflow_nor_the_training(arena: Arena) -> Non
         "sys.exit(main(['predict', '--target', *sys.argv[1:]]))"
     )
     environment = os.environ | {"RKD_STORE": str(arena.store.root)}
-    command = [sys.executable, "-c", code, TARGET, str(arena.picture), "--output", str(arena.picture.parent)]
+    command = [sys.executable, "-c", code, TARGET, str(arena.image), "--output", str(arena.image.parent)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert "a picture" in done.stdout
+    assert "an image" in done.stdout
 
 
 def test_champion_commands_say_who_reigns_and_why(
@@ -353,19 +353,19 @@ def test_mlflow_s_own_commands_predict_and_serve_it(arena: Arena, tmp_path: Path
     environment["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     command = [sys.executable, "-m", "mlflow", "models"]
     table, answer = tmp_path / "in.csv", tmp_path / "out.json"
-    pd.DataFrame({"picture": [str(arena.picture)]}).to_csv(table, index=False)
+    pd.DataFrame({"picture": [str(arena.image)]}).to_csv(table, index=False)
     model = ["--env-manager", "local", "-m", f"models:/{TARGET}@champion"]
     asked = [*command, "predict", *model, "-i", str(table), "-t", "csv", "-o", str(answer)]
     subprocess.run(asked, env=environment, check=True, capture_output=True, timeout=400)
     [predicted] = json.loads(answer.read_text())["predictions"]
-    reign = champions.require_champion(arena.store, TARGET)
-    expected = predict(champions.open_scorer(reign), [arena.picture], None).table.iloc[0]
+    champion = champions.require_champion(arena.store, TARGET)
+    expected = predict(champions.open_scorer(champion), [arena.image], None).table.iloc[0]
     assert predicted["score"] == pytest.approx(expected["score"])
     assert predicted["anomalous"] == expected["anomalous"]
     assert np.shape(predicted["map"]) == (224, 224)
 
     with serving([*command, "serve", *model], environment) as address:
-        [served] = post(address, [data_uri(arena.picture)], maps=False)["predictions"]
+        [served] = post(address, [data_uri(arena.image)], maps=False)["predictions"]
         assert served == {key: predicted[key] for key in ("score", "threshold", "anomalous")}
         with pytest.raises(urllib.error.HTTPError) as refused:
             post(address, ["nowhere.png"])
@@ -392,8 +392,8 @@ class serving:
         self._process.wait()
 
 
-def post(address: str, pictures: list[str], **params: object) -> dict[str, list[dict[str, object]]]:
-    body = {"dataframe_split": {"columns": ["picture"], "data": [[p] for p in pictures]}, "params": params}
+def post(address: str, images: list[str], **params: object) -> dict[str, list[dict[str, object]]]:
+    body = {"dataframe_split": {"columns": ["picture"], "data": [[p] for p in images]}, "params": params}
     headers = {"Content-Type": "application/json"}
     request = urllib.request.Request(f"{address}/invocations", json.dumps(body).encode(), headers)
     with urllib.request.urlopen(request, timeout=120) as reply:

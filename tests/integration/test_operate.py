@@ -14,15 +14,15 @@ from dagster._core.execution.backfill import BulkActionStatus
 from PIL import Image
 
 from assets.partitions import TRAINING_DIMENSION, grid_key, offer_targets
-from assets.upkeep import changes_followed, new_pictures
+from assets.upkeep import changes_followed, new_images
 from assets.watching import Watch
 from rkd_pipeline.data.user_targets import OwnTarget, targets_in
 from rkd_pipeline.definitions import ASSETS, build_defs
 from rkd_pipeline.device import Compute
 from rkd_pipeline.errors import RkdError, StoreError
 from rkd_pipeline.operations import freshness, rebenchmark, watched_folder
-from rkd_pipeline.operations.champions import NoChampion, Reign
-from rkd_pipeline.recipes.plans import Cell
+from rkd_pipeline.operations.champions import Champion, NoChampion
+from rkd_pipeline.recipes.plans import PlannedTraining
 from rkd_pipeline.recipes.training_key import TrainingKey
 from rkd_pipeline.settings import Settings
 from rkd_pipeline.stages import rounds
@@ -38,7 +38,7 @@ from rkd_pipeline.store.stage_versions import ANOMALY_SCORES, HISTORY, METRICS, 
 from tests.integration.conftest import TRAINING, Rkd
 from tests.integration.test_hooks import Server, server  # noqa: F401
 
-CELL = Cell("demo.weave", TRAINING)
+CELL = PlannedTraining("demo.weave", TRAINING)
 
 
 @pytest.fixture
@@ -155,7 +155,7 @@ def test_a_regression_reaches_history_its_check_and_the_hook_once(
     assert "### Over time" in text
 
 
-def test_new_pictures_are_scored_once_and_as_in_the_test(
+def test_new_images_are_scored_once_and_as_in_the_test(
     store: Store, materialise: Callable[..., dg.ExecuteInProcessResult], tmp_path: Path
 ) -> None:
     scores, _ = read_scores(store.require(ANOMALY_SCORES, *(CELL.target, CELL.training)))
@@ -165,7 +165,7 @@ def test_new_pictures_are_scored_once_and_as_in_the_test(
     chosen = scores.iloc[[0, 20]]
     for name in chosen["image_id"]:
         shutil.copy2(next(source.rglob(str(name).split("/", 1)[-1])), watched / str(name).replace("/", "-"))
-    (watched / "broken.png").write_bytes(b"not a picture")
+    (watched / "broken.png").write_bytes(b"not an image")
     (watched / "notes.txt").write_text("not even meant as one")
     for file in watched.iterdir():
         _settle(file)
@@ -193,10 +193,10 @@ def test_a_target_s_champion_scores(store: Store, tmp_path: Path, monkeypatch: p
     """Its own copy of the weights, so that it does after its training is gone."""
     model = store.require(TRAINED_MODEL, *(CELL.target, CELL.training))
     export_model(store, model, 0.5, tmp_path)
-    reign = Reign(
+    champion = Champion(
         CELL.target, CELL.training, 1, model.data_version, "", "forced", "a test", "", 0.5, {}, {}, folder=tmp_path
     )
-    monkeypatch.setattr(watched_folder, "require_champion", lambda store, target: reign)
+    monkeypatch.setattr(watched_folder, "require_champion", lambda store, target: champion)
     shutil.rmtree(model.folder)
     watched = tmp_path / "watched"
     watched.mkdir()
@@ -280,7 +280,7 @@ def test_a_folder_without_a_model_is_said_in_the_sensor(store: Store, tmp_path: 
     resources = build_defs(settings).resources
     watch = resources["watch"]
     assert isinstance(watch, Watch)
-    found = new_pictures.evaluate_tick(dg.build_sensor_context(resources={"store": resources["store"], "watch": watch}))
+    found = new_images.evaluate_tick(dg.build_sensor_context(resources={"store": resources["store"], "watch": watch}))
     assert "demo.weave has no champion yet" in str(found.skip_message)
 
 

@@ -79,7 +79,7 @@ def test_table_3_is_on_its_page(browser: WebDriver, pages: Pages) -> None:
     assert "not measured" in text
 
 
-def test_a_partition_shows_its_pictures(browser: WebDriver, pages: Pages) -> None:
+def test_a_partition_shows_its_images(browser: WebDriver, pages: Pages) -> None:
     browser.get(f"{pages.dagster}/assets/metrics?partition={quote(f'demo.weave|{TRAINING}')}&view=partitions")
     wait_for(browser, "image_auroc_map_max")
     show_markdown(browser, 0)
@@ -95,8 +95,8 @@ def test_the_report_reads_in_a_browser_from_its_file_alone(browser: WebDriver, d
     alone = tmp_path / "report.html"
     shutil.copy(printed.stdout.strip().splitlines()[-1], alone)
     browser.get(alone.as_uri())
-    text = wait_for(browser, "Generated demonstration pictures")
-    for shown in ("nothing measured yet", "Leaderboard", "Nothing is chosen on test pictures", TRAINING):
+    text = wait_for(browser, "Generated demonstration images")
+    for shown in ("nothing measured yet", "Leaderboard", "Nothing is chosen on test images", TRAINING):
         assert shown in text
     widths = browser.execute_script("return [...document.images].map(i => i.naturalWidth)")
     assert len(widths) >= 6  # four figures, the ranks, the maps of the training
@@ -128,7 +128,7 @@ def test_the_demo_s_asset_graph_shows_what_each_step_is(browser: WebDriver, page
 
 
 @pytest.mark.slow
-def test_the_dataset_card_shows_its_pictures(browser: WebDriver, pages: Pages) -> None:
+def test_the_dataset_card_shows_its_images(browser: WebDriver, pages: Pages) -> None:
     browser.get(f"{pages.dagster}/assets/dataset_card?partition=demo.weave&view=partitions")
     show_markdown(browser, 0)
     text = wait_for(browser, "Licence|licence")
@@ -204,7 +204,7 @@ def click(browser: WebDriver, label: str) -> None:
 
 
 def inline_widths(browser: WebDriver) -> list[int]:
-    """Widths of the inline pictures, once there are any."""
+    """Widths of the inline images, once there are any."""
     return list(
         WebDriverWait(browser, PATIENCE).until(
             lambda b: b.execute_script(

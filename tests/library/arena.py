@@ -1,4 +1,4 @@
-"""A target whose trainings are made up: real pictures, split and index, but untrained weights and drawn scores."""
+"""A target whose trainings are made up: real images, split and index, but untrained weights and drawn scores."""
 
 import json
 from collections.abc import Callable
@@ -33,7 +33,7 @@ Finish = Callable[..., Result]
 
 
 def fill(folder: Path) -> None:
-    """Small pictures of noise, each another."""
+    """Small images of noise, each another."""
     rng = np.random.default_rng(0)
     for kind, count in (("good", NORMAL), ("bad", ANOMALOUS)):
         (folder / kind).mkdir(parents=True)
@@ -58,7 +58,7 @@ def build(folder: Path) -> Store:
 def enter(store: Store) -> Finish:
     """A function that makes a training of the arena be done.
 
-    ``finish(training, strength, luck)``: anomalous pictures score ``strength`` standard deviations above normal ones;
+    ``finish(training, strength, luck)``: anomalous images score ``strength`` standard deviations above normal ones;
     ``luck`` seeds what is this training's own.
     """
     index = datasets.read_index(store.require(IMAGES, TARGET)).set_index("image_id")

@@ -48,7 +48,7 @@ def test_near_borders_anomalib_s_blur_is_another_as_its_recipes_say() -> None:
 
 
 def test_convolutions_and_products_are_float32_while_scoring_whatever_is_set(
-    random_teacher: Callable[[str], Teacher], pictures: np.ndarray, monkeypatch: pytest.MonkeyPatch
+    random_teacher: Callable[[str], Teacher], images: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """TF32 keeps 10 bits of a mantissa; torch has it on for a GPU's convolutions unless told otherwise."""
     gpu, cpu = torch.backends.cudnn, torch.backends.mkldnn
@@ -67,14 +67,14 @@ def test_convolutions_and_products_are_float32_while_scoring_whatever_is_set(
     try:
         around = settings()
         assert around != ["ieee"] * 4
-        detector.score(pictures[:2])
+        detector.score(images[:2])
         assert seen == [["ieee"] * 4]
         assert settings() == around
     finally:
         torch.set_float32_matmul_precision("highest")
     monkeypatch.setattr(Teacher, "forward", lambda self, x: 1 / 0)
     with pytest.raises(ZeroDivisionError):
-        detector.score(pictures[:2])
+        detector.score(images[:2])
     assert settings()[1] == before[1] == "tf32"  # of a GPU's convolutions, torch's own setting
 
 
@@ -88,7 +88,7 @@ def test_every_system_scores_in_full_precision(system: str) -> None:
         class Looks(detector):  # type: ignore[misc, valid-type]
             def __init__(self) -> None: ...
 
-            def score(self, pictures: object) -> str:
+            def score(self, images: object) -> str:
                 return torch.backends.cudnn.conv.fp32_precision
 
         assert Looks().score(None) == "ieee"
@@ -97,22 +97,22 @@ def test_every_system_scores_in_full_precision(system: str) -> None:
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="TF32 is a GPU's")
-def test_scores_do_not_depend_on_tf32(random_teacher: Callable[[str], Teacher], pictures: np.ndarray) -> None:
+def test_scores_do_not_depend_on_tf32(random_teacher: Callable[[str], Teacher], images: np.ndarray) -> None:
     teacher = random_teacher("resnet18").cuda()
     torch.manual_seed(0)
     student = ReverseDistillation(teacher.arch, "narrow").cuda().eval()
     detector = ReverseKDDetector(RECIPES["rkd"], teacher, student, 1.0)  # type: ignore[arg-type]
-    gpu = detector.score(pictures).maps
-    cpu = ReverseKDDetector(RECIPES["rkd"], teacher.cpu(), student.cpu(), 1.0).score(pictures).maps  # type: ignore[arg-type]
+    gpu = detector.score(images).maps
+    cpu = ReverseKDDetector(RECIPES["rkd"], teacher.cpu(), student.cpu(), 1.0).score(images).maps  # type: ignore[arg-type]
     np.testing.assert_allclose(gpu, cpu, rtol=1e-3, atol=1e-4)
 
 
-def test_scores_are_the_losses_of_eval_mode(random_teacher: Callable[[str], Teacher], pictures: np.ndarray) -> None:
+def test_scores_are_the_losses_of_eval_mode(random_teacher: Callable[[str], Teacher], images: np.ndarray) -> None:
     teacher = random_teacher("resnet18")
     torch.manual_seed(0)
     student = ReverseDistillation(teacher.arch, "wide")
-    scores = score(teacher, student, pictures, RECIPES["rkd"], lambda_=7.0, batch_size=5)
-    features = teacher(torch.from_numpy(pictures))
+    scores = score(teacher, student, images, RECIPES["rkd"], lambda_=7.0, batch_size=5)
+    features = teacher(torch.from_numpy(images))
     with torch.no_grad():
         reconstructed = student.eval()(features)
     np.testing.assert_allclose(scores.images["l_kd"], l_kd(features, reconstructed), rtol=1e-4)
@@ -123,18 +123,18 @@ def test_scores_are_the_losses_of_eval_mode(random_teacher: Callable[[str], Teac
     np.testing.assert_array_equal(scores.images["map_max"], scores.maps.max((1, 2)).astype(np.float64))
 
 
-def test_latency_is_of_one_picture_at_a_time_and_soon_done() -> None:
+def test_latency_is_of_one_image_at_a_time_and_soon_done() -> None:
     seen: list[tuple[int, ...]] = []
 
     class Slow(Detector):
-        def score(self, pictures: np.ndarray, *, batch_size: int = 32) -> Scores:
-            seen.append(pictures.shape)
+        def score(self, images: np.ndarray, *, batch_size: int = 32) -> Scores:
+            seen.append(images.shape)
             time.sleep(0.02)
             return Scores(np.zeros((1, 4, 4), np.float32), {"map_max": np.zeros(1)})
 
-    pictures = np.zeros((20, 4, 4, 3), np.uint8)
-    assert 0.02 <= median_seconds(Slow(), pictures) < 1
+    images = np.zeros((20, 4, 4, 3), np.uint8)
+    assert 0.02 <= median_seconds(Slow(), images) < 1
     assert seen == [(1, 4, 4, 3)] * 11
     seen.clear()
-    median_seconds(Slow(), pictures, budget=0.03)
+    median_seconds(Slow(), images, budget=0.03)
     assert len(seen) == 2

@@ -25,7 +25,7 @@ from rkd_pipeline.store.result_store import Ref, Store
 from rkd_pipeline.store.stage_versions import IMAGES, SPLIT
 
 
-def picture(number: int, size: tuple[int, int] = (12, 10)) -> Image.Image:
+def noise_image(number: int, size: tuple[int, int] = (12, 10)) -> Image.Image:
     noise = np.random.default_rng(number).integers(0, 256, (size[1], size[0], 3), np.uint8)
     return Image.fromarray(noise)
 
@@ -50,18 +50,18 @@ def tree(folder: Path) -> dict[str, bytes | None]:
 
 def good_and_bad(base: Path) -> Path:
     for i in range(8):
-        save(picture(i), base / f"good/{i}.png")
+        save(noise_image(i), base / f"good/{i}.png")
     for i in range(3):
-        save(picture(100 + i), base / f"bad/{i}.png")
+        save(noise_image(100 + i), base / f"bad/{i}.png")
     return base
 
 
 def mvtec(base: Path) -> Path:
     for i in range(6):
-        save(picture(i), base / f"train/good/{i}.png")
+        save(noise_image(i), base / f"train/good/{i}.png")
     for i in range(2):
-        save(picture(50 + i), base / f"test/good/{i}.png")
-        save(picture(100 + i), base / f"test/dent/{i}.png")
+        save(noise_image(50 + i), base / f"test/good/{i}.png")
+        save(noise_image(100 + i), base / f"test/dent/{i}.png")
         save(mask(), base / f"ground_truth/dent/{i}_mask.png")
     return base
 
@@ -69,10 +69,10 @@ def mvtec(base: Path) -> Path:
 def manifest(base: Path) -> Path:
     rows = ["path,label,split,mask"]
     for i in range(8):
-        save(picture(i), base / f"p/{i}.png")
+        save(noise_image(i), base / f"p/{i}.png")
         rows.append(f"p/{i}.png,good,{'train' if i < 6 else 'test'},")
     for i in range(2):
-        save(picture(100 + i), base / f"p/d{i}.png")
+        save(noise_image(100 + i), base / f"p/d{i}.png")
         save(mask(), base / f"p/m{i}.png")
         rows.append(f"p/d{i}.png,bad,test,p/m{i}.png")
     (base / "list.csv").write_text("\n".join(rows) + "\n")
@@ -102,7 +102,7 @@ def png_of(width: int, height: int) -> bytes:
 
 
 def frames(path: Path) -> None:
-    picture(1).save(path, save_all=True, append_images=[picture(2)])
+    noise_image(1).save(path, save_all=True, append_images=[noise_image(2)])
 
 
 def line(number: int, text: str) -> Callable[[Path], object]:
@@ -124,7 +124,7 @@ def write(name: str, content: bytes) -> Callable[[Path], object]:
     return spoil
 
 
-def image(name: str, made: Image.Image) -> Callable[[Path], object]:
+def saved(name: str, made: Image.Image) -> Callable[[Path], object]:
     return lambda folder: save(made, folder / name)
 
 
@@ -134,41 +134,44 @@ def remove(pattern: str) -> Callable[[Path], object]:
 
 F, M, L = good_and_bad, mvtec, manifest
 CASES = [
-    # Pictures
+    # Images
     Case("empty file", F, write("good/x.png", b""), "good/x.png: the file is empty; restore it"),
     Case("cut short", F, lambda d: truncate(d / "good/1.png"), "good/1.png: cannot be decoded"),
     Case("text called png", F, write("bad/x.png", b"hello"), "bad/x.png: cannot be decoded (cannot identify"),
     Case("wrong check sum", F, write("good/x.png", png_of(4, 4) + b"\0zzzzzzz"), "good/x.png: cannot be decoded"),
     Case("900 megapixels", F, write("good/x.png", png_of(30000, 30000)), "has more than 400 megapixels; scale it down"),
     Case("450 megapixels", F, write("good/x.png", png_of(45000, 10000)), "has more than 400 megapixels; scale it down"),
-    Case("floating point", F, image("good/x.tif", Image.new("F", (4, 4), 0.5)), "holds floating-point pixels"),
+    Case("floating point", F, saved("good/x.tif", Image.new("F", (4, 4), 0.5)), "holds floating-point pixels"),
     Case(
         "32 bits",
         F,
-        image("good/x.tif", Image.new("I", (4, 4), 70000)),
+        saved("good/x.tif", Image.new("I", (4, 4), 70000)),
         "has pixel values from 70000 to 70000; save it",
     ),
-    Case("two pages", F, lambda d: frames(d / "good/x.tif"), "good/x.tif: holds 2 pictures; save the one"),
-    Case("animation", F, lambda d: frames(d / "good/x.gif"), "good/x.gif: holds 2 pictures; save the one"),
-    Case("another format", F, write("good/x.heic", b"..."), "good/x.heic: is no picture (.bmp"),
-    Case("notes among pictures", F, write("bad/notes.txt", b"..."), "bad/notes.txt: is no picture"),
+    Case("two pages", F, lambda d: frames(d / "good/x.tif"), "good/x.tif: holds 2 images; save the one"),
+    Case("animation", F, lambda d: frames(d / "good/x.gif"), "good/x.gif: holds 2 images; save the one"),
+    Case("another format", F, write("good/x.heic", b"..."), "good/x.heic: is no image (.bmp"),
+    Case("notes among images", F, write("bad/notes.txt", b"..."), "bad/notes.txt: is no image"),
     Case(
-        "nested folder", F, image("good/more/x.png", picture(70)), "good/more: is a folder inside a class folder; move"
+        "nested folder",
+        F,
+        saved("good/more/x.png", noise_image(70)),
+        "good/more: is a folder inside a class folder; move",
     ),
-    Case("picture beside the classes", F, image("x.png", picture(71)), "x.png: lies beside the class folders"),
+    Case("image beside the classes", F, saved("x.png", noise_image(71)), "x.png: lies beside the class folders"),
     Case("dangling link", F, lambda d: (d / "good/x.png").symlink_to("nowhere"), "good/x.png: the file does not exist"),
     # Folders
     Case("no good folder", F, lambda d: (d / "good").rename(d / "worse"), "expected one folder named good", False),
-    Case("two good folders", F, image("OK/x.png", picture(72)), "expected one folder named good", False),
+    Case("two good folders", F, saved("OK/x.png", noise_image(72)), "expected one folder named good", False),
     Case(
         "masks in this layout",
         F,
-        image("masks/0.png", mask()),
+        saved("masks/0.png", mask()),
         "masks looks like masks, of which 0.png and others lie directly",
         False,
     ),
     Case("nothing good", F, remove("good/*.png"), "has no normal images that can be used", False),
-    Case("four good ones", F, remove("good/[4-9].png"), "4 distinct normal pictures; 5 are the least", False),
+    Case("four good ones", F, remove("good/[4-9].png"), "4 distinct normal images; 5 are the least", False),
     # Masks, and MVTec AD's layout
     Case(
         "mask missing",
@@ -176,9 +179,9 @@ CASES = [
         remove("ground_truth/dent/1_mask.png"),
         "test/dent/1.png: shows a defect but has no mask; exp",
     ),
-    Case("mask of another size", M, image("ground_truth/dent/1_mask.png", mask((20, 10))), "the mask has 20x10 pixels"),
+    Case("mask of another size", M, saved("ground_truth/dent/1_mask.png", mask((20, 10))), "the mask has 20x10 pixels"),
     Case(
-        "mask turned", M, image("ground_truth/dent/0_mask.png", mask((10, 12))), "10x12 pixels, its picture test/dent/0"
+        "mask rotated", M, saved("ground_truth/dent/0_mask.png", mask((10, 12))), "10x12 pixels, its image test/dent/0"
     ),
     Case(
         "mask cut short",
@@ -195,22 +198,20 @@ CASES = [
     Case(
         "defects in train",
         M,
-        image("train/dent/x.png", picture(73)),
+        saved("train/dent/x.png", noise_image(73)),
         "train/dent/x.png: lies in train, where only normal",
     ),
-    Case("no training pictures", M, remove("train/good/*"), "holds no pictures to train on", False),
-    Case("three training pictures", M, remove("train/good/[3-9].png"), "4 are the least for training", False),
-    Case("no good test pictures", M, remove("test/good/*"), "has a test part without good images (test/good", False),
+    Case("no training images", M, remove("train/good/*"), "holds no images to train on", False),
+    Case("three training images", M, remove("train/good/[3-9].png"), "4 are the least for training", False),
+    Case("no good test images", M, remove("test/good/*"), "has a test part without good images (test/good", False),
     # Manifests
     Case("no label column", L, line(1, "path,class,split,mask"), "lacks the column label; it has path, class", False),
-    Case("no rows", L, lambda d: (d / "list.csv").write_text("path,label\n"), "names no pictures; add a row", False),
+    Case("no rows", L, lambda d: (d / "list.csv").write_text("path,label\n"), "names no images; add a row", False),
     Case("empty manifest", L, write("list.csv", b""), "cannot be read as a table", False),
     Case("not UTF-8", L, write("list.csv", "path,label\nä.png,good\n".encode("latin-1")), "is not UTF-8 text", False),
     Case("ragged row", L, line(3, "p/1.png,good,train,,what,is,this"), "cannot be read as a table", False),
-    Case(
-        "no such picture", L, line(2, "p/99.png,good,train,"), "list.csv, row 2: p/99.png is not there; mend the path"
-    ),
-    Case("no path", L, line(3, ",good,train,"), "list.csv, row 3: names no picture; fill in its path"),
+    Case("no such image", L, line(2, "p/99.png,good,train,"), "list.csv, row 2: p/99.png is not there; mend the path"),
+    Case("no path", L, line(3, ",good,train,"), "list.csv, row 3: names no image; fill in its path"),
     Case("unknown label", L, line(2, "p/0.png,gud,train,"), "row 2: label 'gud' is not known; write good or bad"),
     Case("unknown split", L, line(2, "p/0.png,good,trane,"), "row 2: split 'trane' is not known; write train or test"),
     Case(
@@ -240,8 +241,8 @@ def leftovers(store: Store) -> list[Path]:
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda c: c.name)
-def test_bad_pictures_masks_and_manifests(case: Case, store: Store, tmp_path: Path) -> None:
-    path = case.make(tmp_path / "own pictures ä")
+def test_bad_images_masks_and_manifests(case: Case, store: Store, tmp_path: Path) -> None:
+    path = case.make(tmp_path / "own images ä")
     folder = path if path.is_dir() else path.parent
     layout = recognise(path)
     case.spoil(folder)
@@ -300,11 +301,11 @@ def test_defects_without_a_mask_beside_others_that_have_one_are_warned_of(store:
     prepare(store)
     images = store.require(IMAGES, "mine")
     assert images.facts["warnings"] == [
-        "1 defect pictures have no mask, though others have one: they leave the pixel metrics: test/dent/1.png"
+        "1 defect images have no mask, though others have one: they leave the pixel metrics: test/dent/1.png"
     ]
     datasets.prepare_images(store, "mine", datasets.FIRST_SIDE)
     assert (
-        "- **Masks**: 1 pictures have one; 1 anomalous images have none that shows a defect: not in pixel metrics"
+        "- **Masks**: 1 images have one; 1 anomalous images have none that shows a defect: not in pixel metrics"
     ) in read_card(make_card(store, "mine"))
 
 
@@ -323,7 +324,7 @@ def test_odd_but_usable_input_is_warned_of_and_used(store: Store, tmp_path: Path
     for text in (
         "an empty mask: they leave the pixel metrics",
         "black and white swapped",
-        "belong to no picture",
+        "belong to no image",
         "lone_mask",
     ):
         assert text in warned
@@ -332,7 +333,7 @@ def test_odd_but_usable_input_is_warned_of_and_used(store: Store, tmp_path: Path
 # targets.toml and names
 
 TOML = [
-    ("no path", '[targets]\nmine = { kind = "object" }\n', 'mine needs a path: mine = "/path/to/pictures"'),
+    ("no path", '[targets]\nmine = { kind = "object" }\n', 'mine needs a path: mine = "/path/to/images"'),
     ("unknown key", '[targets]\nmine = { path = "x", colour = "red" }\n', "has colour = 'red'; known: path"),
     ("wrong type", '[targets]\nmine = { path = "x", skip_bad = "yes" }\n', "skip_bad (bool)"),
     (
@@ -383,7 +384,7 @@ def test_layouts_are_recognised_and_misfits_explained(tmp_path: Path) -> None:
     assert recognise(manifest(tmp_path / "c")) == "manifest"
     misfits = {
         "does not exist; give a folder": tmp_path / "none",
-        "is no manifest; a manifest ends in": save(picture(1), tmp_path / "x.png"),
+        "is no manifest; a manifest ends in": save(noise_image(1), tmp_path / "x.png"),
         f"Did you mean {tmp_path / 'a'}?": tmp_path,
         "holds p, which is no layout": tmp_path / "c",
     }
@@ -395,7 +396,7 @@ def test_layouts_are_recognised_and_misfits_explained(tmp_path: Path) -> None:
 
 def test_an_own_target_whose_folder_is_gone(store: Store, tmp_path: Path) -> None:
     targets_in(store).add(make_entry("mine", str(tmp_path / "usb"), "folder"))
-    with pytest.raises(DataError, match="the pictures of mine, is not there; bring it back"):
+    with pytest.raises(DataError, match="the images of mine, is not there; bring it back"):
         prepare(store)
 
 
@@ -494,7 +495,7 @@ def test_good_archives_unpack_without_the_litter(tmp_path: Path) -> None:
         assert tree(into) == {"d": None, "d/a ä.png": b"1" * 1000, "d/b.txt": b"2"}
 
 
-def test_manifests_in_every_dialect_name_the_same_pictures(store: Store, tmp_path: Path) -> None:
+def test_manifests_in_every_dialect_name_the_same_images(store: Store, tmp_path: Path) -> None:
     base = tmp_path / "own"
     csv = manifest(base)
     rows = pd.read_csv(csv, dtype=str, keep_default_na=False)
@@ -508,11 +509,11 @@ def test_manifests_in_every_dialect_name_the_same_pictures(store: Store, tmp_pat
     for name, content in spoken.items():
         (base / name).write_bytes(content)
     rows.assign(label=rows["label"] == "bad").to_parquet(base / "table.parquet", index=False)
-    expected = make_entry("x", str(csv)).listing().pictures
+    expected = make_entry("x", str(csv)).listing().images
     for name in [*spoken, "table.parquet"]:
         found = make_entry("x", str(base / name)).listing()
         assert found.problems == [], name
-        assert found.pictures == expected, name
+        assert found.images == expected, name
 
 
 def test_a_split_column_that_nobody_filled_says_as_little_as_none(tmp_path: Path) -> None:
@@ -521,5 +522,5 @@ def test_a_split_column_that_nobody_filled_says_as_little_as_none(tmp_path: Path
     rows.assign(split="").to_csv(csv, index=False)
     found = make_entry("x", str(csv)).listing()
     assert found.problems == []
-    assert {p.part for p in found.pictures} == {None}
+    assert {p.part for p in found.images} == {None}
     assert found.variant.endswith("without a split")

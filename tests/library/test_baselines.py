@@ -19,7 +19,7 @@ def test_pixel_deviation_peaks_where_a_constant_place_changed() -> None:
 
 
 def test_nearest_colours_are_the_distances_of_a_direct_search() -> None:
-    """Pictures of one colour each: every patch is one point, and its distance is that between two colours."""
+    """Images of one colour each: every patch is one point, and its distance is that between two colours."""
     colours = np.random.default_rng(1).integers(0, 256, (7, 3), dtype=np.uint8)
     train, test = (np.broadcast_to(c[:, None, None], (len(c), 32, 32, 3)) for c in (colours[:4], colours[4:]))
     maps = nearest_colours(train, test)
@@ -28,10 +28,10 @@ def test_nearest_colours_are_the_distances_of_a_direct_search() -> None:
     np.testing.assert_allclose(maps, np.broadcast_to(expected[:, None, None], maps.shape), rtol=1e-3)
 
 
-def test_training_pictures_are_at_distance_0_and_scale_does_not_matter(
-    pictures: np.ndarray, random_teacher: Callable[[str], Teacher]
+def test_training_images_are_at_distance_0_and_scale_does_not_matter(
+    images: np.ndarray, random_teacher: Callable[[str], Teacher]
 ) -> None:
-    patches = teacher_patches(random_teacher("resnet18"), pictures)
+    patches = teacher_patches(random_teacher("resnet18"), images)
     assert patches.shape == (12, 8, 8, 128 + 256)
     train, test = patches[:8], patches[8:]
     maps = nearest_features(train, test, 64, channels=(128, 256), bank=10**6)

@@ -20,13 +20,13 @@ def noise(number: int, side: int = 64) -> Image.Image:
     return Image.fromarray(np.clip(np.asarray(scene) + grain, 0, 255).astype(np.uint8))
 
 
-def rows_of(pictures: list[Image.Image]) -> tuple[pd.DataFrame, np.ndarray]:
-    arrays = np.stack([np.asarray(p.resize((64, 64))) for p in pictures])
+def rows_of(images: list[Image.Image]) -> tuple[pd.DataFrame, np.ndarray]:
+    arrays = np.stack([np.asarray(p.resize((64, 64))) for p in images])
     index = pd.DataFrame(
         {
-            "image_id": [f"p{i}" for i in range(len(pictures))],
+            "image_id": [f"p{i}" for i in range(len(images))],
             "phash": [perceptual_hash(np.asarray(Image.fromarray(a).convert("L"))) for a in arrays],
-            "pixel_sha256": [p.tobytes().hex() for p in pictures],
+            "pixel_sha256": [p.tobytes().hex() for p in images],
         }
     )
     return index, arrays
@@ -48,7 +48,7 @@ def test_copies_are_found_and_only_copies() -> None:
     assert found == {("p0", "p2"): True, ("p0", "p3"): False, ("p2", "p3"): False}
 
 
-def test_pictures_of_one_colour_are_not_copies_unless_they_are() -> None:
+def test_images_of_one_colour_are_not_copies_unless_they_are() -> None:
     flat = [Image.new("RGB", (64, 64), (c, c, c)) for c in (0, 0, 200)]
     pairs = near_pairs(*rows_of(flat))
     assert [(p.first, p.second, p.identical) for p in pairs.itertuples()] == [("p0", "p1", True)]
@@ -67,9 +67,9 @@ def test_trivial_statistics_are_flagged_on_both_sides() -> None:
         }
     )
     found = trivial_aurocs(test).set_index("statistic")
-    assert found["auroc"].to_dict() == {"mean intensity": 1, "contrast": 0, "file size": 0.5, "picture size": 0.5}
+    assert found["auroc"].to_dict() == {"mean intensity": 1, "contrast": 0, "file size": 0.5, "image size": 0.5}
     assert found["flagged"].to_dict() == {
-        "mean intensity": True, "contrast": True, "file size": False, "picture size": False,
+        "mean intensity": True, "contrast": True, "file size": False, "image size": False,
     }  # fmt: skip
 
 
@@ -81,7 +81,7 @@ def make(store: Store, root: Path, name: str) -> str:
     return dataset_card.read_card(dataset_card.make_card(store, name))
 
 
-def test_the_card_of_own_pictures(store: Store, tmp_path: Path) -> None:
+def test_the_card_of_own_images(store: Store, tmp_path: Path) -> None:
     folder = tmp_path / "own"
     for i in range(12):
         (folder / "good").mkdir(parents=True, exist_ok=True)
@@ -94,7 +94,7 @@ def test_the_card_of_own_pictures(store: Store, tmp_path: Path) -> None:
     targets_in(store).add(make_entry("mine", str(folder), skip_bad=True))
     text = make(store, tmp_path, "mine")
     for says in (
-        "mean intensity alone reaches", "lower in anomalous test pictures", "cannot be decoded",
+        "mean intensity alone reaches", "lower in anomalous test images", "cannot be decoded",
         "Layout**: folder", "1 pairs with the same pixels",
     ):  # fmt: skip
         assert says in text, says
@@ -107,9 +107,9 @@ def test_the_card_of_own_pictures(store: Store, tmp_path: Path) -> None:
             assert min(image.size) > 250
 
 
-def test_screw_s_darker_good_pictures_are_told(real_data: Path, store: Store) -> None:
+def test_screw_s_darker_good_images_are_told(real_data: Path, store: Store) -> None:
     text = make(store, real_data, "mvtec_ad.screw")
-    assert "mean intensity alone reaches an image AUROC of 1.00: it is higher in anomalous test pictures" in text
+    assert "mean intensity alone reaches an image AUROC of 1.00: it is higher in anomalous test images" in text
     assert "None between training and test." in text
     assert "screw/train/good/053.png" not in text  # the one near-copy is inside the training part
     pairs = pd.read_parquet(dataset_card.make_card(store, "mvtec_ad.screw").folder / "pairs.parquet")

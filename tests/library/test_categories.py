@@ -105,7 +105,7 @@ def test_averages_over_different_categories_are_never_bold() -> None:
     assert not cell(cells, "Average", "Ours", "pixel_auroc")["best"]
 
 
-def test_seeds_on_the_same_pictures_keep_the_pictures_error() -> None:
+def test_seeds_on_the_same_images_keep_the_images_error() -> None:
     values = [0.90, 0.92, 0.91]
     rows = [localised("tile", "rkd", "pixel_auroc", v, seed=s, training=f"rkd-s{s}") for s, v in enumerate(values)]
     tile = cell(category_cells(TABLE_1, benchmark(*rows), {}), "Tile", "Ours", "pixel_auroc")
@@ -118,7 +118,7 @@ def test_seeds_on_the_same_pictures_keep_the_pictures_error() -> None:
 
 
 def test_a_target_s_note_is_printed_where_its_numbers_are() -> None:
-    note = "file names of defect pictures were rebuilt in this copy: pixel-level numbers carry a small residual risk"
+    note = "file names of defect images were rebuilt in this copy: pixel-level numbers carry a small residual risk"
     rows = [
         localised("screw", "rkd", "pixel_auroc", 0.97, source=f"metrics/mvtec_ad.screw/rkd-s0; {note}"),
         localised("pill", "rkd", "pixel_auroc", 0.9),

@@ -29,7 +29,7 @@ from rkd_pipeline.results.paper_claims import (
     table,
 )
 from rkd_pipeline.results.published import published_rows
-from rkd_pipeline.statistics.contrasts import SEEDS, Cell, Estimate
+from rkd_pipeline.statistics.contrasts import SEEDS, Block, Estimate
 from rkd_pipeline.statistics.replicates import Evidence
 
 NO_REGIONS = pd.DataFrame({"image_id": [], "size": [], "overlap": []})
@@ -41,7 +41,7 @@ def evidence_of(values: Mapping[Quantity, float], seed: int = 0, regions: pd.Dat
 
 
 def configuration(
-    cells: Mapping[Cell, Mapping[str, Evidence]], *, kind: str = "texture", epochs: int = 40, **more: object
+    cells: Mapping[Block, Mapping[str, Evidence]], *, kind: str = "texture", epochs: int = 40, **more: object
 ) -> Configuration:
     targets = {cell[0] for cell in cells} | {cell[0] for cell in more.get("histories", {})}  # type: ignore[attr-defined]
     given = {"turned": {}, "histories": {}} | more
@@ -54,7 +54,7 @@ def found_in(c: Configuration, claim: str) -> list[Finding]:
     return [f for f in findings([c], published_rows()) if f.claim == claim and f.where == c.name]
 
 
-def seeds(*models: Mapping[str, Evidence]) -> dict[Cell, Mapping[str, Evidence]]:
+def seeds(*models: Mapping[str, Evidence]) -> dict[Block, Mapping[str, Evidence]]:
     return {("t", seed, 0): of for seed, of in enumerate(models)}
 
 
@@ -97,7 +97,7 @@ def test_with_nothing_measured_every_claim_says_what_to_run() -> None:
 
 
 def regions(small: float, large: float) -> pd.DataFrame:
-    """Ten pictures with a region of each of three sizes."""
+    """Ten images with a region of each of three sizes."""
     rng = np.random.default_rng(2)
     rows = [
         (f"{i}.png", size, overlap + rng.normal(0, 0.005))
@@ -126,14 +126,14 @@ def test_multi_scale_says_nothing_for_a_handful_of_regions() -> None:
 
 
 @pytest.mark.parametrize(("turned", "verdict"), [(0.70, SUPPORTED), (0.50, NOT_SUPPORTED)])
-def test_rotation_compares_a_model_with_itself(turned: float, verdict: str) -> None:
-    turns = {d: evidence_of({AUPRO: 0.7 if d == 0 else turned}, seed=d) for d in (0, 90, 180, 270)}
-    c = configuration(seeds({"rkd": turns[0]}), turned={("t", 0, 0): {"rkd": turns}})
+def test_rotation_compares_a_model_with_itself(rotated: float, verdict: str) -> None:
+    rotations = {d: evidence_of({AUPRO: 0.7 if d == 0 else rotated}, seed=d) for d in (0, 90, 180, 270)}
+    c = configuration(seeds({"rkd": rotations[0]}), rotated={("t", 0, 0): {"rkd": rotations}})
     [row] = found_in(c, "rotation")
     assert row.verdict == verdict
     assert "90 degrees" in row.reason
     assert row.estimate is not None
-    assert row.estimate.value == pytest.approx(turned - 0.7)
+    assert row.estimate.value == pytest.approx(rotated - 0.7)
 
 
 def history(*losses: float) -> pd.DataFrame:
@@ -159,7 +159,7 @@ def test_over_fitting_is_a_loss_that_rises_late(last: tuple[float, ...], verdict
 
 
 def stopped(rng: np.random.Generator, falls_for: float, epochs: int = 200, patience: int = 15) -> pd.DataFrame:
-    """A loss that falls for some epochs and is flat and noisy then, cut by early stopping as ``training/loop.py`` does."""
+    """A loss that falls for some epochs and is flat and noisy then, cut by early stopping as the loop does it."""
     losses = np.exp(2 * np.exp(-np.arange(epochs) / falls_for) + rng.normal(scale=0.05, size=epochs))
     best = 0
     for epoch in range(epochs):

@@ -66,14 +66,14 @@ def test_equal_models_have_no_difference_and_no_interval(two_models: tuple[np.nd
     assert not found.known
 
 
-def test_other_pictures_cannot_be_paired(two_models: tuple[np.ndarray, np.ndarray, np.ndarray]) -> None:
+def test_other_images_cannot_be_paired(two_models: tuple[np.ndarray, np.ndarray, np.ndarray]) -> None:
     anomalous, first, _ = two_models
     other = Evidence(("a",), {AUROC: 0.5}, {AUROC: np.zeros(1000)}, pd.DataFrame())
-    with pytest.raises(ValueError, match="different pictures"):
+    with pytest.raises(ValueError, match="different images"):
         difference(of(anomalous, first), other)
 
 
-def test_seeds_without_noise_of_pictures_are_a_paired_t_test() -> None:
+def test_seeds_without_noise_of_images_are_a_paired_t_test() -> None:
     first, second = np.array([0.8, 0.85, 0.7, 0.9]), np.array([0.75, 0.84, 0.72, 0.8])
     still = np.array([0.0] * 10 + [1e-9] * 10)  # draws that hardly differ
     found = on_one_target([Unit(d, d + still) for d in first - second])
@@ -91,13 +91,11 @@ def test_repeats_are_corrected_for_what_they_share() -> None:
     # Two seeds of one repeat are one piece of evidence about repeats.
     again = on_one_target([*units[:2], Unit(0.4, None, 2), Unit(0.2, None, 2)], test_to_train=0.125)
     assert (again.low, again.high, again.seeds) == (pytest.approx(found.low), pytest.approx(found.high), 4)
-    same_pictures = on_one_target(
-        [Unit(v, v + np.linspace(-1e-3, 1e-3, 50), 4) for v in (0.1, 0.2)], test_to_train=0.125
-    )
-    assert same_pictures.method == SEEDS
+    same_images = on_one_target([Unit(v, v + np.linspace(-1e-3, 1e-3, 50), 4) for v in (0.1, 0.2)], test_to_train=0.125)
+    assert same_images.method == SEEDS
 
 
-def test_repeats_that_agree_by_chance_are_no_surer_than_their_pictures() -> None:
+def test_repeats_that_agree_by_chance_are_no_surer_than_their_images() -> None:
     draws = 0.1 + np.linspace(-0.05, 0.05, 1001)  # 95% of them within 0.0475
     found = on_one_target([Unit(0.1, draws, repeat) for repeat in range(2)], test_to_train=0.125)
     assert found.high - found.value == pytest.approx(0.0475 * np.sqrt(1 / 2 + 1 / 8))

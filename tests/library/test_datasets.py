@@ -13,9 +13,9 @@ from torchvision.transforms import Compose, Resize, ToTensor
 from rkd_pipeline.data import synthetic
 from rkd_pipeline.data.catalog import TARGETS, Target, dataset
 from rkd_pipeline.data.download.fetch import Fetching, find_or_fetch
-from rkd_pipeline.data.image_files import BadPicture, full_mask, read_rgb, resized_mask
-from rkd_pipeline.data.index import COLUMNS, MASKS, PICTURES, check_counts, index_pictures
-from rkd_pipeline.data.layouts.layout_of import list_pictures
+from rkd_pipeline.data.image_files import BadImage, full_mask, read_rgb, resized_mask
+from rkd_pipeline.data.index import COLUMNS, MASKS, PIXELS, check_counts, index_listing
+from rkd_pipeline.data.layouts.layout_of import list_images
 from rkd_pipeline.data.prepare import prepare_arrays
 from rkd_pipeline.errors import DataError
 from rkd_pipeline.stages.datasets import data_note
@@ -28,7 +28,7 @@ GREEN = (0, 128, 0)
 
 def index(target: Target, folder: Path, out: Path, side: int = 32) -> pd.DataFrame:
     out.mkdir(exist_ok=True)
-    return index_pictures(target, folder, list_pictures(target, folder), side, out).table
+    return index_listing(target, folder, list_images(target, folder), side, out).table
 
 
 def save(path: Path, image: Image.Image) -> Path:
@@ -47,7 +47,7 @@ def test_every_colour_mode_reads_as_rgb(tmp_path: Path, mode: str) -> None:
     assert np.abs(np.asarray(read).astype(int) - GREEN).max() <= 1
 
 
-def test_grey_pictures_of_1_8_and_16_bits(tmp_path: Path) -> None:
+def test_grey_images_of_1_8_and_16_bits(tmp_path: Path) -> None:
     ramp = np.array([[0, 128, 255]], np.uint8)
     cases = {
         "8.png": (Image.fromarray(ramp), [0, 128, 255]),
@@ -82,11 +82,11 @@ def test_all_damaged_files_are_named_at_once(tmp_path: Path) -> None:
 
 
 def test_the_index_tells_copies_by_their_pixels(tmp_path: Path) -> None:
-    picture = Image.effect_noise((20, 16), 50)
-    save(tmp_path / "no/a.png", picture)
-    save(tmp_path / "no/b ä.PNG", picture.convert("RGB"))
-    save(tmp_path / "no/turned.png", picture.transpose(Image.Transpose.ROTATE_180))
-    save(tmp_path / "yes/c.bmp", picture.rotate(90, expand=True))
+    image = Image.effect_noise((20, 16), 50)
+    save(tmp_path / "no/a.png", image)
+    save(tmp_path / "no/b ä.PNG", image.convert("RGB"))
+    save(tmp_path / "no/rotated.png", image.transpose(Image.Transpose.ROTATE_180))
+    save(tmp_path / "yes/c.bmp", image.rotate(90, expand=True))
     table = index(MRI, tmp_path, tmp_path / "out")
     assert list(table.columns) == list(COLUMNS)
     rows = table.set_index("image_id")
@@ -97,16 +97,16 @@ def test_the_index_tells_copies_by_their_pixels(tmp_path: Path) -> None:
     ]  # fmt: skip
 
 
-def head_ct(folder: Path, labels: str, pictures: int = 2) -> Path:
+def head_ct(folder: Path, labels: str, images: int = 2) -> Path:
     folder.mkdir(exist_ok=True)
     (folder / "labels.csv").write_text(labels)
-    for i in range(pictures):
+    for i in range(images):
         save(folder / f"head_ct/{i:03d}.png", Image.new("L", (8, 8), i))
     return folder
 
 
 def test_head_ct_s_header_has_a_leading_blank(tmp_path: Path) -> None:
-    listed = list_pictures(CT, head_ct(tmp_path, "id, hemorrhage\n0,1\n1,0\n")).pictures
+    listed = list_images(CT, head_ct(tmp_path, "id, hemorrhage\n0,1\n1,0\n")).images
     assert [(p.path, p.anomalous, p.defect) for p in listed] == [
         ("head_ct/000.png", True, "hemorrhage"),
         ("head_ct/001.png", False, "good"),
@@ -123,7 +123,7 @@ def test_head_ct_s_header_has_a_leading_blank(tmp_path: Path) -> None:
 )
 def test_head_ct_s_table_is_checked(tmp_path: Path, labels: str, says: str) -> None:
     with pytest.raises(DataError, match=says):
-        list_pictures(CT, head_ct(tmp_path, labels))
+        list_images(CT, head_ct(tmp_path, labels))
 
 
 def test_an_absent_dataset_says_where_it_belongs_and_where_to_get_it(tmp_path: Path) -> None:
@@ -131,7 +131,7 @@ def test_an_absent_dataset_says_where_it_belongs_and_where_to_get_it(tmp_path: P
         find_or_fetch(dataset("brain_mri"), MRI, tmp_path, Fetching())
     (tmp_path / "brain_mri/no").mkdir(parents=True)
     with pytest.raises(DataError, match="yes is not a folder"):
-        list_pictures(MRI, tmp_path / "brain_mri")
+        list_images(MRI, tmp_path / "brain_mri")
 
 
 @pytest.fixture(scope="module")
@@ -146,10 +146,10 @@ def test_both_ways_of_preparing_give_pil_s_bilinear_in_the_index_s_order(woven: 
     again = tmp_path / "again"
     again.mkdir()
     prepare_arrays(table, woven, 96, again)
-    arrays, masks = np.load(tmp_path / PICTURES), np.load(tmp_path / MASKS)
+    arrays, masks = np.load(tmp_path / PIXELS), np.load(tmp_path / MASKS)
     assert (arrays.shape, arrays.dtype) == ((116, 96, 96, 3), np.uint8)
     assert (masks.shape, masks.dtype) == ((116, 96, 96), np.bool_)
-    np.testing.assert_array_equal(np.load(again / PICTURES), arrays)
+    np.testing.assert_array_equal(np.load(again / PIXELS), arrays)
     np.testing.assert_array_equal(np.load(again / MASKS), masks)
     for row in (5, 60, 2):
         with Image.open(woven / table["image_id"][row]) as image:
@@ -204,7 +204,7 @@ def test_a_mask_whose_labels_cannot_be_read_is_refused_and_not_taken_for_empty(t
     file = tmp_path / "mask.png"
     for label in (1, 255):
         file.write_bytes(png_of_16_bit_colours(label))
-        with pytest.raises(BadPicture, match=r"mask\.png: is a mask in colours of 16 bits.* save it with one channel"):
+        with pytest.raises(BadImage, match=r"mask\.png: is a mask in colours of 16 bits.* save it with one channel"):
             full_mask(file)
     file.write_bytes(png_of_16_bit_colours(65535))
     assert full_mask(file).tolist() == [[False, True]]
@@ -257,7 +257,7 @@ def test_the_real_datasets_are_complete(
     assert (table["mask_area"] > 0).sum() == with_mask
 
 
-def test_pictures_of_another_size_than_the_publisher_s_are_said_to_be_so() -> None:
+def test_images_of_another_size_than_the_publisher_s_are_said_to_be_so() -> None:
     def facts(low: int, high: int) -> Result:
         sizes = {"width": [low, high], "height": [low, high], "skipped": [], "normal": 1, "anomalous": 1}
         return cast(Result, SimpleNamespace(facts=sizes))
@@ -265,7 +265,7 @@ def test_pictures_of_another_size_than_the_publisher_s_are_said_to_be_so() -> No
     screw, brain = TARGETS["mvtec_ad.screw"], TARGETS["brain_mri"]
     assert data_note(screw, facts(1024, 1024)) == ""
     assert data_note(screw, facts(512, 512)) == (
-        "not the publisher's files: pictures of 512 pixels, the publisher's have 1024"
+        "not the publisher's files: images of 512 pixels, the publisher's have 1024"
     )
     assert "of 512 to 1024 pixels" in data_note(screw, facts(512, 1024))
     assert data_note(brain, facts(150, 1900)) == ""  # nobody promises a size

@@ -48,7 +48,7 @@ def scored(store: Store, tmp_path: Path) -> Store:
     datasets.index_images(store, TARGET)
     split = datasets.split_images(store, TARGET)
     key = TrainingKey.parse(TRAINING)
-    prepared, images = datasets.open_prepared(store, TARGET, key.recipe.side)
+    prepared, arrays = datasets.open_prepared(store, TARGET, key.recipe.side)
 
     def train(into: Path) -> dict[str, object]:
         history = {"epoch": [1], "train_loss": [1.0], "validation_loss": [None]}
@@ -62,7 +62,7 @@ def scored(store: Store, tmp_path: Path) -> Store:
     def score(into: Path) -> dict[str, object]:
         ids = part_of(datasets.read_verified_split(split), targets_in(store).target(TARGET), key.repeat, "test")
         # The masks that were drawn, as they came out at this size; the others' truth.
-        masks = np.where(images.masks(ids).any((1, 2))[:, None, None], images.masks(ids), [truth[i] for i in ids])
+        masks = np.where(arrays.masks(ids).any((1, 2))[:, None, None], arrays.masks(ids), [truth[i] for i in ids])
         table = pd.DataFrame({"image_id": ids, "part": "test", "anomalous": [i >= "12" for i in ids], "defect": "bad"})
         values = masks.max((1, 2)) + 0.1 * np.arange(len(ids))
         table.assign(map_max=values).to_parquet(into / "scores.parquet", index=False)

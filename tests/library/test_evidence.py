@@ -12,7 +12,7 @@ from rkd_pipeline.statistics.replicates import PIXEL_METRICS, evidence, read_evi
 
 @pytest.fixture
 def scored() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Labels, maps and masks of ten pictures; six have regions of several sizes."""
+    """Labels, maps and masks of ten images; six have regions of several sizes."""
     rng = np.random.default_rng(3)
     masks = np.zeros((10, 32, 32), bool)
     for i in range(6):
@@ -22,7 +22,7 @@ def scored() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return masks.any((1, 2)), maps, masks
 
 
-def test_resampled_auroc_is_that_of_the_repeated_pictures() -> None:
+def test_resampled_auroc_is_that_of_the_repeated_images() -> None:
     rng = np.random.default_rng(0)
     anomalous, scores = np.arange(12) < 5, np.round(rng.normal(size=12), 1)  # some are equal
     weights = rng.integers(0, 3, (6, 12)).astype(float)

@@ -19,7 +19,7 @@ import pytest
 from rkd_pipeline.data.catalog import TARGETS, Archive, Dataset, dataset
 from rkd_pipeline.data.download.fetch import Fetching, addresses, find_or_fetch, read_origin
 from rkd_pipeline.data.download.transfer import download, shown
-from rkd_pipeline.data.layouts.layout_of import list_pictures
+from rkd_pipeline.data.layouts.layout_of import list_images
 from rkd_pipeline.errors import DataError
 
 CONTENT = np.random.default_rng(1).bytes(700_000)
@@ -222,7 +222,7 @@ def test_a_local_archive_is_unpacked_beside_what_is_there(tmp_path: Path) -> Non
     write(tmp_path / "data/mvtec_ad/screw/train/good/000.png")
     said: list[str] = []
     folder = find_or_fetch(MVTEC, BRUSH, tmp_path / "data", Fetching(tmp_path / "archives", say=said.append))
-    assert len(list_pictures(BRUSH, folder).pictures) == 102
+    assert len(list_images(BRUSH, folder).images) == 102
     assert (folder / "screw/train/good/000.png").exists()
     assert "CC BY-NC-SA 4.0" in said[0]
     assert "Bergmann" in said[0]
@@ -237,7 +237,7 @@ def test_a_local_archive_is_unpacked_beside_what_is_there(tmp_path: Path) -> Non
         (
             "toothbrush.tar.xz",
             59,
-            "holds 71 normal and 30 anomalous pictures of mvtec_ad.toothbrush; officially 72 and 30",
+            "holds 71 normal and 30 anomalous images of mvtec_ad.toothbrush; officially 72 and 30",
         ),
         (
             "mvtec_anomaly_detection.tar.xz",
@@ -298,7 +298,7 @@ def test_a_download_ends_as_a_dataset_in_place(server: Server, tmp_path: Path) -
     described, data = small_mvtec(archive), tmp_path / "data"
     fetching = Fetching(download=True, urls=addresses(f" {server.address('fine', 'served')} , "))
     folder = find_or_fetch(described, BRUSH, data, fetching)
-    assert len(list_pictures(BRUSH, folder).pictures) == 102
+    assert len(list_images(BRUSH, folder).images) == 102
     assert read_origin(folder)["from"] == "download"
     assert list((data / ".archives").iterdir()) == []
     with pytest.raises(DataError) as caught:
@@ -314,7 +314,7 @@ CT = TARGETS["head_ct"]
 
 
 def zipped_ct() -> bytes:
-    """Head CT as Kaggle hands it out; the pictures are not looked at while unpacking."""
+    """Head CT as Kaggle hands it out; the images are not looked at while unpacking."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as archive:
         for i in range(200):
@@ -364,7 +364,7 @@ def kaggle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str
 def test_kaggle_s_copy_is_put_in_place(tmp_path: Path, kaggle: list[str]) -> None:
     folder = find_or_fetch(dataset("head_ct"), CT, tmp_path / "data", Fetching(download=True))
     assert [path.rpartition("/")[2] for path in kaggle] == ["GetDataset", "DownloadDataset"]
-    assert len(list_pictures(CT, folder).pictures) == 200
+    assert len(list_images(CT, folder).images) == 200
     origin = read_origin(folder)
     assert (origin["handle"], origin["version"]) == ("felipekitamura/head-ct-hemorrhage", "7")
 
@@ -431,11 +431,11 @@ def test_both_mirrors_of_oct_give_the_same_thousand(
     tmp_path: Path, nested: str, test: int, val: int, variant: str
 ) -> None:
     oct_files(tmp_path / nested, 31, test, val)
-    full, half = list_pictures(OCT, tmp_path), list_pictures(HALF, tmp_path)
+    full, half = list_images(OCT, tmp_path), list_images(HALF, tmp_path)
     assert full.variant == half.variant == variant
-    tested = [p for p in full.pictures if p.part == "test"]
+    tested = [p for p in full.images if p.part == "test"]
     assert (len(tested), sum(p.anomalous for p in tested)) == (1000, 750)
-    train = [{Path(p.path).name for p in found.pictures if p.part == "train"} for found in (full, half)]
+    train = [{Path(p.path).name for p in found.images if p.part == "train"} for found in (full, half)]
     assert (len(train[0]), len(train[1])) == (31, 15)
     assert train[1] < train[0]
 

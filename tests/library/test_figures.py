@@ -40,12 +40,12 @@ def size(png: bytes) -> tuple[int, int]:
 
 @pytest.fixture(scope="module")
 def scene() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Four pictures, maps and masks of 32 x 32, the last two defective."""
+    """Four images, maps and masks of 32 x 32, the last two defective."""
     rng = np.random.default_rng(0)
-    pictures = rng.integers(0, 255, (4, 32, 32, 3), dtype=np.uint8)
+    images = rng.integers(0, 255, (4, 32, 32, 3), dtype=np.uint8)
     masks = np.zeros((4, 32, 32), bool)
     masks[2:, 8:16, 8:16] = True
-    return pictures, rng.random((4, 32, 32)).astype(np.float32) + masks, masks
+    return images, rng.random((4, 32, 32)).astype(np.float32) + masks, masks
 
 
 def test_a_mask_covers_every_cell_that_it_touches() -> None:
@@ -67,11 +67,11 @@ def test_the_same_figure_has_the_same_bytes(scene: tuple[np.ndarray, np.ndarray,
 
 
 def test_figures_of_the_paper_are_wide_enough_to_read(scene: tuple[np.ndarray, np.ndarray, np.ndarray]) -> None:
-    pictures, maps, masks = scene
+    images, maps, masks = scene
     scales = [maps[0][::s, ::s] for s in (4, 8, 16)]
-    shown = feature_discrepancy(Discrepancy(pictures[0], scales), Discrepancy(pictures[2], scales), masks[2], "t")
+    shown = feature_discrepancy(Discrepancy(images[0], scales), Discrepancy(images[2], scales), masks[2], "t")
     assert size(shown)[0] > 1000
-    categories = [Category(h, pictures[2:], maps[2:], masks[2:]) for h in ("best", "worst")]
+    categories = [Category(h, images[2:], maps[2:], masks[2:]) for h in ("best", "worst")]
     assert size(best_and_worst(categories, "t"))[0] > size(best_and_worst(categories[:1], "t"))[0] > 400
     history = pd.DataFrame({"epoch": [1, 2], "train_loss": [2.0, 1.0], "validation_loss": [2.1, None]})
     histories = dict.fromkeys(("rkd", "rkd-es", "rkd-mkd", "rkd-mkd-es"), (history, 1))
@@ -83,15 +83,15 @@ def test_figures_of_the_paper_are_wide_enough_to_read(scene: tuple[np.ndarray, n
 def test_a_defect_without_a_mask_is_said_to_have_none(
     scene: tuple[np.ndarray, np.ndarray, np.ndarray], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pictures, maps, masks = scene
+    images, maps, masks = scene
     written: list[str] = []
     text = Axes.text
     monkeypatch.setattr(Axes, "text", lambda self, x, y, s, **k: (written.append(s), text(self, x, y, s, **k))[1])
     drawn = masks[2:].copy()
-    best_and_worst([Category("best", pictures[2:], maps[2:], drawn)], "t")
+    best_and_worst([Category("best", images[2:], maps[2:], drawn)], "t")
     assert written == []
     drawn[1] = False
-    best_and_worst([Category("best", pictures[2:], maps[2:], drawn)], "t")
+    best_and_worst([Category("best", images[2:], maps[2:], drawn)], "t")
     assert written == ["no mask"]
 
 
@@ -119,8 +119,8 @@ def test_a_loss_curve_shows_validation_and_the_epoch_kept_only_where_there_are_a
 
 
 def test_the_strip_outlines_the_ground_truth(scene: tuple[np.ndarray, np.ndarray, np.ndarray]) -> None:
-    pictures, maps, masks = (array[[0, 2]] for array in scene)
-    without, with_masks = map_strip(pictures, maps, ["a", "b"], "t"), map_strip(pictures, maps, ["a", "b"], "t", masks)
+    images, maps, masks = (array[[0, 2]] for array in scene)
+    without, with_masks = map_strip(images, maps, ["a", "b"], "t"), map_strip(images, maps, ["a", "b"], "t", masks)
     left, right = np.array_split((pixels(without) != pixels(with_masks)).any(-1), 2, axis=1)
     assert right.sum() > 50
     assert left.sum() == 0
@@ -137,8 +137,8 @@ DOLLARS = "part$1_$2 $\\frac{$ 5$ to 6$"
 def test_a_dollar_is_a_dollar_in_every_figure(
     scene: tuple[np.ndarray, np.ndarray, np.ndarray], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As matplotlib itself draws with its mathematics turned off, which is another way than the code's."""
-    pictures, maps, masks = scene
+    """As matplotlib itself draws with its mathematics rotated off, which is another way than the code's."""
+    images, maps, masks = scene
     history = pd.DataFrame({"epoch": [1, 2], "train_loss": [2.0, 1.0], "validation_loss": [2.1, 1.0]})
     pair = {"first": "a" + DOLLARS, "second": "b", "first_part": DOLLARS, "second_part": "test", "identical": True}
     card = Card(pd.DataFrame(), pd.DataFrame(), pd.DataFrame([pair]))
@@ -146,12 +146,12 @@ def test_a_dollar_is_a_dollar_in_every_figure(
     split = pd.Series("test", index=index["image_id"])
     draws = [
         lambda: loss_curve(history, DOLLARS),
-        lambda: map_strip(pictures, maps, [DOLLARS] * 4, DOLLARS, masks),
+        lambda: map_strip(images, maps, [DOLLARS] * 4, DOLLARS, masks),
         lambda: rank_diagram({DOLLARS: 1.2, "b": 1.8}, [], DOLLARS),
-        lambda: best_and_worst([Category(DOLLARS, pictures, maps, masks)], DOLLARS),
+        lambda: best_and_worst([Category(DOLLARS, images, maps, masks)], DOLLARS),
         lambda: recipe_losses({DOLLARS: (history, 1)}, DOLLARS),
-        lambda: copies(index, pictures, card, DOLLARS),
-        lambda: montage(index, split, pictures, masks, DOLLARS),
+        lambda: copies(index, images, card, DOLLARS),
+        lambda: montage(index, split, images, masks, DOLLARS),
     ]
     drawn = [draw() for draw in draws]
     monkeypatch.setattr(Figure, "findobj", lambda *_: [])  # through which the code reaches texts

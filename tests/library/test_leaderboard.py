@@ -101,7 +101,7 @@ def test_cost_stands_beside_quality_and_a_dash_where_it_was_not_recorded() -> No
     assert first["System"] == f"rkd, {TEACHER} †"
     assert "batch size and width of the OCE" in shown.notes()[-1]
     assert first["Score"] == "map_max"
-    assert (first["Training, s"], first["Scoring, ms/picture"], first["Peak memory, GiB"]) == ("90", "20.0", "1.00")
+    assert (first["Training, s"], first["Scoring, ms/image"], first["Peak memory, GiB"]) == ("90", "20.0", "1.00")
     assert first["Parameters, M"] == "–"
     assert first["Image AUROC"] == "85.0"
     assert not pairs_sheet(known).rows

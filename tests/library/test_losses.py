@@ -25,7 +25,7 @@ def test_the_flattened_loss_by_torch_s_own_cosine(features: tuple[list[torch.Ten
 
 
 def test_by_hand() -> None:
-    # One picture, two channels, two positions: parallel at the first (cos 1), orthogonal at the second (cos 0).
+    # One image, two channels, two positions: parallel at the first (cos 1), orthogonal at the second (cos 0).
     a = torch.tensor([[[[1.0, 0.0]], [[0.0, 2.0]]]])
     b = torch.tensor([[[[3.0, 1.0]], [[0.0, 0.0]]]])
     torch.testing.assert_close(discrepancy(a, b), torch.tensor([[[0.0, 1.0]]]))

@@ -169,7 +169,7 @@ def test_the_threshold_is_the_conformal_quantile(n: int, rate: float) -> None:
 def test_pixel_auroc_is_over_all_pixels_together() -> None:
     maps = np.random.default_rng(0).random((3, 4, 4))
     masks = maps > 0.7
-    maps[0] -= 1  # a whole picture darker: what separates within it no longer counts
+    maps[0] -= 1  # a whole image darker: what separates within it no longer counts
     assert pixel_auroc(maps, masks) == pytest.approx(roc_auc_score(masks.ravel(), maps.ravel()))
     assert pixel_auroc(maps, masks) < 1
 
@@ -246,7 +246,7 @@ def test_only_calibration_images_keep_the_promised_rate_when_others_stopped_the_
     assert np.mean(rates["validation"]) > 0.06  # what is lost where the images that chose the epoch set the threshold
 
 
-def test_rates_are_those_of_the_test_pictures_and_oracles_are_marked() -> None:
+def test_rates_are_those_of_the_test_images_and_oracles_are_marked() -> None:
     table = scores_table(40)
     rows = measure(table, np.zeros((70, 2, 2)), None, recipe("rkd-es-cal")).set_index(["metric", "score_rule"])
     threshold = rows.loc[("threshold", "l_kd"), "value"]

@@ -59,12 +59,12 @@ def test_the_embedding_is_as_deep_as_in_the_code_that_is_followed(arch: str, rd4
 
 
 def test_a_student_of_before_with_three_blocks_still_scores(
-    random_teacher: Callable[[str], Teacher], pictures: np.ndarray
+    random_teacher: Callable[[str], Teacher], images: np.ndarray
 ) -> None:
     teacher = random_teacher("resnet34")
     state = ReverseDistillation(teacher.arch, "narrow", oce_depth=3).state_dict()
     detector = system_of(RECIPES["rkd"]).detector(RECIPES["rkd"], teacher, state, 1.0, torch.device("cpu"))
-    assert np.isfinite(detector.score(pictures[:2]).maps).all()
+    assert np.isfinite(detector.score(images[:2]).maps).all()
 
 
 def test_the_teacher_keeps_blocks_1_to_3(random_teacher: Callable[[str], Teacher]) -> None:
@@ -89,10 +89,10 @@ def test_the_teacher_computes_what_torchvision_does() -> None:
     network = get_model("resnet18", weights=None).eval()
     network.load_state_dict(weights.state, strict=False)
     reference = create_feature_extractor(network, ["layer1", "layer2", "layer3"])
-    picture = torch.randint(0, 256, (2, 96, 64, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
+    image = torch.randint(0, 256, (2, 96, 64, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
     mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
-    normalised = ((picture / 255 - mean) / std).permute(0, 3, 1, 2)
-    for ours, theirs in zip(Teacher(weights)(picture), reference(normalised).values(), strict=True):
+    normalised = ((image / 255 - mean) / std).permute(0, 3, 1, 2)
+    for ours, theirs in zip(Teacher(weights)(image), reference(normalised).values(), strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
 
 

@@ -23,16 +23,16 @@ def vgg_weights() -> TeacherWeights:
 
 def test_vgg_s_taps_are_its_max_pools_2_to_5(vgg_weights: TeacherWeights) -> None:
     source = Source(vgg_weights, normalise=False)
-    pictures = torch.randint(0, 256, (2, 64, 96, 3), dtype=torch.uint8)
+    images = torch.randint(0, 256, (2, 64, 96, 3), dtype=torch.uint8)
     features = torchvision.models.vgg16(weights=None).features.eval()
     features.load_state_dict({k.removeprefix("features."): v for k, v in vgg_weights.state.items()})
-    x, pools = pictures.permute(0, 3, 1, 2) / 255, []
+    x, pools = images.permute(0, 3, 1, 2) / 255, []
     with torch.no_grad():
         for layer in features:
             x = layer(x)
             if isinstance(layer, nn.MaxPool2d):
                 pools.append(x)
-    found = source(pictures)
+    found = source(images)
     assert [tuple(f.shape) for f in found] == [(2, 128, 16, 24), (2, 256, 8, 12), (2, 512, 4, 6), (2, 512, 2, 3)]
     for ours, theirs in zip(found, pools[1:], strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
@@ -42,11 +42,11 @@ def test_vgg_s_taps_are_its_max_pools_2_to_5(vgg_weights: TeacherWeights) -> Non
 def test_a_resnet_s_taps_are_its_blocks(random_teacher: Callable[[str], Teacher]) -> None:
     teacher = random_teacher("resnet18")
     weights = TeacherWeights(TeacherName("resnet18", "random"), _state(teacher), "here", teacher.sha256)
-    pictures = torch.randint(0, 256, (2, 64, 64, 3), dtype=torch.uint8)
-    for ours, theirs in zip(Source(weights, normalise=True)(pictures), teacher(pictures), strict=True):
+    images = torch.randint(0, 256, (2, 64, 64, 3), dtype=torch.uint8)
+    for ours, theirs in zip(Source(weights, normalise=True)(images), teacher(images), strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
-    plain = Source(weights, normalise=False).prepared(pictures)
-    torch.testing.assert_close(plain, pictures.permute(0, 3, 1, 2) / 255)
+    plain = Source(weights, normalise=False).prepared(images)
+    torch.testing.assert_close(plain, images.permute(0, 3, 1, 2) / 255)
 
 
 def _state(teacher: Teacher) -> dict[str, torch.Tensor]:

@@ -43,10 +43,10 @@ def test_a_champion_reigns_at_a_calibrated_threshold_without_a_test_set(bolts: S
     assert metrics.loc[("image_auroc", "map_max"), "protocol"] == "none: no anomalous images"
     assert metrics.loc[("fpr_at_threshold", "map_max"), "protocol"] == "none: no normal test images"
     outcome = champions.challenge(bolts, TARGET)
-    assert (outcome.reign.training, outcome.reign.how) == (CALIBRATING, "first")
-    assert outcome.reign.threshold == scores["map_max"].max()
-    assert outcome.reign.selected["value"] is None
-    assert "no anomalous test images" in outcome.reign.why
+    assert (outcome.champion.training, outcome.champion.how) == (CALIBRATING, "first")
+    assert outcome.champion.threshold == scores["map_max"].max()
+    assert outcome.champion.selected["value"] is None
+    assert "no anomalous test images" in outcome.champion.why
     assert gate.missing_class(bolts, TARGET) == "anomalous"
 
 

@@ -24,29 +24,29 @@ def test_one_repeat_has_delongs_variance_of_a_difference() -> None:
     both = of_anomalous / LABELS.sum() + of_normal / (~LABELS).sum()
     contrast = np.array([1, -1])
     found = paired_auroc([Pair(NAMES, LABELS, [first], [second])])
-    assert found.error_of_pictures**2 == pytest.approx(contrast @ both @ contrast, rel=1e-12)
+    assert found.error_of_images**2 == pytest.approx(contrast @ both @ contrast, rel=1e-12)
     assert found.difference == pytest.approx(image_auroc(LABELS, first) - image_auroc(LABELS, second), abs=1e-12)
     assert (found.p_better, found.ci_low, found.error_of_trainings) == (None, None, None)  # one repeat: no claim
 
 
-def test_the_same_pictures_again_are_no_new_evidence_and_others_are() -> None:
+def test_the_same_images_again_are_no_new_evidence_and_others_are() -> None:
     first, second = scores(1, 1.5), scores(2, 0.8)
-    once = paired_auroc([Pair(NAMES, LABELS, [first], [second])]).error_of_pictures
+    once = paired_auroc([Pair(NAMES, LABELS, [first], [second])]).error_of_images
     again = paired_auroc([Pair(NAMES, LABELS, [first], [second])] * 2)
-    assert again.error_of_pictures == pytest.approx(once, rel=1e-12)
+    assert again.error_of_images == pytest.approx(once, rel=1e-12)
     assert (again.n_normal, again.n_anomalous) == (40, 20)
     others = [f"q{i}" for i in range(60)]
     apart = paired_auroc([Pair(n, LABELS, [first], [second]) for n in (NAMES, others)])
-    assert apart.error_of_pictures == pytest.approx(once / np.sqrt(2), rel=0.02)
+    assert apart.error_of_images == pytest.approx(once / np.sqrt(2), rel=0.02)
     assert (apart.n_normal, apart.n_anomalous) == (80, 40)
 
 
-def test_copies_within_a_repeat_are_one_picture() -> None:
-    """Every picture twice: a variance that took them for independent would be half as large."""
+def test_copies_within_a_repeat_are_one_image() -> None:
+    """Every image twice: a variance that took them for independent would be half as large."""
     first, second = scores(1, 1.5), scores(2, 0.8)
-    once = paired_auroc([Pair(NAMES, LABELS, [first], [second])]).error_of_pictures
+    once = paired_auroc([Pair(NAMES, LABELS, [first], [second])]).error_of_images
     doubled = Pair(NAMES * 2, np.tile(LABELS, 2), [np.tile(first, 2)], [np.tile(second, 2)])
-    assert paired_auroc([doubled]).error_of_pictures == pytest.approx(once, rel=1e-9)
+    assert paired_auroc([doubled]).error_of_images == pytest.approx(once, rel=1e-9)
 
 
 @given(st.integers(0, 10_000))
@@ -60,8 +60,8 @@ def test_swapping_the_systems_turns_everything_round(seed: int) -> None:
     assert one.ci_low == pytest.approx(-other.ci_high)  # type: ignore[operator]
 
 
-def test_equal_systems_differ_by_nothing_as_far_as_sixty_pictures_tell() -> None:
-    """No picture is placed differently; of 20 anomalous ones, with t(19) = 2.093, a third may yet be: +- 0.0349."""
+def test_equal_systems_differ_by_nothing_as_far_as_sixty_images_tell() -> None:
+    """No image is placed differently; of 20 anomalous ones, with t(19) = 2.093, a third may yet be: +- 0.0349."""
     same = scores(1, 1.0)
     found = paired_auroc([Pair(NAMES, LABELS, [same], [same])] * 3)
     assert (found.difference, found.p_better) == (0, 0.5)
@@ -69,7 +69,7 @@ def test_equal_systems_differ_by_nothing_as_far_as_sixty_pictures_tell() -> None
 
 
 @pytest.mark.parametrize(("m", "n"), [(30, 10), (10, 10), (5, 5)])
-def test_a_difference_of_few_pictures_is_held_as_often_as_promised(m: int, n: int) -> None:
+def test_a_difference_of_few_images_is_held_as_often_as_promised(m: int, n: int) -> None:
     """Normal scores that agree on what is hard; AUROCs of .99 and .97. DeLong's own interval holds 31 to 76%."""
     rng, labels, names = np.random.default_rng(m), np.arange(m + n) < m, [str(i) for i in range(m + n)]
     shifts = np.sqrt(2) * norm.ppf([0.99, 0.97])
@@ -85,12 +85,12 @@ def test_a_difference_of_few_pictures_is_held_as_often_as_promised(m: int, n: in
 
 
 def test_systems_that_are_equally_good_pass_as_seldom_as_promised() -> None:
-    """Pictures have a common difficulty; both systems see it with noise of their own, and every training has its luck.
+    """Images have a common difficulty; both systems see it with noise of their own, and every training has its luck.
 
-    Both kinds of noise at once, in 400 worlds: at most the nominal share is called better. Counting pictures alone
+    Both kinds of noise at once, in 400 worlds: at most the nominal share is called better. Counting images alone
     would call several times as many.
     """
-    rng, called, by_pictures_alone, worlds = np.random.default_rng(7), 0, 0, 400
+    rng, called, by_images_alone, worlds = np.random.default_rng(7), 0, 0, 400
     for _ in range(worlds):
         difficulty = rng.normal(size=60)
         pairs = []
@@ -101,9 +101,9 @@ def test_systems_that_are_equally_good_pass_as_seldom_as_promised() -> None:
         found = paired_auroc(pairs)
         assert found.p_better is not None
         called += found.p_better < 0.05
-        by_pictures_alone += found.difference > 1.645 * found.error_of_pictures
+        by_images_alone += found.difference > 1.645 * found.error_of_images
     assert called <= 0.05 * worlds + 2 * np.sqrt(0.05 * 0.95 * worlds)
-    assert by_pictures_alone > 3 * called
+    assert by_images_alone > 3 * called
 
 
 def test_a_clear_advantage_is_found() -> None:

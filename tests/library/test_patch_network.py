@@ -13,9 +13,9 @@ from rkd_pipeline.recipes.recipe import UninformedStudents
 def test_dense_is_every_patch_one_by_one(p: int) -> None:
     torch.manual_seed(p)
     network = PatchNetwork(p, width=4, out=3).double()
-    pictures = torch.rand(2, 3, 40 if p == 65 else 24, 40 if p == 65 else 24, dtype=torch.double)
-    side = pictures.shape[-1]
-    big = padded(pictures, p)
+    images = torch.rand(2, 3, 40 if p == 65 else 24, 40 if p == 65 else 24, dtype=torch.double)
+    side = images.shape[-1]
+    big = padded(images, p)
     dense = network.dense(big)
     assert dense.shape == (2, 3, side, side)
     for i, row, column in ((0, 0, 0), (0, 5, 11), (1, side - 1, side - 1), (1, 7, 2), (0, 12, 13)):
@@ -42,14 +42,14 @@ def test_a_vector_sees_the_whole_patch_and_nothing_else(p: int) -> None:
 
 
 def test_patches_are_cut_around_their_pixels() -> None:
-    pictures = torch.arange(2 * 3 * 16 * 16, dtype=torch.float32).view(2, 3, 16, 16)
-    big = padded(pictures, 17)
+    images = torch.arange(2 * 3 * 16 * 16, dtype=torch.float32).view(2, 3, 16, 16)
+    big = padded(images, 17)
     which, rows, columns = torch.tensor([0, 1, 1]), torch.tensor([0, 3, 15]), torch.tensor([5, 0, 15])
     found = patches_at(big, which, rows, columns, 17)
     for i in range(3):
         expected = big[which[i], :, rows[i] : rows[i] + 17, columns[i] : columns[i] + 17]
         torch.testing.assert_close(found[i], expected)
-        torch.testing.assert_close(found[i, :, 8, 8], pictures[which[i], :, rows[i], columns[i]])
+        torch.testing.assert_close(found[i, :, 8, 8], images[which[i], :, rows[i], columns[i]])
 
 
 def test_a_side_that_pools_do_not_divide_is_refused() -> None:

@@ -23,7 +23,7 @@ from rkd_pipeline.stages.anomaly_scores import mask_note
 
 
 def smooth_maps(n: int, n_normal: int, seed: int = 0, side: int = 64) -> tuple[np.ndarray, np.ndarray]:
-    """Smooth, heavy-tailed maps; all but the first ``n_normal`` pictures have one or two defects."""
+    """Smooth, heavy-tailed maps; all but the first ``n_normal`` images have one or two defects."""
     rng = np.random.default_rng(seed)
     maps = np.stack([gaussian_filter(rng.normal(size=(side, side)), 3) for _ in range(n)])
     masks = np.zeros(maps.shape, bool)
@@ -40,7 +40,7 @@ def exact(maps: np.ndarray, masks: np.ndarray) -> dict[str, float]:
 
 
 def whole_draws(anomalous: np.ndarray, replicates: int) -> np.ndarray:
-    """As many pictures as there are, so that a replicate can be made of pixels too."""
+    """As many images as there are, so that a replicate can be made of pixels too."""
     rng, weights = np.random.default_rng(1), np.zeros((replicates, len(anomalous)))
     for group in (np.flatnonzero(anomalous), np.flatnonzero(~anomalous)):
         weights[:, group] = rng.multinomial(len(group), np.full(len(group), 1 / len(group)), replicates)
@@ -48,7 +48,7 @@ def whole_draws(anomalous: np.ndarray, replicates: int) -> np.ndarray:
 
 
 def test_a_replicate_from_counts_is_close_to_one_from_pixels() -> None:
-    """What the docstring promises about the bins: 0.001 for the pictures as they are; here for drawn ones too."""
+    """What the docstring promises about the bins: 0.001 for the images as they are; here for drawn ones too."""
     maps, masks = smooth_maps(40, 15)
     counts = image_counts(maps, anomalous_pixels(maps, masks))
     weights = np.r_[np.ones((1, 40)), whole_draws(counts.regions > 0, 4)]
@@ -80,7 +80,7 @@ def test_draws_keep_the_weight_of_both_groups() -> None:
     assert np.array_equal(weights, draws(labels, 200))
 
 
-def test_the_mean_of_ten_pictures_varies_over_draws_as_student_s_t_says() -> None:
+def test_the_mean_of_ten_images_varies_over_draws_as_student_s_t_says() -> None:
     """The interval of a mean is known: mean +- t s / sqrt(n). Drawing n of n gives four fifths of it."""
     labels, values = np.arange(20) < 10, np.random.default_rng(3).normal(size=20)
     weights = draws(labels, 20_000)
@@ -88,10 +88,10 @@ def test_the_mean_of_ten_pictures_varies_over_draws_as_student_s_t_says() -> Non
     assert high - low == pytest.approx(2 * t.ppf(0.975, 9) * sem(values[:10]), rel=0.06)
 
 
-def test_intervals_are_as_wide_as_values_spread_over_sets_of_pictures() -> None:
+def test_intervals_are_as_wide_as_values_spread_over_sets_of_images() -> None:
     """Twenty independent sets: 95% intervals should be about 3.92 standard deviations wide, and hold the mean.
 
-    Of 64 pictures each: with 30, AP's held it in 24 of 30 sets only, as docs/metrics.md says.
+    Of 64 images each: with 30, AP's held it in 24 of 30 sets only, as docs/metrics.md says.
     """
     names = ("pixel_auroc", "pixel_ap", "aupro_30", "pro_youden")
     values, intervals = [], []
@@ -114,7 +114,7 @@ def test_an_interval_known_to_be_too_narrow_says_so() -> None:
 
 
 def test_replicates_that_do_not_differ_give_no_interval() -> None:
-    """No picture of the set shows how much values vary: an interval without width would claim certainty."""
+    """No image of the set shows how much values vary: an interval without width would claim certainty."""
     maps, masks = smooth_maps(8, 4)
     maps[masks] = maps.max() + 1
     values = exact(maps, masks)
@@ -122,7 +122,7 @@ def test_replicates_that_do_not_differ_give_no_interval() -> None:
     assert pixel_intervals(maps, anomalous_pixels(maps, masks), values) == {}
 
 
-def test_one_picture_of_a_kind_has_no_interval() -> None:
+def test_one_image_of_a_kind_has_no_interval() -> None:
     maps, masks = smooth_maps(4, 1)
     assert pixel_intervals(maps, anomalous_pixels(maps, masks), exact(maps, masks)) == {}
 

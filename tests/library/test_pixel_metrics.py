@@ -109,7 +109,7 @@ def aupimo_by_definition(maps: np.ndarray, masks: np.ndarray, low: float, high: 
 
 
 def rd4ad_loop(one: np.ndarray, mask: np.ndarray) -> float:
-    """The official loop over thresholds, for one picture."""
+    """The official loop over thresholds, for one image."""
     one = one.astype(np.float64)
     pairs = []
     for t in np.arange(one.min(), one.max(), (one.max() - one.min()) / 200):
@@ -247,7 +247,7 @@ def test_regions_weigh_the_same_whatever_their_size_and_one_pixel_is_a_region() 
     assert aupro(maps, masks) == pytest.approx(0.5)
 
 
-def test_neighbours_are_joined_within_a_picture_not_across() -> None:
+def test_neighbours_are_joined_within_a_image_not_across() -> None:
     masks = np.ones((3, 2, 2), bool)
     masks[2] = False
     assert anomalous_pixels(np.zeros((3, 2, 2)), masks).region_size.tolist() == [4, 4]
@@ -279,7 +279,7 @@ def test_what_has_no_aupro_is_an_error_that_says_why(change: dict, error: type[E
 
 def test_what_has_no_aupimo_or_rd4ad_pro_says_why() -> None:
     maps, masks = one_defect()
-    with pytest.raises(Undefined, match="no picture without an anomalous pixel"):
+    with pytest.raises(Undefined, match="no image without an anomalous pixel"):
         aupimo(maps[1:2], masks[1:2])
     maps[1] = 4
     with pytest.raises(Undefined, match="map 1 is constant"):

@@ -3,7 +3,7 @@ import pytest
 from rkd_pipeline.data.catalog import targets_of
 from rkd_pipeline.errors import UnknownName
 from rkd_pipeline.models.teacher_files import TeacherName
-from rkd_pipeline.recipes.plans import DEMO_EPOCHS, Cell, cross, named
+from rkd_pipeline.recipes.plans import DEMO_EPOCHS, PlannedTraining, cross, named
 from rkd_pipeline.recipes.training_key import TrainingKey
 
 
@@ -17,7 +17,7 @@ def test_seeds_come_outermost_so_that_an_early_stop_leaves_whole_comparisons() -
 
 def test_teacher_and_schedule_become_part_of_the_key() -> None:
     [cell] = cross(["head_ct"], ["rkd"], [1], teacher=TeacherName("resnet18", "4c740094"), epochs=40)
-    assert cell == Cell("head_ct", "rkd@resnet18.4c740094~40e-s1")
+    assert cell == PlannedTraining("head_ct", "rkd@resnet18.4c740094~40e-s1")
 
 
 def test_an_unknown_recipe_is_refused() -> None:

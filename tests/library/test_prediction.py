@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from rkd_pipeline.cli.model_commands import _pictures
+from rkd_pipeline.cli.model_commands import _images
 from rkd_pipeline.data.image_files import resized
 from rkd_pipeline.errors import DataError
 from rkd_pipeline.operations.prediction import TABLE, predict
@@ -33,8 +33,8 @@ class MeanScorer:
         return pd.DataFrame({"score": maps.mean((1, 2))}), maps
 
 
-def run(pictures: list[Path], output: Path | None, **given: object) -> pd.DataFrame:
-    return predict(MeanScorer(), pictures, output, **given).table  # type: ignore[arg-type]
+def run(images: list[Path], output: Path | None, **given: object) -> pd.DataFrame:
+    return predict(MeanScorer(), images, output, **given).table  # type: ignore[arg-type]
 
 
 def grey(file: Path, value: int, size: tuple[int, int] = (24, 20)) -> Path:
@@ -58,11 +58,11 @@ HOSTILE = [
 
 
 def test_odd_names_and_bad_files_spoil_no_other(tmp_path: Path) -> None:
-    pictures = [grey(tmp_path / name, 10 * i) for i, name in enumerate(HOSTILE)]
+    images = [grey(tmp_path / name, 10 * i) for i, name in enumerate(HOSTILE)]
     broken, gone = tmp_path / "broken.png", tmp_path / "gone$.png"
     broken.write_bytes(b"no image")
     output = tmp_path / "out"
-    run([*pictures[:4], broken, *pictures[4:], gone], output)
+    run([*images[:4], broken, *images[4:], gone], output)
     table = pd.read_csv(output / TABLE, encoding="utf-8")
     assert len(table) == len(HOSTILE) + 2
     good = table[table["problem"].isna()]
@@ -79,10 +79,10 @@ def test_odd_names_and_bad_files_spoil_no_other(tmp_path: Path) -> None:
 
 
 def test_the_decision_is_by_the_threshold_that_is_given(tmp_path: Path) -> None:
-    pictures = [grey(tmp_path / f"{value}.png", value) for value in (50, 90, 150)]
-    assert run(pictures, None)["anomalous"].tolist() == [False, False, True]
-    assert run(pictures, None, threshold=60.0)["anomalous"].tolist() == [False, True, True]
-    undecided = predict(MeanScorer(None), pictures, tmp_path / "out").table  # type: ignore[arg-type]
+    images = [grey(tmp_path / f"{value}.png", value) for value in (50, 90, 150)]
+    assert run(images, None)["anomalous"].tolist() == [False, False, True]
+    assert run(images, None, threshold=60.0)["anomalous"].tolist() == [False, True, True]
+    undecided = predict(MeanScorer(None), images, tmp_path / "out").table  # type: ignore[arg-type]
     assert undecided["anomalous"].isna().all()
     assert undecided["threshold"].isna().all()
     np.testing.assert_allclose(undecided["score"], [50, 90, 150])
@@ -110,20 +110,20 @@ def test_overlays_are_not_scored_in_the_folder_that_they_are_written_to(tmp_path
     for name in names:
         grey(tmp_path / name, 40)
     for _ in range(3):
-        pictures = _pictures([str(tmp_path)])
-        assert [p.name for p in pictures] == names
-        run(pictures, tmp_path)
+        images = _images([str(tmp_path)])
+        assert [p.name for p in images] == names
+        run(images, tmp_path)
     by_shell = [str(p) for p in sorted(tmp_path.glob("*.png"))]
     assert len(by_shell) == 4
-    assert [p.name for p in _pictures(by_shell)] == names
+    assert [p.name for p in _images(by_shell)] == names
     drawn = [p for p in tmp_path.iterdir() if is_overlay(p)]
     assert len(drawn) == 2
-    with pytest.raises(DataError, match="no picture to score"):
-        _pictures([str(drawn[0])])
+    with pytest.raises(DataError, match="no image to score"):
+        _images([str(drawn[0])])
 
 
 def test_an_overlay_that_fails_leaves_the_score(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    pictures = [grey(tmp_path / f"{i}.png", 10 * i) for i in range(3)]
+    images = [grey(tmp_path / f"{i}.png", 10 * i) for i in range(3)]
     real = overlay
 
     def fails(ground: Image.Image, *rest: object) -> bytes:
@@ -132,7 +132,7 @@ def test_an_overlay_that_fails_leaves_the_score(tmp_path: Path, monkeypatch: pyt
         return real(ground, *rest)  # type: ignore[arg-type]
 
     monkeypatch.setattr("rkd_pipeline.results.figures.overlay.overlay", fails)
-    table = run(pictures, tmp_path / "out")
+    table = run(images, tmp_path / "out")
     np.testing.assert_allclose(table["score"], [0, 10, 20])
     assert table["overlay"].notna().tolist() == [True, False, True]
     assert "its overlay could not be drawn (no glyph)" in table["problem"][1]

@@ -17,7 +17,7 @@ from rkd_pipeline.models.weights import register_weights
 
 
 @pytest.mark.parametrize("family", sorted(set(FAMILIES), key=lambda f: f.__name__), ids=lambda f: f.__name__)
-def test_every_family_draws_varied_pictures_of_the_same_class(family: object) -> None:
+def test_every_family_draws_varied_images_of_the_same_class(family: object) -> None:
     number = FAMILIES.index(family)  # type: ignore[arg-type]
     for draw in (formula(number, 0), formula(number + 10, 0)):
         first, second = (draw(np.random.default_rng(i), 64) for i in (0, 1))
@@ -35,10 +35,10 @@ def test_the_collection_is_the_same_for_any_number_of_processes() -> None:
         np.testing.assert_array_equal(drawn[2 * number : 2 * number + 2], draw_class(number, 5, 2, 32))
 
 
-def test_augmented_pictures_stay_pictures_and_masks_are_shares() -> None:
+def test_augmented_images_stay_images_and_masks_are_shares() -> None:
     rng = torch.Generator().manual_seed(0)
-    pictures = torch.rand(16, 3, 48, 48, generator=rng)
-    varied = augmentation.photographed(augmentation.posed(pictures, 32, rng), rng)
+    images = torch.rand(16, 3, 48, 48, generator=rng)
+    varied = augmentation.photographed(augmentation.posed(images, 32, rng), rng)
     assert varied.shape == (16, 3, 32, 32)
     assert varied.min() >= 0
     assert varied.max() <= 1
@@ -49,14 +49,14 @@ def test_augmented_pictures_stay_pictures_and_masks_are_shares() -> None:
     assert 0.2 < unmixed < 0.45
 
 
-def test_some_pictures_are_cut_out_pixel_by_pixel() -> None:
-    """Every value of theirs is one of the source; an interpolated picture has values in between."""
+def test_some_images_are_cut_out_pixel_by_pixel() -> None:
+    """Every value of theirs is one of the source; an interpolated image has values in between."""
     rng = torch.Generator().manual_seed(3)
-    pictures = torch.randint(0, 2, (60, 1, 48, 48), generator=rng).float().expand(-1, 3, -1, -1)
-    cut = augmentation.posed(pictures, 32, rng)
+    images = torch.randint(0, 2, (60, 1, 48, 48), generator=rng).float().expand(-1, 3, -1, -1)
+    cut = augmentation.posed(images, 32, rng)
     exact = ((cut < 1e-3) | (cut > 1 - 1e-3)).flatten(1).all(1)
     assert 0.2 < exact.float().mean() < 0.6
-    assert (cut[exact].flatten(1).mean(1) - 0.5).abs().max() < 0.1  # parts of the picture, not its padding
+    assert (cut[exact].flatten(1).mean(1) - 0.5).abs().max() < 0.1  # parts of the image, not its padding
 
 
 def test_spread_and_evenness_against_their_definitions() -> None:
@@ -75,7 +75,7 @@ def test_spread_and_evenness_against_their_definitions() -> None:
 
 
 def test_the_loss_weighs_both_classes_by_their_share() -> None:
-    """Against the definition, written out: label-smoothed cross-entropies of the picture and of its four places."""
+    """Against the definition, written out: label-smoothed cross-entropies of the image and of its four places."""
     generator = torch.Generator().manual_seed(1)
     whole, places = torch.randn(1, 5, generator=generator), torch.randn(1, 5, 2, 2, generator=generator)
     shares = torch.tensor([[[1.0, 0.25], [0.0, 0.5]]])
@@ -95,10 +95,10 @@ def test_the_loss_weighs_both_classes_by_their_share() -> None:
 
 def test_a_small_pretraining_learns_is_repeatable_and_makes_a_teacher(cpu: Compute, tmp_path: Path) -> None:
     settings = Settings(classes=4, per_class=8, side=48, small=32, large=48, epochs=5, batch_size=16)
-    pictures = np.concatenate([draw_class(n, 0, 8, 48) for n in range(4)])
+    images = np.concatenate([draw_class(n, 0, 8, 48) for n in range(4)])
     runs: list[list[tuple[float, dict[str, Tensor]]]] = [[], []]
     for run in runs:
-        pretrain(settings, pictures, cpu, lambda epoch, loss, accuracy, state, run=run: run.append((loss, state)))  # type: ignore[misc]
+        pretrain(settings, images, cpu, lambda epoch, loss, accuracy, state, run=run: run.append((loss, state)))  # type: ignore[misc]
     losses = [loss for loss, _ in runs[0]]
     assert min(losses[1:]) < losses[0]
     for a, b in zip(runs[0][-1][1].values(), runs[1][-1][1].values(), strict=True):
@@ -116,12 +116,12 @@ def test_the_second_stage_goes_on_from_the_first_s_weights_and_a_frozen_part_lea
     assert second.per_class < settings.per_class
     torch.manual_seed(5)
     start = {k: v.half() for k, v in Pretrained(3).network.state_dict().items() if not k.endswith("batches_tracked")}
-    pictures = np.concatenate([draw_class(n, 0, second.per_class, 48) for n in range(3)])
+    images = np.concatenate([draw_class(n, 0, second.per_class, 48) for n in range(3)])
     ends = []
     for frozen in (1.0, 0.0):
         pretrain(
             replace(second, frozen=frozen, weight_decay=0.0),
-            pictures,
+            images,
             cpu,
             lambda epoch, loss, accuracy, state: ends.append(state),
             start,

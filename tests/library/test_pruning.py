@@ -75,7 +75,7 @@ def test_checkpoints_and_what_the_dead_left(arena: Arena) -> None:
 def test_results_of_another_version_of_the_code(arena: Arena, monkeypatch: pytest.MonkeyPatch) -> None:
     store, finish = arena
     finish(TRAINING, 1.0)
-    reign = champions.challenge(store, TARGET).reign
+    champion = champions.challenge(store, TARGET).champion
     finish(OTHER, 1.0)
     before = everything(store)
     monkeypatch.setitem(flow.STAGES, "trained_model", Stage("trained_model", TRAINED_MODEL.version + 1))
@@ -93,18 +93,18 @@ def test_results_of_another_version_of_the_code(arena: Arena, monkeypatch: pytes
     ]  # killed in between, it goes on
     assert prune(store, items[1:]) == {}
     assert everything(store) == {p for p in before if OTHER not in p.parts and p.stem != OTHER}
-    assert champions.open_scorer(reign) is not None
+    assert champions.open_scorer(champion) is not None
 
 
 def test_results_of_other_data_once_the_data_is_up_to_date(tmp_path: Path) -> None:
-    """Files that were touched, or not yet read again, say nothing: the same pictures may come of them."""
-    store = build(tmp_path)  # its pictures are this test's own
+    """Files that were touched, or not yet read again, say nothing: the same images may come of them."""
+    store = build(tmp_path)  # its images are this test's own
     enter(store)(OTHER, 1.0)
-    pictures = targets_in(store).entries()[TARGET].path
+    images = targets_in(store).entries()[TARGET].path
     for step in ("touched", "deleted"):
-        victim = pictures / "good" / "000.png"
+        victim = images / "good" / "000.png"
         os.utime(victim, (1, 1)) if step == "touched" else victim.unlink()
-        datasets.find_source(store, pictures, TARGET)
+        datasets.find_source(store, images, TARGET)
         assert store.find(Ref(IMAGES.name, TARGET)) is not None
         assert prunable(store) == []  # stale, and not yet known to be of other data
         datasets.index_images(store, TARGET)

@@ -8,7 +8,7 @@ import pytest
 
 from rkd_pipeline.data.index import MASKS
 from rkd_pipeline.operations import rebenchmark
-from rkd_pipeline.recipes.plans import Cell
+from rkd_pipeline.recipes.plans import PlannedTraining
 from rkd_pipeline.stages.ablation import drawn_share
 from rkd_pipeline.store.files import file_sha256
 from rkd_pipeline.store.result_store import Result, Store
@@ -46,7 +46,7 @@ def test_a_given_test_set_keeps_its_image_error_in_comparisons(split_store: Stor
 
 
 def test_only_what_is_drawn_by_a_rule_can_be_drawn_anew(split_store: Store) -> None:
-    cells = [Cell(target, TRAINING) for target in TESTED]
+    cells = [PlannedTraining(target, TRAINING) for target in TESTED]
     drawn = rebenchmark._new_draws(split_store, cells, [], 1000, 5)
     assert drawn == {f"drawn {TRAINING[:-1]}{seed}": "new" for seed in ("1500r1", "1501r2")}
 

@@ -28,8 +28,8 @@ def test_a_removed_target_leaves_nothing_but_its_images(
     store, finish = arena
     finish(f"{ES}-s0", 1.0)
     champions.challenge(store, TARGET)
-    pictures = targets_in(store).entries()[TARGET].path
-    before = sorted(pictures.rglob("*"))
+    images = targets_in(store).entries()[TARGET].path
+    before = sorted(images.rglob("*"))
     other = store.folder(Ref(IMAGES.name, "other"))
     shutil.copytree(store.folder(Ref(IMAGES.name, TARGET)), other)
     command = ["remove-target", TARGET, "--store", str(store.root)]
@@ -37,7 +37,7 @@ def test_a_removed_target_leaves_nothing_but_its_images(
     assert main(command) == 1  # nobody answers
     said = capfd.readouterr().out
     assert "champions" in said
-    assert f"stays: the images in {pictures}" in said
+    assert f"stays: the images in {images}" in said
     assert "nothing was removed; with --yes it is" in said
     assert store.find(Ref(METRICS.name, TARGET, f"{ES}-s0")) is not None
 
@@ -50,7 +50,7 @@ def test_a_removed_target_leaves_nothing_but_its_images(
     assert holding(store.root, TARGET) == []
     assert TARGET not in targets_in(store).names()
     assert other.exists()
-    assert sorted(pictures.rglob("*")) == before
+    assert sorted(images.rglob("*")) == before
 
 
 def test_only_own_targets_can_be_removed(store: Store) -> None:

@@ -1,27 +1,27 @@
 import re
 
 from rkd_pipeline.results.figures import message
-from rkd_pipeline.results.report_page import Picture, Report, Training, inline, render
+from rkd_pipeline.results.report_page import CaptionedFigure, Report, Training, inline, render
 from rkd_pipeline.results.tables.sheet import Sheet
 
 
 def report() -> Report:
     sheet = Sheet("Table 9", ["Category", "Row", "Ours"], [["**<tile>**", "published", "83.4"]], ["A & B"], ["so"])
-    maps = Picture("head_ct, rkd-s0", message("maps"))
+    maps = CaptionedFigure("head_ct, rkd-s0", message("maps"))
     return Report(
         subtitle="Measured: one",
         left_out={"head_ct rkd-s1": "split has changed since"},
         tables=[sheet],
         unmeasured=[Sheet("Table 8", ["Category", "Row"], [["x", "measured"]])],
-        figures=[Picture("Figure 3. Something", message("figure"))],
+        figures=[CaptionedFigure("Figure 3. Something", message("figure"))],
         history=[Sheet("What moved in re-benchmark 3", ["Target", "Verdict"], [["head_ct", "within noise"]])],
-        over_time=Picture("over re-benchmarks", message("lines")),
+        over_time=CaptionedFigure("over re-benchmarks", message("lines")),
         leaderboard=sheet,
         pairs=None,
-        ranks=Picture("ranks", message("ranks")),
+        ranks=CaptionedFigure("ranks", message("ranks")),
         recipes=sheet,
         ablation=[Sheet("Ablation around rkd", ["Factor", "Change"], [["beta2", "0.99 to 0.999"]])],
-        effects=[Picture("effects", message("effects"))],
+        effects=[CaptionedFigure("effects", message("effects"))],
         claims=Sheet("Claims", ["Claim", "Verdict"], [["Our PRO is better", "cannot be told"]]),
         trainings=[Training("head_ct", "rkd-s0", {"image AUROC": "77.2"}, {"Device": "cpu, fp32"}, maps)],
         datasets=[{"Dataset": "Head CT", "Licence": "not stated"}],

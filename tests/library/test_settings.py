@@ -25,12 +25,12 @@ def test_defaults_are_local() -> None:
 
 
 def test_variables_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("RKD_DATA", "/pictures")
+    monkeypatch.setenv("RKD_DATA", "/images")
     monkeypatch.setenv("RKD_DEVICE", "cpu")
     monkeypatch.setenv("RKD_FEATURE_GIB", "0.5")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:5000")
     settings = Settings.from_environment()
-    assert (settings.data, settings.device, settings.feature_gib) == (Path("/pictures"), "cpu", 0.5)
+    assert (settings.data, settings.device, settings.feature_gib) == (Path("/images"), "cpu", 0.5)
     assert settings.mlflow_uri == "http://127.0.0.1:5000"
 
 

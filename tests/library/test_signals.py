@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from rkd_pipeline.cli.signals import SIGNALS, Interrupted, signals_heeded, signals_heeded_after
+from rkd_pipeline.signals import SIGNALS, Interrupted, signals_heeded, signals_heeded_after
 
 STATUS = {signal.SIGINT: 130, signal.SIGTERM: 143}
 

@@ -14,7 +14,7 @@ WEAVE = TARGETS["demo.weave"]
 
 
 def index(groups: list[int], anomalous: int = 5, part: str = "") -> pd.DataFrame:
-    """An index whose normal pictures come in groups of equal pixels of the given sizes."""
+    """An index whose normal images come in groups of equal pixels of the given sizes."""
     rows = [(f"n{g:03d}-{copy}", False, f"pixels{g}") for g, size in enumerate(groups) for copy in range(size)]
     rows += [(f"a{i:03d}", True, f"anomaly{i // 2}") for i in range(anomalous)]
     table = pd.DataFrame(rows, columns=["image_id", "anomalous", "pixel_sha256"])
@@ -42,7 +42,7 @@ def test_the_paper_s_rule_holds_for_any_groups_of_copies(groups: list[int], anom
         assert len(drawn) == len(set(drawn))  # disjoint tens, until the normals are used up
 
 
-def test_copies_of_a_test_picture_are_set_aside() -> None:
+def test_copies_of_a_test_image_are_set_aside() -> None:
     rows = split(MRI, index([2] * 20))
     for repeat in range(2):
         aside = part_of(rows, MRI, repeat, "set_aside")
@@ -116,7 +116,7 @@ def test_own_images_without_an_anomalous_one_all_train_and_a_given_test_part_sta
 
 
 def test_too_few_normals_and_unknown_repeats_are_errors() -> None:
-    with pytest.raises(DataError, match="9 distinct normal pictures"):
+    with pytest.raises(DataError, match="9 distinct normal images"):
         split(MRI, index([2] * 9))
     rows = split(MRI, index([1] * 25))
     with pytest.raises(DataError, match=r"25 repeats \(0 to 24\), not 25; .* -s25r0"):
@@ -146,8 +146,8 @@ def test_verification_finds_every_defect() -> None:
     one_class.loc[one_class["image_id"].isin(normal_test) & (one_class["repeat"] == 0), "part"] = "set_aside"
     defects = {
         "the same pixels on both sides": swap(rows, first["set_aside"][0], "train"),
-        "an anomalous picture outside the test part": swap(rows, "a000", "train"),
-        "does not hold every picture exactly once": rows.drop(index=rows.index[0]),
+        "an anomalous image outside the test part": swap(rows, "a000", "train"),
+        "does not hold every image exactly once": rows.drop(index=rows.index[0]),
         "one class only": one_class,
         "validation has 0 of": all_train,
     }
@@ -160,21 +160,21 @@ def test_verification_finds_every_defect() -> None:
 def test_official_counts_are_checked() -> None:
     target = Target("t", "t", "t", "medical", (20, 5), official_split=False, has_masks=False)
     check_counts(target, index([1] * 20))
-    with pytest.raises(DataError, match="has 19 normal and 5 anomalous pictures; officially 20 and 5"):
+    with pytest.raises(DataError, match="has 19 normal and 5 anomalous images; officially 20 and 5"):
         check_counts(target, index([1] * 19))
 
 
 OWN = Target("mine", "mine", "mine", "object", None, official_split=False, has_masks=None, own=True)
 
 
-def test_own_pictures_are_split_by_content_whatever_they_are_called() -> None:
+def test_own_images_are_split_by_content_whatever_they_are_called() -> None:
     table = index([1] * 20 + [2] * 3)
     rows = split(OWN, table)
     assert verify(OWN, table, rows)["repeats"] == REPEATS
     tests = [{n for n in part_of(rows, OWN, r, "test") if n.startswith("n")} for r in range(REPEATS)]
     for folds in (tests[:5], tests[5:10]):
         assert sorted(len(t) for t in folds) == [4, 4, 5, 5, 5]
-        assert len(set.union(*folds)) == 23  # disjoint, and together every distinct normal picture
+        assert len(set.union(*folds)) == 23  # disjoint, and together every distinct normal image
     assert set(map(frozenset, tests[:5])).isdisjoint(map(frozenset, tests[5:10]))
     renamed = table.assign(image_id="x" + table["image_id"])
     again = split(OWN, renamed)
@@ -182,7 +182,7 @@ def test_own_pictures_are_split_by_content_whatever_they_are_called() -> None:
     assert again["part"].tolist() == rows["part"].tolist()
 
 
-def test_copies_of_official_test_pictures_do_not_train() -> None:
+def test_copies_of_official_test_images_do_not_train() -> None:
     table = pd.concat([index([1] * 12, 0, "train"), index([1] * 3, 4, "test").replace({"^n": "t"}, regex=True)])
     table["pixel_sha256"] = table["image_id"].str.replace("t000-0", "n005-0").to_numpy()
     rows = split(WEAVE, table)

@@ -6,8 +6,8 @@ from scipy.ndimage import binary_dilation
 
 from rkd_pipeline.data import synthetic
 from rkd_pipeline.data.catalog import TARGETS, targets_of
-from rkd_pipeline.data.index import check_counts, index_pictures
-from rkd_pipeline.data.layouts.layout_of import list_pictures
+from rkd_pipeline.data.index import check_counts, index_listing
+from rkd_pipeline.data.layouts.layout_of import list_images
 from rkd_pipeline.detectors.baselines import nearest_colours, pixel_deviation
 from rkd_pipeline.metrics.pixel_auroc import pixel_auroc
 
@@ -24,7 +24,7 @@ def test_a_generated_target_is_complete(name: str, tmp_path: Path) -> None:
     synthetic.generate(tmp_path, targets=[name])
     target, out = TARGETS[f"demo.{name}"], tmp_path / "arrays"
     out.mkdir()
-    index = index_pictures(target, tmp_path, list_pictures(target, tmp_path), 32, out).table
+    index = index_listing(target, tmp_path, list_images(target, tmp_path), 32, out).table
     check_counts(target, index)
     assert index["pixel_sha256"].is_unique
     assert set(index["defect"]) == {"good", *synthetic.TARGETS[name].DEFECTS}
@@ -32,21 +32,21 @@ def test_a_generated_target_is_complete(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", synthetic.TARGETS)
-def test_pictures_depend_on_seed_and_number_alone(name: str) -> None:
-    first, _ = synthetic.picture(name, 1, 0)
-    assert np.array_equal(synthetic.picture(name, 1, 0)[0], first)
-    assert not np.array_equal(synthetic.picture(name, 2, 0)[0], first)
-    assert not np.array_equal(synthetic.picture(name, 1, 1)[0], first)
+def test_images_depend_on_seed_and_number_alone(name: str) -> None:
+    first, _ = synthetic.image(name, 1, 0)
+    assert np.array_equal(synthetic.image(name, 1, 0)[0], first)
+    assert not np.array_equal(synthetic.image(name, 2, 0)[0], first)
+    assert not np.array_equal(synthetic.image(name, 1, 1)[0], first)
     assert first.min() >= 0
     assert first.max() <= 1
 
 
 @pytest.mark.parametrize(("name", "defect"), KINDS)
-def test_a_mask_shows_where_the_picture_differs_from_its_normal_twin(name: str, defect: str) -> None:
+def test_a_mask_shows_where_the_image_differs_from_its_normal_twin(name: str, defect: str) -> None:
     """The same random numbers without the defect give the twin; lens, relief and shadow carry a change a few pixels."""
     for number in (80, 81):
-        spoiled, mask = synthetic.picture(name, 3, number, defect)
-        normal, empty = synthetic.picture(name, 3, number)
+        spoiled, mask = synthetic.image(name, 3, number, defect)
+        normal, empty = synthetic.image(name, 3, number)
         assert not empty.any()
         changed = np.abs(spoiled - normal).max(-1) > 0.02
         assert changed[mask].mean() > 0.3
@@ -71,7 +71,7 @@ def test_defects_are_small_and_of_different_sizes(name: str) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", synthetic.TARGETS)
 def test_neither_a_fixed_place_nor_a_colour_tells_a_defect(name: str) -> None:
-    made = [synthetic.picture(name, synthetic.SEED, number, defect) for number, defect in synthetic.contents(name)]
+    made = [synthetic.image(name, synthetic.SEED, number, defect) for number, defect in synthetic.contents(name)]
     pixels = np.stack([(255 * p).round().astype(np.uint8) for p, _ in made])
     masks = np.stack([m for _, m in made[synthetic.TRAIN :]])
     for baseline in (pixel_deviation, nearest_colours):

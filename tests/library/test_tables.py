@@ -33,14 +33,14 @@ def test_seeds_are_averaged_with_the_corrected_interval() -> None:
     rows = [measured("brain_mri", "rkd", s, v) for s, v in enumerate(values)]
     cells = table_3(benchmark(*rows), {("brain_mri", f"rkd-s{s}"): 80 for s in range(3)})
     ours = cell(cells, "brain_mri", "Ours")
-    expected = nadeau_bengio(values, 10 / 80)  # wider than the pictures' 0.1 times the same factor
+    expected = nadeau_bengio(values, 10 / 80)  # wider than the images' 0.1 times the same factor
     assert expected is not None
     assert (ours["measured"], ours["seeds"], ours["interval_method"]) == (pytest.approx(0.85), 3, METHOD)
     assert (ours["ci_low"], ours["ci_high"]) == pytest.approx((expected.low, expected.high))
     assert ours["seed_sd"] == pytest.approx(0.05)
 
 
-def test_repeats_that_agree_by_chance_are_no_surer_than_their_pictures() -> None:
+def test_repeats_that_agree_by_chance_are_no_surer_than_their_images() -> None:
     """Three perfect splits: no spread, which as an interval would be [1, 1]. Each is known to 0.1 only."""
     rows = [measured("brain_mri", "rkd", s, 1.0) for s in range(3)]
     ours = cell(table_3(benchmark(*rows), {("brain_mri", f"rkd-s{s}"): 80 for s in range(3)}), "brain_mri", "Ours")
@@ -53,7 +53,7 @@ def test_the_sheet_prints_the_interval() -> None:
     assert "85.0 [" in table_3_sheet(cells).markdown()
 
 
-def test_one_seed_keeps_the_interval_of_its_test_pictures() -> None:
+def test_one_seed_keeps_the_interval_of_its_test_images() -> None:
     cells = table_3(benchmark(measured("head_ct", "rkd-mkd", 0, 0.7)), {("head_ct", "rkd-mkd-s0"): 90})
     ours = cell(cells, "head_ct", "Ours+L_MKD")
     assert (ours["interval_method"], ours["ci_low"], ours["ci_high"]) == (
@@ -108,7 +108,7 @@ def test_published_rows_fit_the_table_and_say_where_they_are_from() -> None:
     assert rows["verified"].str.match("read|recalled").all()
 
 
-def test_what_must_be_said_about_pictures_stands_below_their_cells() -> None:
+def test_what_must_be_said_about_images_stands_below_their_cells() -> None:
     said = "without 1 of 200 files, which could not be used"
     row = measured("head_ct", "rkd", 0, 0.7, source=f"metrics/head_ct/rkd-s0; {said}")
     cells = table_3(benchmark(row), {("head_ct", "rkd-s0"): 90})

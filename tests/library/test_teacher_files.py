@@ -38,8 +38,8 @@ def test_a_registered_file_is_named_by_its_hash_and_loads(registry: TeacherRegis
     loaded = load_weights(TeacherRegistry(registry.path), name)
     assert loaded.sha256 == file_sha256(weights_file)
     random = load_weights(registry, TeacherName("resnet18", "random"))
-    picture = torch.randint(0, 256, (1, 64, 64, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-    for a, b in zip(Teacher(loaded)(picture), Teacher(random)(picture), strict=True):
+    image = torch.randint(0, 256, (1, 64, 64, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    for a, b in zip(Teacher(loaded)(image), Teacher(random)(image), strict=True):
         assert torch.equal(a, b)
 
 
@@ -228,8 +228,8 @@ def test_the_embedded_teacher_comes_with_the_package(registry: TeacherRegistry) 
     assert {v.dtype for v in load_file(EMBEDDED_FILE).values()} == {torch.float16}
     loaded = load_weights(registry, TeacherName.parse("embedded"))
     assert loaded.sha256 == file_sha256(EMBEDDED_FILE)
-    picture = torch.randint(0, 256, (2, 64, 64, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-    features = Teacher(loaded)(picture)
+    image = torch.randint(0, 256, (2, 64, 64, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    features = Teacher(loaded)(image)
     assert [f.dtype for f in features] == [torch.float32] * 3
     assert [tuple(f.shape[1:]) for f in features] == [(64, 16, 16), (128, 8, 8), (256, 4, 4)]
     for f in features:

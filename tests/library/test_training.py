@@ -18,7 +18,7 @@ from rkd_pipeline.training.features import FeatureSource
 from rkd_pipeline.training.loop import Epoch, TrainedStudent
 from rkd_pipeline.training.losses import l_kd, l_val
 
-SMALL = replace(RECIPES["rkd"], teacher="resnet18", batch_size=5)  # 12 pictures: batches of 5, 5 and 2
+SMALL = replace(RECIPES["rkd"], teacher="resnet18", batch_size=5)  # 12 images: batches of 5, 5 and 2
 
 
 @pytest.fixture
@@ -27,11 +27,11 @@ def teacher(random_teacher: Callable[[str], Teacher]) -> Teacher:
 
 
 @pytest.fixture
-def run(teacher: Teacher, pictures: np.ndarray, cpu: Compute, tmp_path: Path) -> Callable[..., TrainedStudent]:
+def run(teacher: Teacher, images: np.ndarray, cpu: Compute, tmp_path: Path) -> Callable[..., TrainedStudent]:
     def call(recipe: Recipe = SMALL, epochs: int = 3, seed: int = 0, **more: object) -> TrainedStudent:
-        validation = pictures[9:] if recipe.early_stopping else None
+        validation = images[9:] if recipe.early_stopping else None
         chosen = {"compute": cpu, "checkpoint": tmp_path / "c.safetensors", "identity": "test"} | more
-        train_pictures = pictures[:9] if recipe.early_stopping else pictures
+        train_pictures = images[:9] if recipe.early_stopping else images
         return fit(recipe, teacher, train_pictures, validation, epochs=epochs, seed=seed, **chosen)  # type: ignore[arg-type]
 
     return call
@@ -58,7 +58,7 @@ def test_the_same_seed_gives_the_same_weights_and_another_seed_others(run: Calla
     ],
 )
 def test_golden_losses(run: Callable[..., TrainedStudent], name: str, golden: list[float]) -> None:
-    """A change here means that trainings differ: bump the version of ``trained_model`` in ``store/stage_versions.py``."""
+    """A change means that trainings differ: bump the version of ``trained_model`` in ``store/stage_versions.py``."""
     recipe = replace(RECIPES[name], teacher="resnet18", batch_size=5)
     losses = [e.train_loss for e in run(recipe).history]
     # Nine steps of float32 carry the rounding of another number of threads, or another CPU, to 0.4%.
@@ -123,47 +123,47 @@ def test_recomputed_features_give_the_same_losses(run: Callable[..., TrainedStud
     assert [e.train_loss for e in recomputed.history] == pytest.approx([e.train_loss for e in kept.history], rel=1e-4)
 
 
-def test_the_budget_decides_what_is_kept(teacher: Teacher, pictures: np.ndarray, cpu: Compute) -> None:
+def test_the_budget_decides_what_is_kept(teacher: Teacher, images: np.ndarray, cpu: Compute) -> None:
     needed = 12 * 4 * (64 * 16 * 16 + 128 * 8 * 8 + 256 * 4 * 4)
-    assert FeatureSource(teacher, pictures, replace(cpu, feature_budget=needed)).kept
-    source = FeatureSource(teacher, pictures, replace(cpu, feature_budget=needed - 1))
+    assert FeatureSource(teacher, images, replace(cpu, feature_budget=needed)).kept
+    source = FeatureSource(teacher, images, replace(cpu, feature_budget=needed - 1))
     assert not source.kept
     indices = torch.tensor([3, 1])
-    expected = teacher(torch.from_numpy(pictures[[3, 1]]))
+    expected = teacher(torch.from_numpy(images[[3, 1]]))
     for a, b in zip(source.batch(indices), expected, strict=True):
         torch.testing.assert_close(a, b)
 
 
 @pytest.mark.parametrize(("room", "kept"), [(18, (True, True)), (17, (True, False)), (11, (False, True))])
 def test_training_and_held_out_images_share_one_budget(
-    teacher: Teacher, pictures: np.ndarray, cpu: Compute, room: int, kept: tuple[bool, bool]
+    teacher: Teacher, images: np.ndarray, cpu: Compute, room: int, kept: tuple[bool, bool]
 ) -> None:
     """Twelve images train, six are held out; the budget has room for so many."""
     each = 4 * (64 * 16 * 16 + 128 * 8 * 8 + 256 * 4 * 4)  # float32, three scales of ResNet-18
     budget = replace(cpu, feature_budget=room * each)
-    training, held_out = FeatureSource.within_one_budget(teacher, pictures, pictures[:6], budget)
+    training, held_out = FeatureSource.within_one_budget(teacher, images, images[:6], budget)
     assert held_out is not None
     assert (training.kept, held_out.kept) == kept
     assert training.bytes_kept + held_out.bytes_kept <= room * each
 
 
-def test_kept_features_are_channels_last_and_in_order(teacher: Teacher, pictures: np.ndarray, cpu: Compute) -> None:
-    batch = FeatureSource(teacher, pictures, cpu).batch(torch.tensor([7, 2]))
-    for a, b in zip(batch, teacher(torch.from_numpy(pictures[[7, 2]])), strict=True):
+def test_kept_features_are_channels_last_and_in_order(teacher: Teacher, images: np.ndarray, cpu: Compute) -> None:
+    batch = FeatureSource(teacher, images, cpu).batch(torch.tensor([7, 2]))
+    for a, b in zip(batch, teacher(torch.from_numpy(images[[7, 2]])), strict=True):
         assert a.is_contiguous(memory_format=torch.channels_last)
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)
 
 
 def test_lambda_brings_both_terms_to_one_size_and_leaves_no_trace(
-    teacher: Teacher, pictures: np.ndarray, cpu: Compute
+    teacher: Teacher, images: np.ndarray, cpu: Compute
 ) -> None:
     student = new_student(SMALL, teacher, seed=0)
     before = {k: v.clone() for k, v in student.state_dict().items()}
-    features = FeatureSource(teacher, pictures, cpu)
+    features = FeatureSource(teacher, images, cpu)
     balance = loss_balance(student, features, replace(SMALL, batch_size=12), cpu)
     assert all(torch.equal(v, before[k]) for k, v in student.state_dict().items())
     with torch.no_grad():
-        a = teacher(torch.from_numpy(pictures))
+        a = teacher(torch.from_numpy(images))
         b = student.train()(a)
     assert balance == pytest.approx(float(l_val(a, b).mean() / l_kd(a, b).mean()), rel=1e-3)
 

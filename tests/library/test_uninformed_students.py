@@ -42,8 +42,8 @@ def teacher(random_teacher: Callable[[str], Teacher]) -> Teacher:
 
 
 @pytest.fixture
-def small(pictures: np.ndarray) -> np.ndarray:
-    return np.ascontiguousarray(pictures[:, ::2, ::2])  # (12, 32, 32, 3)
+def small(images: np.ndarray) -> np.ndarray:
+    return np.ascontiguousarray(images[:, ::2, ::2])  # (12, 32, 32, 3)
 
 
 @pytest.fixture
@@ -75,7 +75,7 @@ def test_random_patches_estimate_the_dense_loss_without_bias(small: np.ndarray) 
     assert (error < 0.05 * dense.double().mean((1, 2))).all()  # the test can tell a bias of a fifth
 
 
-def test_windows_tile_the_picture_and_give_the_dense_loss(small: np.ndarray) -> None:
+def test_windows_tile_the_image_and_give_the_dense_loss(small: np.ndarray) -> None:
     """Every window is one tile of the dense losses, each tile is drawn, and no other place is."""
     torch.manual_seed(0)
     scales = [Scale(SMALL, p) for p in (17, 33)]
@@ -100,7 +100,7 @@ def test_windows_tile_the_picture_and_give_the_dense_loss(small: np.ndarray) -> 
 
 def test_windows_that_would_leave_pixels_out_are_refused(small: np.ndarray) -> None:
     x = prepared(small[:1], torch.device("cpu"))
-    with pytest.raises(ValueError, match="windows of 24 pixels do not tile a picture of 32"):
+    with pytest.raises(ValueError, match="windows of 24 pixels do not tile an image of 32"):
         random_windows(x, 24, (17,), torch.Generator())
 
 

@@ -12,9 +12,9 @@ import pytest
 from PIL import Image
 
 from rkd_pipeline.data.catalog import TARGETS
-from rkd_pipeline.data.image_files import BadPicture, Listing, full_mask
-from rkd_pipeline.data.index import Index, index_pictures
-from rkd_pipeline.data.layouts.layout_of import list_pictures
+from rkd_pipeline.data.image_files import BadImage, Listing, full_mask
+from rkd_pipeline.data.index import Index, index_listing
+from rkd_pipeline.data.layouts.layout_of import list_images
 from rkd_pipeline.data.layouts.litter import files_below
 from rkd_pipeline.data.user_targets import make_entry, recognise
 from rkd_pipeline.errors import BadFiles, DataError, Problem
@@ -55,14 +55,14 @@ def listed(path: Path) -> Listing:
 
 def counted(found: Listing) -> tuple[int, int, int]:
     """Normal, anomalous, and anomalous with a mask."""
-    anomalous = [p for p in found.pictures if p.anomalous]
-    return len(found.pictures) - len(anomalous), len(anomalous), sum(p.mask is not None for p in anomalous)
+    anomalous = [p for p in found.images if p.anomalous]
+    return len(found.images) - len(anomalous), len(anomalous), sum(p.mask is not None for p in anomalous)
 
 
 def indexed(path: Path, out: Path) -> Index:
     entry = make_entry("mine", str(path))
     out.mkdir()
-    return index_pictures(entry.target(), entry.root, entry.listing(), 16, out)
+    return index_listing(entry.target(), entry.root, entry.listing(), 16, out)
 
 
 LAYOUTS = {
@@ -94,11 +94,11 @@ def test_layouts_as_publishers_and_people_make_them(name: str, tmp_path: Path) -
     folders, expected = LAYOUTS[name]
     found = listed(fill(tmp_path, **folders))
     assert (counted(found), found.problems) == (expected, [])
-    assert {p.defect for p in found.pictures if not p.anomalous} == {"good"}
+    assert {p.defect for p in found.images if not p.anomalous} == {"good"}
     only_good = expected[1] == 0
     assert [("no anomalous images" in w) for w in found.warnings] == ([True] if only_good else [])
     split = "test" in name.lower() or any("test" in f.lower() for f in folders)
-    assert {p.part for p in found.pictures} == ({"train", "test"} if split else {None})
+    assert {p.part for p in found.images} == ({"train", "test"} if split else {None})
 
 
 def test_mvtec_loco_s_folders_of_masks_are_merged(tmp_path: Path) -> None:
@@ -219,7 +219,7 @@ def test_whatever_is_not_used_is_named_in_a_line_per_reason(tmp_path: Path) -> N
     assert sorted(found.warnings) == [
         "not used, since it is no image or mask of train, validation or test: readme.txt, "
         "extra/ (30 files), ground_truth/dent/000.json",
-        "not used, since these masks belong to no picture: ground_truth/scratch/ (1 file)",
+        "not used, since these masks belong to no image: ground_truth/scratch/ (1 file)",
         "test/empty holds no images",
     ]
 
@@ -244,7 +244,7 @@ LITTER = (
 
 
 def test_litter_is_ignored_everywhere_alike(tmp_path: Path) -> None:
-    from rkd_pipeline.cli.model_commands import _pictures
+    from rkd_pipeline.cli.model_commands import _images
 
     clean, littered = (fill(tmp_path / name, **MVTEC) for name in ("clean", "littered"))
     for place in ("", "train", "train/good", "test", "test/dent", "ground_truth", "ground_truth/dent"):
@@ -255,7 +255,7 @@ def test_litter_is_ignored_everywhere_alike(tmp_path: Path) -> None:
     assert listed(littered) == listed(clean)
     names = [p.relative_to(clean) for p in files_below(clean)]
     assert [p.relative_to(littered) for p in files_below(littered)] == names
-    assert [p.relative_to(littered) for p in _pictures([str(littered)])] == sorted(names)
+    assert [p.relative_to(littered) for p in _images([str(littered)])] == sorted(names)
 
 
 def test_links_to_folders_are_followed_and_circles_end(tmp_path: Path) -> None:
@@ -338,7 +338,7 @@ def test_manifests_do_not_mind_case_and_name_the_columns_that_they_do_not_read(t
     file = table_of(tmp_path, ["good"] * 5 + ["bad"], object=["x"] * 6, Mask_Path=["m.png"] * 6)
     file.write_text(file.read_text().replace("Img/", "IMG\\").replace(".png,good", ".PNG,good"))
     found = listed(file)
-    assert [p.path for p in found.pictures] == [f"Img/{i}.png" for i in range(6)]
+    assert [p.path for p in found.images] == [f"Img/{i}.png" for i in range(6)]
     assert found.warnings == ["columns that are not read: object, mask_path; known: path, label, split, mask, defect"]
 
 
@@ -347,7 +347,7 @@ def test_a_manifest_whose_test_part_has_no_good_images_is_refused_once(tmp_path:
     assert "no row of split test is labelled good" in refusal(file)
     assert "\n" not in refusal(file)
     only_good = table_of(tmp_path, ["good"] * 5, "good.csv", split=["train"] * 5)
-    assert {p.part for p in listed(only_good).pictures} == {None}
+    assert {p.part for p in listed(only_good).images} == {None}
 
 
 # Channels and depths
@@ -380,7 +380,7 @@ def test_transparency_that_contradicts_the_colours_is_refused(tmp_path: Path) ->
     mixed = save(rgba((255, 255, 255), (0, 0, 0), corner), tmp_path / "mixed.png")
     hidden = save(rgba((255, 255, 255), (0, 0, 0), corner * 0), tmp_path / "hidden.png")
     for file in (mixed, hidden):
-        with pytest.raises(BadPicture, match=rf"{file.name}: has transparency.*save it without transparency"):
+        with pytest.raises(BadImage, match=rf"{file.name}: has transparency.*save it without transparency"):
             full_mask(file)
 
 
@@ -456,7 +456,7 @@ def test_transparent_images_and_turned_ones_with_masks_are_named(tmp_path: Path)
     save(grey(9), base / "train/good/000.png", exif=exif)
     assert indexed(base, tmp_path / "out").warnings == [
         "1 images have transparent parts; the colour beneath is used: train/good/glass.png",
-        "1 images with a mask are turned upright, as their EXIF says; see that their masks were drawn upright: "
+        "1 images with a mask are rotated upright, as their EXIF says; see that their masks were drawn upright: "
         "test/dent/000.png",
     ]
 
@@ -466,15 +466,15 @@ def test_transparent_images_and_turned_ones_with_masks_are_named(tmp_path: Path)
 
 def test_the_catalog_s_readers_do_not_mind_case_and_name_what_they_do_not_read(tmp_path: Path) -> None:
     mri = fill(tmp_path / "mri", No=2, YES=3, brain_tumor_dataset__no=2)
-    found = list_pictures(TARGETS["brain_mri"], mri)
+    found = list_images(TARGETS["brain_mri"], mri)
     assert counted(found) == (2, 3, 0)
     assert found.warnings == ["not used, since only the folders no and yes are read: brain_tumor_dataset/ (2 files)"]
     ct = fill(tmp_path / "ct", Head_CT=3)
     (ct / "Labels.csv").write_text("id, hemorrhage\n0,1\n1,0\n")
-    found = list_pictures(TARGETS["head_ct"], ct)
+    found = list_images(TARGETS["head_ct"], ct)
     assert counted(found) == (1, 1, 0)
     assert found.warnings == ["not used, since labels.csv does not name it: Head_CT/002.png"]
     oct_folder = fill(tmp_path / "oct", Train__normal=4, train__x=0, test__Normal=2, test__cnv=2, Train__CNV=5)
-    found = list_pictures(TARGETS["retinal_oct"], oct_folder)
+    found = list_images(TARGETS["retinal_oct"], oct_folder)
     assert counted(found) == (6, 2, 0)
     assert found.warnings == ["not used, since training is on normal images: Train/CNV/ (5 files)"]

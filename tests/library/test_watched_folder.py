@@ -21,10 +21,10 @@ def settle(file: Path) -> None:
 def test_one_file_never_keeps_the_others_from_being_scored(arena: tuple[Store, Finish], tmp_path: Path) -> None:
     store, finish = arena
     finish(f"{ES}-s0", 1.0)
-    reign = champions.challenge(store, TARGET).reign
+    champion = champions.challenge(store, TARGET).champion
     watched = tmp_path / "watched"
     (watched / "a folder.png").mkdir(parents=True)
-    source = reign.folder / champions.EXAMPLE
+    source = champion.folder / champions.EXAMPLE
     names = ["part$1_$2.jpg", "样品.jpg", os.fsdecode(b"sch\xf6n.jpg"), "n" * 250 + ".jpg", "plain.jpg"]
     for name in names:
         shutil.copyfile(source, watched / name)
@@ -41,7 +41,7 @@ def test_one_file_never_keeps_the_others_from_being_scored(arena: tuple[Store, F
     assert "the file does not exist" in problems["leads nowhere.png"]
     good = rows[rows["problem"] == ""]
     assert set(good.index) == {n.replace("\udcf6", r"\xf6") for n in names}
-    expected, _ = champions.open_scorer(reign).score([source])
+    expected, _ = champions.open_scorer(champion).score([source])
     np.testing.assert_allclose(good["score"].astype(float), float(expected["score"].iloc[0]), rtol=1e-4)
     assert watched_folder.look(store, watched, TARGET).new == []  # what was looked at is known, odd names too
 
@@ -51,10 +51,10 @@ def test_a_file_that_may_be_read_again_is_new(
 ) -> None:
     store, finish = arena
     finish(f"{ES}-s0", 1.0)
-    reign = champions.challenge(store, TARGET).reign
+    champion = champions.challenge(store, TARGET).champion
     file = tmp_path / "watched" / "a.jpg"
     file.parent.mkdir()
-    shutil.copyfile(reign.folder / champions.EXAMPLE, file)
+    shutil.copyfile(champion.folder / champions.EXAMPLE, file)
     settle(file)
     real = Path.read_bytes
 

@@ -18,7 +18,7 @@ from rkd_pipeline.data.layouts.litter import in_litter
 from rkd_pipeline.errors import DataError
 from rkd_pipeline.progress import bar
 
-# Pictures hardly compress: real archives of them grow by a few percent. Bombs grow a thousandfold.
+# Images hardly compress: real archives of them grow by a few percent. Bombs grow a thousandfold.
 LARGEST_GROWTH, SPARE_BYTES = 20, 64 << 20
 MOST_FILES = 1_000_000
 _CHUNK = 1 << 20
@@ -29,7 +29,7 @@ def unpack(archive: Path, into: Path) -> None:
     """Unpack an archive into an existing, empty folder.
 
     Raises ``DataError`` for an archive that is damaged, encrypted or of another kind; for a member that is a link or
-    a device, is absolute or contains ``..``; for more bytes or files than an archive of pictures can hold; and where
+    a device, is absolute or contains ``..``; for more bytes or files than an archive of images can hold; and where
     the disk fills up. The caller removes the folder then.
     """
     allowed = LARGEST_GROWTH * archive.stat().st_size + SPARE_BYTES
@@ -50,7 +50,7 @@ def unpack(archive: Path, into: Path) -> None:
                         if written > allowed:
                             raise DataError(
                                 f"{archive} unpacks to more than {allowed >> 20} MiB, over {LARGEST_GROWTH} times its "
-                                f"size: a decompression bomb, or no archive of pictures; {_GET}"
+                                f"size: a decompression bomb, or no archive of images; {_GET}"
                             )
                         out.write(chunk)
                 progress.update(max(0, min(written, progress.total or 0) - progress.n))

@@ -17,7 +17,7 @@ from typing import Any
 from rkd_pipeline.data.catalog import Dataset, Target
 from rkd_pipeline.data.download.archives import disk_message, unpack
 from rkd_pipeline.data.download.transfer import download, shown
-from rkd_pipeline.data.layouts.layout_of import list_pictures
+from rkd_pipeline.data.layouts.layout_of import list_images
 from rkd_pipeline.errors import BadFiles, DataError
 from rkd_pipeline.store.files import file_sha256, link_or_copy, make_folder, sync, sync_tree
 from rkd_pipeline.store.locks import locked
@@ -96,7 +96,7 @@ def _complaint(dataset: Dataset, target: Target, folder: Path) -> str | None:
     if not folder.is_dir():
         return f"{dataset.title} is not at {folder}"
     try:
-        list_pictures(target, folder)
+        list_images(target, folder)
     except DataError as error:
         return str(error)
     return None
@@ -213,13 +213,13 @@ def _workplace(folder: Path) -> Iterator[Path]:
 def _install(dataset: Dataset, target: Target, unpacked: Path, folder: Path, origin: dict[str, Any]) -> None:
     """Find the dataset among what was unpacked, check it, and rename it into place; what is there already stays."""
     base = _base(target, unpacked)
-    found = list_pictures(target, base)
+    found = list_images(target, base)
     if found.problems:
         raise BadFiles(f"{dataset.title} as unpacked", found.problems, skippable=False)
-    counts = (sum(not p.anomalous for p in found.pictures), sum(p.anomalous for p in found.pictures))
+    counts = (sum(not p.anomalous for p in found.images), sum(p.anomalous for p in found.images))
     if target.counts is not None and counts != target.counts:
         raise DataError(
-            f"what was unpacked holds {counts[0]} normal and {counts[1]} anomalous pictures of {target.name}; "
+            f"what was unpacked holds {counts[0]} normal and {counts[1]} anomalous images of {target.name}; "
             f"officially {target.counts[0]} and {target.counts[1]}. It was removed; get it again from {dataset.source}"
         )
     note = origin | {"fetched": datetime.now(UTC).isoformat(timespec="seconds")}
@@ -244,7 +244,7 @@ def _base(target: Target, unpacked: Path) -> Path:
     for _ in range(_DEEPEST + 1):
         for candidate in level:
             try:
-                list_pictures(target, candidate)
+                list_images(target, candidate)
             except DataError as error:
                 reason = reason or str(error).replace(f"{unpacked}/", "")
             else:

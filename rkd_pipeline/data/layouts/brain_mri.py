@@ -2,13 +2,13 @@
 
 from pathlib import Path
 
-from rkd_pipeline.data.layouts.listing import child, name_the_rest, pictures_in, relative
-from rkd_pipeline.data.image_files import Listing, Picture
+from rkd_pipeline.data.layouts.listing import child, name_the_rest, images_in, relative
+from rkd_pipeline.data.image_files import Listing, ListedImage
 from rkd_pipeline.errors import DataError
 
 
 def listing(folder: Path, category: str) -> Listing:
-    """All pictures, normal first. Raises ``DataError`` when a class folder is missing.
+    """All images, normal first. Raises ``DataError`` when a class folder is missing.
 
     Kaggle's archive holds the two folders twice; only those directly under ``folder`` are read.
     """
@@ -17,7 +17,7 @@ def listing(folder: Path, category: str) -> Listing:
         place = child(folder, name)
         if place is None or not place.is_dir():
             raise DataError(f"{folder / name} is not a folder; expected {category}/no/* and {category}/yes/*")
-        files = pictures_in(place, folder, found)
-        found.pictures += [Picture(relative(p, folder), anomalous, "tumour" if anomalous else "good") for p in files]
+        files = images_in(place, folder, found)
+        found.images += [ListedImage(relative(p, folder), anomalous, "tumour" if anomalous else "good") for p in files]
     name_the_rest(found, folder, folder, {}, "only the folders no and yes are read")
     return found

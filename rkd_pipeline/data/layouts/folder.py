@@ -7,14 +7,14 @@ VisA keeps classes and masks apart: ``Images/{Normal,Anomaly}`` and ``Masks/Anom
 from pathlib import Path
 
 from rkd_pipeline.data.layouts.class_names import GOOD, GOOD_SHOWN, IMAGES, MASKS, is_good
-from rkd_pipeline.data.layouts.listing import NORMAL, class_folders, name_the_rest, one_called, pictures_in, relative
+from rkd_pipeline.data.layouts.listing import NORMAL, class_folders, name_the_rest, one_called, images_in, relative
 from rkd_pipeline.data.layouts.mask_folders import MaskFolder, lone_masks, warn_of_shared_masks
-from rkd_pipeline.data.image_files import Listing, Picture
+from rkd_pipeline.data.image_files import Listing, ListedImage
 from rkd_pipeline.errors import DataError
 
 
 def listing(folder: Path) -> Listing:
-    """All pictures of ``good/`` (or ``ok/``, ``normal/``, ...) and of the folders beside it.
+    """All images of ``good/`` (or ``ok/``, ``normal/``, ...) and of the folders beside it.
 
     Raises ``DataError`` where there is no good folder, or more than one.
     """
@@ -31,11 +31,11 @@ def listing(folder: Path) -> Listing:
     masks = MaskFolder(place, folder) if place else None
     for kind in classes:
         anomalous = not is_good(kind.name)
-        for image in pictures_in(kind, folder, found):
+        for image in images_in(kind, folder, found):
             mask = masks.of(image, found) if masks else None
             if mask or not (masks and anomalous):
                 defect = kind.name if anomalous else NORMAL
-                found.pictures.append(Picture(relative(image, folder), anomalous, defect, None, mask))
+                found.images.append(ListedImage(relative(image, folder), anomalous, defect, None, mask))
     reasons = lone_masks(masks, found) if masks else {}
     warn_of_shared_masks(found)
     if masks is None and base == folder and (beside := one_called(folder.parent, MASKS, "folder of masks")):

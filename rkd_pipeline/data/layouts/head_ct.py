@@ -1,4 +1,4 @@
-"""Head CT - hemorrhage (Kitamura, Kaggle): numbered pictures, labels in a CSV whose header has a leading blank."""
+"""Head CT - hemorrhage (Kitamura, Kaggle): numbered images, labels in a CSV whose header has a leading blank."""
 
 from pathlib import Path
 
@@ -7,12 +7,12 @@ import pandas as pd
 from rkd_pipeline.data.layouts.class_names import fold
 from rkd_pipeline.data.layouts.listing import child, name_the_rest, relative
 from rkd_pipeline.data.layouts.litter import entries_of
-from rkd_pipeline.data.image_files import Listing, Picture
+from rkd_pipeline.data.image_files import Listing, ListedImage
 from rkd_pipeline.errors import DataError, Problem
 
 
 def listing(folder: Path, category: str) -> Listing:
-    """All pictures in the order of ``labels.csv``. Raises ``DataError`` when it is missing or not as expected."""
+    """All images in the order of ``labels.csv``. Raises ``DataError`` when it is missing or not as expected."""
     table = child(folder, "labels.csv")
     if table is None:
         raise DataError(
@@ -26,21 +26,21 @@ def listing(folder: Path, category: str) -> Listing:
     if not (named and pd.api.types.is_integer_dtype(labels["id"]) and labels["hemorrhage"].isin([0, 1]).all()):
         raise DataError(f"{table}: expected columns id and hemorrhage (0 or 1), found {list(labels.columns)}")
     found = Listing()
-    pictures = _pictures(folder)
-    there = {fold(p.name): p for p in entries_of(pictures)}
+    images = _images(folder)
+    there = {fold(p.name): p for p in entries_of(images)}
     for number, label in labels.itertuples(index=False):
-        file = there.get(f"{int(number):03d}.png", pictures / f"{int(number):03d}.png")
-        picture = Picture(relative(file, folder), bool(label), "hemorrhage" if label else "good")
+        file = there.get(f"{int(number):03d}.png", images / f"{int(number):03d}.png")
+        image = ListedImage(relative(file, folder), bool(label), "hemorrhage" if label else "good")
         if file.is_file():
-            found.pictures.append(picture)
+            found.images.append(image)
         else:
             fix = "restore it from the dataset's source"
-            found.problems.append(Problem(picture.path, "is named in labels.csv but is not there", fix))
+            found.problems.append(Problem(image.path, "is named in labels.csv but is not there", fix))
     name_the_rest(found, folder, folder, {}, "labels.csv does not name it", read=[table])
     return found
 
 
-def _pictures(folder: Path) -> Path:
+def _images(folder: Path) -> Path:
     """``head_ct``, or ``head_ct/head_ct`` as in Kaggle's archive."""
     outer = child(folder, "head_ct") or folder / "head_ct"
     return child(outer, "head_ct") or outer

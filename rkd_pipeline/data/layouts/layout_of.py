@@ -19,6 +19,6 @@ _READERS: dict[str, Callable[[Path, str], Listing]] = {
 }
 
 
-def list_pictures(target: Target, folder: Path) -> Listing:
+def list_images(target: Target, folder: Path) -> Listing:
     """What a target of the catalog holds under its dataset's folder; ``DataError`` where the layout does not fit."""
     return _READERS[target.dataset](folder, target.category)

@@ -19,7 +19,7 @@ _SHOWN = 10
 
 
 def relative(path: Path, folder: Path) -> str:
-    """A picture's or mask's name: relative to the dataset's folder, with forward slashes."""
+    """An image's or mask's name: relative to the dataset's folder, with forward slashes."""
     return path.relative_to(folder).as_posix()
 
 
@@ -120,26 +120,26 @@ def class_folders(folder: Path, root: Path, found: Listing) -> list[Path]:
     return classes
 
 
-def pictures_in(folder: Path, root: Path, found: Listing) -> list[Path]:
-    """Picture files directly in a class folder, sorted; everything else in it, but litter, is a problem."""
-    pictures = []
+def images_in(folder: Path, root: Path, found: Listing) -> list[Path]:
+    """Image files directly in a class folder, sorted; everything else in it, but litter, is a problem."""
+    images = []
     for path in entries_of(folder):
         name = relative(path, root)
         if path.is_dir():
-            found.problems.append(Problem(name, "is a folder inside a class folder", "move its pictures one level up"))
+            found.problems.append(Problem(name, "is a folder inside a class folder", "move its images one level up"))
         elif not is_image(path):
             known = ", ".join(sorted(SUFFIXES))
-            found.problems.append(Problem(name, f"is no picture ({known})", "convert it, or move it elsewhere"))
+            found.problems.append(Problem(name, f"is no image ({known})", "convert it, or move it elsewhere"))
         elif not _is_text(name):
             found.problems.append(Problem(printable(name), "its name is no UTF-8 text", "rename it"))
         elif not (path.is_file() or path.is_symlink()):
             found.problems.append(Problem(name, "is no file but a pipe or a device", "move it elsewhere"))
         else:
-            pictures.append(path)
-    if not pictures:
+            images.append(path)
+    if not images:
         found.warnings.append(f"{relative(folder, root)} holds no images")
-    _refuse_masks_among(pictures, folder)
-    return pictures
+    _refuse_masks_among(images, folder)
+    return images
 
 
 def _is_text(name: str) -> bool:
@@ -150,9 +150,9 @@ def _is_text(name: str) -> bool:
     return True
 
 
-def _refuse_masks_among(pictures: list[Path], folder: Path) -> None:
-    stems = {fold(p.stem) for p in pictures}
-    masks = [p.name for p in pictures if fold(p.stem).removesuffix("_mask") in stems - {fold(p.stem)}]
+def _refuse_masks_among(images: list[Path], folder: Path) -> None:
+    stems = {fold(p.stem) for p in images}
+    masks = [p.name for p in images if fold(p.stem).removesuffix("_mask") in stems - {fold(p.stem)}]
     if masks:
         raise DataError(
             f"{folder} holds {some(masks)}, which look like masks of the images beside them; move the masks into a "
@@ -179,7 +179,7 @@ def name_the_rest(
         read: further files that were used.
     """
     bad = {problem.path for problem in found.problems}
-    names = {name for p in found.pictures for name in (p.path, p.mask) if name} | bad
+    names = {name for p in found.images for name in (p.path, p.mask) if name} | bad
     used = {root / name for name in names} | set(read)
     busy = {parent for path in used for parent in path.parents}
     rest: dict[str, Counter[Path]] = {}

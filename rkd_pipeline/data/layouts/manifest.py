@@ -1,4 +1,4 @@
-"""A table that lists pictures: CSV or parquet, columns path and label, and, if wanted, split, mask and defect."""
+"""A table that lists images: CSV or parquet, columns path and label, and, if wanted, split, mask and defect."""
 
 import csv
 import re
@@ -11,7 +11,7 @@ import pandas as pd
 from rkd_pipeline.data.layouts.class_names import BAD, GOOD, plain
 from rkd_pipeline.data.layouts.listing import child, relative, some
 from rkd_pipeline.data.layouts.mask_folders import warn_of_shared_masks
-from rkd_pipeline.data.image_files import Listing, Picture
+from rkd_pipeline.data.image_files import Listing, ListedImage
 from rkd_pipeline.errors import DataError, Problem
 
 SUFFIXES = frozenset({".csv", ".tsv", ".parquet"})
@@ -21,7 +21,7 @@ _TRAIN, _TEST = frozenset({"train", "val", "valid", "validation"}), frozenset({"
 
 
 def listing(file: Path) -> Listing:
-    """The pictures that a manifest names; paths are relative to the manifest's folder, or absolute.
+    """The images that a manifest names; paths are relative to the manifest's folder, or absolute.
 
     Raises ``DataError`` where the table cannot be read or lacks a column; rows that cannot be used become problems.
     """
@@ -31,10 +31,10 @@ def listing(file: Path) -> Listing:
     if unknown := [name for name in table.columns if name not in REQUIRED + OPTIONAL]:
         found.warnings.append(f"columns that are not read: {some(unknown)}; known: {', '.join(REQUIRED + OPTIONAL)}")
     for number, row in enumerate(table.to_dict("records"), start=2):  # as editors count, below the header
-        picture = _picture(row, f"{file.name}, row {number}", file.parent, split)
-        (found.problems if isinstance(picture, Problem) else found.pictures).append(picture)  # type: ignore[arg-type]
-    if not any(p.part == "test" for p in found.pictures):
-        found.pictures = [replace(p, part=None) for p in found.pictures]  # nobody has split what only trains
+        image = _image(row, f"{file.name}, row {number}", file.parent, split)
+        (found.problems if isinstance(image, Problem) else found.images).append(image)  # type: ignore[arg-type]
+    if not any(p.part == "test" for p in found.images):
+        found.images = [replace(p, part=None) for p in found.images]  # nobody has split what only trains
     warn_of_shared_masks(found)
     return found
 
@@ -44,7 +44,7 @@ def _read(file: Path) -> pd.DataFrame:
         if file.suffix.lower() == ".parquet":
             table = pd.read_parquet(file)
         else:
-            # As text: a picture called 007 keeps its zeros. The BOM is what spreadsheets put in front.
+            # As text: an image called 007 keeps its zeros. The BOM is what spreadsheets put in front.
             with file.open(encoding="utf-8-sig", newline="") as stream:
                 head = stream.read(65536)
                 separator = "\t" if file.suffix.lower() == ".tsv" else _separator(head)
@@ -65,7 +65,7 @@ def _read(file: Path) -> pd.DataFrame:
             f"{', '.join(REQUIRED)}; if wanted: {', '.join(OPTIONAL)}"
         )
     if not len(table):
-        raise DataError(f"{file} names no pictures; add a row for each")
+        raise DataError(f"{file} names no images; add a row for each")
     if "split" in table and all(not _text(given) for given in table["split"]):
         table = table.drop(columns="split")  # a column that nobody filled says as little as none
     return table
@@ -95,10 +95,10 @@ def _label(text: str) -> str:
     return plain(text) if any(map(str.isalpha, text)) else text  # -1 is no 1
 
 
-def _picture(row: dict[str, Any], where: str, folder: Path, split: bool) -> Picture | Problem:
+def _image(row: dict[str, Any], where: str, folder: Path, split: bool) -> ListedImage | Problem:
     name, label = _text(row["path"]), _label(_text(row["label"]))
     if not name:
-        return Problem(where, "names no picture", "fill in its path, or delete the row")
+        return Problem(where, "names no image", "fill in its path, or delete the row")
     path = _existing(name, folder)
     if path is None:
         return Problem(where, f"{name} is not there", f"mend the path; it is read relative to {folder}")
@@ -124,7 +124,7 @@ def _picture(row: dict[str, Any], where: str, folder: Path, split: bool) -> Pict
             return Problem(where, f"mask {mask} is not there", "mend the path, or leave it empty")
         mask = mask_path
     defect = (_text(row.get("defect", "")) or "bad") if anomalous else "good"
-    return Picture(path, anomalous, defect, part, mask or None)
+    return ListedImage(path, anomalous, defect, part, mask or None)
 
 
 def _existing(name: str, folder: Path) -> str | None:

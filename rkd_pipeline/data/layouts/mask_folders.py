@@ -74,16 +74,16 @@ def _class(name: str) -> str:
 
 def lone_masks(masks: MaskFolder, found: Listing) -> dict[Path, str]:
     """Masks that no image uses, with the reason."""
-    used = {p.mask for p in found.pictures}
-    return {m: "these masks belong to no picture" for m in masks if relative(m, masks.root) not in used}
+    used = {p.mask for p in found.images}
+    return {m: "these masks belong to no image" for m in masks if relative(m, masks.root) not in used}
 
 
 def warn_of_shared_masks(found: Listing) -> None:
     """Two images that differ only in their suffix have one mask between them: right for one of them at most."""
     users: dict[str, list[str]] = {}
-    for picture in found.pictures:
-        if picture.mask:
-            users.setdefault(picture.mask, []).append(picture.path)
+    for image in found.images:
+        if image.mask:
+            users.setdefault(image.mask, []).append(image.path)
     shared = [f"{mask} of {' and '.join(names)}" for mask, names in users.items() if len(names) > 1]
     if shared:
         found.warnings.append(f"masks that several images share, which are right for one at most: {some(shared)}")

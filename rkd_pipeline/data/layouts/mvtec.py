@@ -17,19 +17,19 @@ from rkd_pipeline.data.layouts.listing import (
     is_image,
     name_the_rest,
     one_called,
-    pictures_in,
+    images_in,
     relative,
 )
 from rkd_pipeline.data.layouts.litter import files_below
 from rkd_pipeline.data.layouts.mask_folders import MaskFolder, lone_masks, warn_of_shared_masks
-from rkd_pipeline.data.image_files import Listing, Picture
+from rkd_pipeline.data.image_files import Listing, ListedImage
 from rkd_pipeline.errors import DataError, Problem
 
 _PARTS = {"train": TRAIN, "validation": VALIDATION, "test": TEST}
 
 
 def listing(folder: Path, category: str, *, complete: bool = True) -> Listing:
-    """All pictures of ``folder/category`` (``folder`` itself where the category is empty).
+    """All images of ``folder/category`` (``folder`` itself where the category is empty).
 
     Validation images are normal ones that the publisher set aside for training: they join it, since validation parts
     are drawn here.
@@ -50,7 +50,7 @@ def listing(folder: Path, category: str, *, complete: bool = True) -> Listing:
     for part, place in parts.items():
         _add_part(found, folder, part, place, masks)
     if "test" not in parts:
-        found.pictures = [replace(picture, part=None) for picture in found.pictures]
+        found.images = [replace(image, part=None) for image in found.images]
     if masks:
         reasons |= lone_masks(masks, found)
         warn_of_shared_masks(found)
@@ -63,7 +63,7 @@ def _parts(base: Path, complete: bool) -> dict[str, Path]:
     parts = {part: place for part, place in found.items() if place}
     for part in ("train", "test") if complete else ("train",):
         if part not in parts:
-            raise DataError(f"{base / part} is not a folder; expected {base / part / NORMAL}/* with pictures")
+            raise DataError(f"{base / part} is not a folder; expected {base / part / NORMAL}/* with images")
     return parts
 
 
@@ -101,24 +101,24 @@ def _add_part(found: Listing, root: Path, part: str, place: Path, masks: MaskFol
         names = ", ".join(kind.name for kind in kinds)
         raise DataError(f"{place} holds {names}, but only normal images belong there; name their folder {NORMAL}")
     for kind in kinds:
-        images = pictures_in(kind, root, found)
+        images = images_in(kind, root, found)
         if is_good(kind.name):
             as_part = "test" if part == "test" else "train"
             given = masks if part == "test" else None
-            found.pictures += [
-                Picture(relative(image, root), False, NORMAL, as_part, given.of(image, found) if given else None)
+            found.images += [
+                ListedImage(relative(image, root), False, NORMAL, as_part, given.of(image, found) if given else None)
                 for image in images
             ]
         elif part == "test":
             for image in images:
                 mask = masks.of(image, found) if masks else None
                 if mask or not masks:
-                    found.pictures.append(Picture(relative(image, root), True, kind.name, part, mask))
+                    found.images.append(ListedImage(relative(image, root), True, kind.name, part, mask))
         else:
             fix = f"move it to test/{kind.name}, or to {part}/{NORMAL} if it is normal"
             found.problems += [
-                Problem(relative(image, root), f"lies in {part}, where only normal pictures belong", fix)
+                Problem(relative(image, root), f"lies in {part}, where only normal images belong", fix)
                 for image in images
             ]
-    if part == "train" and not any(p.part == "train" for p in found.pictures):
-        raise DataError(f"{place / NORMAL} holds no pictures to train on")
+    if part == "train" and not any(p.part == "train" for p in found.images):
+        raise DataError(f"{place / NORMAL} holds no images to train on")

@@ -1,14 +1,14 @@
 """Retinal OCT (Kermany et al. 2018, "OCT2017"): ``train/NORMAL``, ``test`` in four classes, and ``val`` in one mirror.
 
-Two mirrors are in use. One has 1,000 test pictures, 250 of a class; the other keeps 968 of the thousand in ``test``
+Two mirrors are in use. One has 1,000 test images, 250 of a class; the other keeps 968 of the thousand in ``test``
 and 32 in ``val``. Both give the same target: the test part is the thousand, and which mirror it was is recorded.
 """
 
 from hashlib import sha256
 from pathlib import Path
 
-from rkd_pipeline.data.layouts.listing import child, name_the_rest, pictures_in, relative
-from rkd_pipeline.data.image_files import Listing, Picture
+from rkd_pipeline.data.layouts.listing import child, name_the_rest, images_in, relative
+from rkd_pipeline.data.image_files import Listing, ListedImage
 from rkd_pipeline.errors import DataError
 
 NORMAL = "NORMAL"
@@ -20,25 +20,25 @@ _NESTED = ("", "OCT2017", "OCT2017 ", "oct2017/OCT2017 ", "OCT2017 /OCT2017 ", "
 
 
 def listing(folder: Path, category: str) -> Listing:
-    """Normal training pictures and the test pictures of all four classes; the sick training pictures are not used.
+    """Normal training images and the test images of all four classes; the sick training images are not used.
 
-    ``category`` ``half`` keeps a seeded half of the training pictures. Raises ``DataError`` where the layout does not
+    ``category`` ``half`` keeps a seeded half of the training images. Raises ``DataError`` where the layout does not
     fit.
     """
     base, train = _base(folder)
     normals = _class(train, NORMAL)
     found = Listing()
-    names = [relative(p, folder) for p in pictures_in(normals, folder, found)]
+    names = [relative(p, folder) for p in images_in(normals, folder, found)]
     chosen = seeded_half(names) if category == HALF else names
-    found.pictures += [Picture(name, False, "good", "train") for name in chosen]
+    found.images += [ListedImage(name, False, "good", "train") for name in chosen]
     test, val = (child(base, name) or base / name for name in ("test", "val"))
     tested, held = _classes(test, folder, found), _classes(val, folder, found)
     if len(tested) == 1000 or not held:
         found.variant = f"test {len(tested)}" + (f"; {len(held)} in val, not used" if held else "")
-        found.pictures += tested
+        found.images += tested
     else:
         found.variant = f"test {len(tested)} and val {len(held)}, together the test part"
-        found.pictures += tested + held
+        found.images += tested + held
     reasons = {
         normals: "they are not in the seeded half",
         train: "training is on normal images",
@@ -65,15 +65,15 @@ def _class(part: Path, name: str) -> Path:
     return child(part, name) or part / name
 
 
-def _classes(part: Path, root: Path, found: Listing) -> list[Picture]:
-    pictures: list[Picture] = []
+def _classes(part: Path, root: Path, found: Listing) -> list[ListedImage]:
+    images: list[ListedImage] = []
     for name in CLASSES:
         place = _class(part, name)
         if place.is_dir():
             defect = "good" if name == NORMAL else name.lower()
-            files = pictures_in(place, root, found)
-            pictures += [Picture(relative(path, root), name != NORMAL, defect, "test") for path in files]
-    return pictures
+            files = images_in(place, root, found)
+            images += [ListedImage(relative(path, root), name != NORMAL, defect, "test") for path in files]
+    return images
 
 
 def seeded_half(names: list[str]) -> list[str]:

@@ -1,7 +1,7 @@
-"""Demonstration pictures made by formula, in MVTec AD's layout with pixel-exact masks: they go the way of real data.
+"""Demonstration images made by formula, in MVTec AD's layout with pixel-exact masks: they go the way of real data.
 
 Two textures (``weave``, ``grain``) and two objects (``bracket``, ``print``), one module each: ``draw`` makes a scene,
-normal or with one of its ``DEFECTS``, and says where it differs from a normal one; ``camera.py`` takes the picture.
+normal or with one of its ``DEFECTS``, and says where it differs from a normal one; ``camera.py`` takes the image.
 Pose, light, exposure, focus, colour and sensor noise vary, so that neither a fixed place nor a colour tells a defect.
 """
 
@@ -24,7 +24,7 @@ SEED = 20221
 # A quarter of 76 is 19: the fewest held-out normals that an honest threshold needs (metrics/threshold.py).
 TRAIN, TEST_GOOD, TEST_DEFECTIVE = 76, 16, 24
 
-__all__ = ["SEED", "SIDE", "TARGETS", "VERSION", "generate", "picture"]
+__all__ = ["SEED", "SIDE", "TARGETS", "VERSION", "generate", "image"]
 
 
 class DemoTarget(Protocol):
@@ -41,20 +41,20 @@ TARGETS = {name: cast(DemoTarget, module) for name, module in (
 )}  # fmt: skip
 
 
-def picture(target: str, seed: int, number: int, defect: str | None = None) -> tuple[Array, Array]:
-    """Picture ``number`` of a target: float ``(S, S, 3)`` in [0, 1], and the mask of its defect, bool ``(S, S)``."""
+def image(target: str, seed: int, number: int, defect: str | None = None) -> tuple[Array, Array]:
+    """Image ``number`` of a target: float ``(S, S, 3)`` in [0, 1], and the mask of its defect, bool ``(S, S)``."""
     rng = np.random.default_rng([seed, list(TARGETS).index(target), number])
     scene = TARGETS[target].draw(rng, defect)
     return photograph(rng, scene), scene.defect
 
 
 def generate(folder: Path, seed: int = SEED, targets: Sequence[str] = tuple(TARGETS)) -> None:
-    """Write targets under ``folder``: each 76 training, 16 good and 24 defective test pictures, and 24 masks."""
+    """Write targets under ``folder``: each 76 training, 16 good and 24 defective test images, and 24 masks."""
 
     def write(job: tuple[str, int, str | None]) -> None:
         target, number, defect = job
         base, name = folder / target, f"{number:03d}"
-        pixels, mask = picture(target, seed, number, defect)
+        pixels, mask = image(target, seed, number, defect)
         part = "test" if number < TEST_DEFECTIVE + TEST_GOOD else "train"
         _save(pixels, base / part / (defect or "good") / f"{name}.png")
         if defect is not None:
@@ -65,9 +65,9 @@ def generate(folder: Path, seed: int = SEED, targets: Sequence[str] = tuple(TARG
 
 
 def contents(target: str) -> list[tuple[int, str | None]]:
-    """Number and defect of every picture of a target; training pictures first, then good ones, then each defect.
+    """Number and defect of every image of a target; training images first, then good ones, then each defect.
 
-    Numbers begin with the test: a longer training set leaves its pictures as they are.
+    Numbers begin with the test: a longer training set leaves its images as they are.
     """
     kinds = list(TARGETS[target].DEFECTS)
     defects = [(i, kinds[i * len(kinds) // TEST_DEFECTIVE]) for i in range(TEST_DEFECTIVE)]

@@ -1,4 +1,4 @@
-"""Demo object: a milled steel plate, turned and shifted, on a rubber mat: four drilled holes, a slot, brushed faces."""
+"""Demo object: a milled steel plate, rotated and shifted, on a rubber mat: four drilled holes, a slot, brushed faces."""
 
 import numpy as np
 from scipy.ndimage import gaussian_filter, map_coordinates, shift
@@ -12,7 +12,7 @@ from rkd_pipeline.data.synthetic.camera import (
     noise,
     positions,
     scratch_distance,
-    turned,
+    rotated,
 )
 
 # Centres of the holes on the plate, pixels from its centre; the plate is not symmetric, as real ones are not.
@@ -25,7 +25,7 @@ def draw(rng: Rng, defect: str | None) -> Scene:
     spoil = rng.spawn(1)[0]
     x, y = positions()
     angle, centre = rng.uniform(-0.18, 0.18), SIDE / 2 + rng.uniform(-8, 8, 2)
-    u, v = turned(x - centre[0], y - centre[1], angle)
+    u, v = rotated(x - centre[0], y - centre[1], angle)
     marked = np.zeros((SIDE, SIDE), bool)
     whole = _plate(u, v)
     distance = whole

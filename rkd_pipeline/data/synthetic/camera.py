@@ -1,4 +1,4 @@
-"""From a scene to a picture: relief, light, lens and sensor. Shared by all demo targets.
+"""From a scene to an image: relief, light, lens and sensor. Shared by all demo targets.
 
 Coordinates are pixels, x to the right and y down; heights are in pixels too, so that slopes are angles.
 """
@@ -52,7 +52,7 @@ def noise(rng: Rng, *sigma: float) -> Array:
 def clouds(rng: Rng, sigma: float, *, brightness: float, hue: float) -> Array:
     """Unevenness of dye or stain, around 1: ``(S, S, 3)``, of the given deviations, smooth over ``sigma`` pixels.
 
-    Different in every picture: it makes a colour by itself mean little, and a network can follow it easily.
+    Different in every image: it makes a colour by itself mean little, and a network can follow it easily.
     """
     return 1 + brightness * noise(rng, sigma)[..., None] + hue * np.stack([noise(rng, sigma) for _ in range(3)], -1)
 
@@ -88,12 +88,12 @@ def photograph(rng: Rng, scene: Scene) -> Array:
 
 
 def place(rng: Rng, margin: float) -> tuple[Array, Array]:
-    """Distances dx and dy from a random point at least ``margin`` pixels inside the picture."""
+    """Distances dx and dy from a random point at least ``margin`` pixels inside the image."""
     x, y = positions()
     return x - rng.uniform(margin, SIDE - margin), y - rng.uniform(margin, SIDE - margin)
 
 
-def turned(dx: Array, dy: Array, angle: float) -> tuple[Array, Array]:
+def rotated(dx: Array, dy: Array, angle: float) -> tuple[Array, Array]:
     """Coordinates along and across a direction."""
     c, s = np.cos(angle), np.sin(angle)
     return c * dx + s * dy, c * dy - s * dx
@@ -101,7 +101,7 @@ def turned(dx: Array, dy: Array, angle: float) -> tuple[Array, Array]:
 
 def scratch_distance(rng: Rng, dx: Array, dy: Array, angle: float, length: float) -> Array:
     """Distance from a slightly bent, wavering line of ``length`` pixels through the origin of dx, dy."""
-    along, across = turned(dx, dy, angle)
+    along, across = rotated(dx, dy, angle)
     bend, waver = rng.uniform(-0.006, 0.006), rng.uniform(0, 0.8)
     across = across - bend * along**2 - waver * np.sin(along * rng.uniform(0.1, 0.25) + rng.uniform(0, 6))
     beyond = np.clip(np.abs(along) - length / 2, 0, None)

@@ -1,4 +1,4 @@
-"""Demo texture: oiled wood. Year rings and pores run down the picture; colour and contrast vary from board to board."""
+"""Demo texture: oiled wood. Year rings and pores run down the image; colour and contrast vary from board to board."""
 
 import numpy as np
 from scipy.ndimage import gaussian_filter
@@ -14,7 +14,7 @@ from rkd_pipeline.data.synthetic.camera import (
     place,
     positions,
     scratch_distance,
-    turned,
+    rotated,
 )
 
 
@@ -63,7 +63,7 @@ def _scratch(rng: Rng, scene: Scene) -> None:
 def _dent(rng: Rng, scene: Scene) -> None:
     """A round dent, as from a hammer: fibres crushed, seen mostly by its shading."""
     dx, dy = place(rng, 28)
-    along, across = turned(dx, dy, rng.uniform(0, np.pi))
+    along, across = rotated(dx, dy, rng.uniform(0, np.pi))
     radius = rng.uniform(13, 23)
     r = np.hypot(along, across * rng.uniform(1.0, 1.3)) / radius
     scene.height -= 4.0 * np.clip(1 - r**4, 0, None) ** 1.5 * radius / 11

@@ -11,7 +11,7 @@ from rkd_pipeline.data.synthetic.camera import (
     noise,
     positions,
     scratch_distance,
-    turned,
+    rotated,
 )
 
 _DOTS, _RING, _DOT = 14, 74.0, 9.0
@@ -19,11 +19,11 @@ _BARS = 9
 
 
 def draw(rng: Rng, defect: str | None) -> Scene:
-    """The card, slightly turned and shifted, with a defect where one is named."""
+    """The card, slightly rotated and shifted, with a defect where one is named."""
     spoil = rng.spawn(1)[0]
     x, y = positions()
     angle, centre, zoom = rng.normal(0, 0.02), SIDE / 2 + rng.normal(0, 2, 2), rng.uniform(0.98, 1.02)
-    u, v = turned((x - centre[0]) / zoom, (y - centre[1]) / zoom, angle)
+    u, v = rotated((x - centre[0]) / zoom, (y - centre[1]) / zoom, angle)
     blue = _rosette(u, v)
     register = rng.normal(0, 0.5, 2)
     red, marked = _dots_and_bars(spoil, u - register[0], v - register[1], defect)

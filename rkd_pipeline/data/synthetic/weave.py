@@ -3,7 +3,7 @@
 import numpy as np
 from scipy.ndimage import gaussian_filter
 
-from rkd_pipeline.data.synthetic.camera import SIDE, Array, Rng, Scene, clouds, inside, noise, place, positions, turned
+from rkd_pipeline.data.synthetic.camera import SIDE, Array, Rng, Scene, clouds, inside, noise, place, positions, rotated
 
 _PITCH = 11.0
 
@@ -13,7 +13,7 @@ def draw(rng: Rng, defect: str | None) -> Scene:
     spoil = rng.spawn(1)[0]  # a defect draws from its own generator: the scene around it stays the normal one
     x, y = positions()
     angle, pitch = rng.normal(0, 0.03), _PITCH * rng.uniform(0.96, 1.04)
-    along, across = turned(x - SIDE / 2, y - SIDE / 2, angle)
+    along, across = rotated(x - SIDE / 2, y - SIDE / 2, angle)
     u = (along + 1.2 * noise(rng, 40)) / pitch + rng.uniform(0, 2)
     v = (across + 1.2 * noise(rng, 40)) / pitch + rng.uniform(0, 2)
     column, row = np.floor(u).astype(int), np.floor(v).astype(int)
@@ -72,7 +72,7 @@ def _hole(rng: Rng, scene: Scene) -> None:
 def _snag(rng: Rng, scene: Scene) -> None:
     """A pulled thread lying loose on the cloth as a loop."""
     dx, dy = place(rng, 50)
-    along, across = turned(dx, dy, rng.uniform(0, np.pi))
+    along, across = rotated(dx, dy, rng.uniform(0, np.pi))
     size = rng.uniform(14, 24)
     loop = np.abs(np.hypot(along, across * rng.uniform(1.3, 2.0)) - size)
     cover = inside(loop - 3.6, 0.8)
@@ -86,7 +86,7 @@ def _snag(rng: Rng, scene: Scene) -> None:
 def _knot(rng: Rng, scene: Scene) -> None:
     """A knot: a small tight lump of yarn."""
     dx, dy = place(rng, 20)
-    along, across = turned(dx, dy, rng.uniform(0, np.pi))
+    along, across = rotated(dx, dy, rng.uniform(0, np.pi))
     radius = rng.uniform(4.0, 16.0)
     distance = np.hypot(along, across * rng.uniform(1.0, 1.4)) - radius
     cover = inside(distance, 0.8)

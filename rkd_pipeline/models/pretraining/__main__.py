@@ -19,12 +19,12 @@ from rkd_pipeline.store.files import write_atomically
 
 
 def main() -> None:
-    """Draw the pictures, train in two stages, and write the weights after every epoch."""
+    """Draw the images, train in two stages, and write the weights after every epoch."""
     defaults = Settings()
     parser = argparse.ArgumentParser("python -m rkd_pipeline.models.pretraining", description=__doc__)
     parser.add_argument("--output", type=Path, required=True, help="a .safetensors file, written after every epoch")
     parser.add_argument("--classes", type=int, default=defaults.classes, help="formulas, default %(default)s")
-    parser.add_argument("--per-class", type=int, default=defaults.per_class, help="pictures each, default %(default)s")
+    parser.add_argument("--per-class", type=int, default=defaults.per_class, help="images each, default %(default)s")
     parser.add_argument("--epochs", type=int, default=defaults.epochs, help="default %(default)s")
     parser.add_argument("--seed", type=int, default=defaults.seed, help="default %(default)s")
     parser.add_argument("--settle", type=Path, metavar="FILE", help="a file of the first stage: only do the second")
@@ -35,7 +35,7 @@ def main() -> None:
     compute, started = Compute.choose(options.device), time.monotonic()
     print(f"{compute.label}, {torch.get_num_threads()} threads; {settings}", flush=True)
 
-    def pictures(settings: Settings) -> np.ndarray[Any, Any]:
+    def images(settings: Settings) -> np.ndarray[Any, Any]:
         return draw_collection(
             settings.classes, settings.per_class, settings.side, settings.seed, torch.get_num_threads()
         )
@@ -47,7 +47,7 @@ def main() -> None:
             minutes = (time.monotonic() - started) / 60
             print(f"epoch {epoch}: loss {loss:.3f}, unmixed accuracy {accuracy:.3f}, {minutes:.1f} minutes", flush=True)
 
-        pretrain(settings, pictures(settings), compute, after_epoch, start)
+        pretrain(settings, images(settings), compute, after_epoch, start)
 
     if options.settle is None:
         stage(settings, None)

@@ -1,4 +1,4 @@
-"""Variation in the training pictures: pose, light, colour, focus and noise, and pairs mixed by a mask.
+"""Variation in the training images: pose, light, colour, focus and noise, and pairs mixed by a mask.
 
 All on float tensors ``(N, 3, H, W)`` in [0, 1]; every random number comes from the generator given.
 """
@@ -13,39 +13,39 @@ def uniform(low: float, high: float, shape: tuple[int, ...], rng: Generator) -> 
     return torch.empty(shape).uniform_(low, high, generator=rng)
 
 
-def posed(pictures: Tensor, side: int, rng: Generator) -> Tensor:
-    """A random part of each picture, turned, mirrored and slightly stretched, ``side`` pixels wide.
+def posed(images: Tensor, side: int, rng: Generator) -> Tensor:
+    """A random part of each image, turned, mirrored and slightly stretched, ``side`` pixels wide.
 
-    For 2 of 5 pictures it is cut out pixel by pixel, quarter turns apart: interpolation would take away the finest
+    For 2 of 5 images it is cut out pixel by pixel, quarter turns apart: interpolation would take away the finest
     detail, and a teacher that has never seen any does not look for it.
     """
-    n = len(pictures)
-    # A small part of the picture where few pixels show it: shrunk, fine textures would alias.
-    largest = min(1.05, 1.6 * side / pictures.shape[-1])
+    n = len(images)
+    # A small part of the image where few pixels show it: shrunk, fine textures would alias.
+    largest = min(1.05, 1.6 * side / images.shape[-1])
     size, stretch = uniform(0.43 * largest, largest, (n,), rng), torch.exp(uniform(-0.2, 0.2, (n,), rng))
     angle = uniform(-torch.pi, torch.pi, (n,), rng)
     mirror = torch.where(uniform(0, 1, (n,), rng) < 0.5, -1.0, 1.0)
     exact = uniform(0, 1, (n,), rng) < 0.4
-    whole, quarter = side / pictures.shape[-1], torch.pi / 2
+    whole, quarter = side / images.shape[-1], torch.pi / 2
     size, stretch = torch.where(exact, whole, size), torch.where(exact, 1.0, stretch)
     angle = torch.where(exact, (angle / quarter).round() * quarter, angle)
     room = (1 - size).clamp(min=0)
     across, down = uniform(-1, 1, (n,), rng) * room, uniform(-1, 1, (n,), rng) * room
-    pixel = 2 / pictures.shape[-1]
+    pixel = 2 / images.shape[-1]
     across, down = (torch.where(exact, ((t + room) / pixel).round() * pixel - room, t) for t in (across, down))
     c, s = torch.cos(angle) * size, torch.sin(angle) * size
     rows = torch.stack([c * stretch * mirror, -s / stretch, across, s * stretch * mirror, c / stretch, down], 1)
     places = F.affine_grid(rows.view(n, 2, 3), [n, 3, side, side], align_corners=False)
-    return F.grid_sample(pictures, places, mode="bilinear", padding_mode="reflection", align_corners=False)
+    return F.grid_sample(images, places, mode="bilinear", padding_mode="reflection", align_corners=False)
 
 
-def photographed(pictures: Tensor, rng: Generator) -> Tensor:
-    """Colour, contrast, brightness, focus and noise changed, each for some pictures."""
-    n = len(pictures)
+def photographed(images: Tensor, rng: Generator) -> Tensor:
+    """Colour, contrast, brightness, focus and noise changed, each for some images."""
+    n = len(images)
     chance = uniform(0, 1, (5, n, 1, 1, 1), rng)
-    grey = pictures.mean(1, keepdim=True).expand_as(pictures)
+    grey = images.mean(1, keepdim=True).expand_as(images)
     mixer = torch.eye(3) + uniform(-0.35, 0.35, (n, 3, 3), rng)
-    x = torch.where(chance[0] < 0.4, torch.einsum("nij,njhw->nihw", mixer, pictures), pictures)
+    x = torch.where(chance[0] < 0.4, torch.einsum("nij,njhw->nihw", mixer, images), images)
     x = torch.where(chance[1] < 0.35, grey, x)
     x = torch.where(chance[2] < 0.1, 1 - x, x)
     mean = x.mean((1, 2, 3), keepdim=True)

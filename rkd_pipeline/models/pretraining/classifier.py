@@ -1,10 +1,10 @@
-"""Pretraining: tell formulas apart, for the whole picture and at every place of the last feature map.
+"""Pretraining: tell formulas apart, for the whole image and at every place of the last feature map.
 
-Half of the pictures are pairs put together by a mask. The label of a place is the share of each class there, so the
-features must say what is where, and not only what is in the picture: anomaly detection compares places.
+Half of the images are pairs put together by a mask. The label of a place is the share of each class there, so the
+features must say what is where, and not only what is in the image: anomaly detection compares places.
 
 Two further terms act on the features of blocks 1 to 3 themselves, since a teacher is used for them and never for its
-classes. ``spread``: within a picture they should differ between places in many directions; classes alone are told apart
+classes. ``spread``: within an image they should differ between places in many directions; classes alone are told apart
 with few (docs/embedded-teacher.md has the numbers). ``evenness``: their length should be the same at all places, since
 the official code's loss weighs places by it.
 """
@@ -23,7 +23,7 @@ from rkd_pipeline.device import Compute, place
 from rkd_pipeline.models.frozen import IMAGENET_MEAN, IMAGENET_STD
 from rkd_pipeline.models.pretraining import augmentation
 
-# The teacher's own preprocessing of pictures in [0, 1] (models/teacher.py).
+# The teacher's own preprocessing of images in [0, 1] (models/teacher.py).
 
 
 @dataclass(frozen=True)
@@ -31,14 +31,14 @@ class Settings:
     """What shapes the weights, apart from the number of threads.
 
     Attributes:
-        classes, per_class: formulas, and pictures drawn of each.
-        side: of the drawn pictures, pixels.
-        small, large: of the pictures trained on: ``small`` at first, at a third of the cost, ``large`` in the last
+        classes, per_class: formulas, and images drawn of each.
+        side: of the drawn images, pixels.
+        small, large: of the images trained on: ``small`` at first, at a third of the cost, ``large`` in the last
             tenth of the epochs.
         epochs, batch_size, learning_rate, weight_decay: AdamW under one cosine, warmed up over the first 5%.
         spread, evenness: weights of the two terms on features, each summed over blocks 1 to 3.
         frozen: share of the steps, from the first, in which the classifier learns and tells the features nothing.
-        seed: of formulas, pictures, initial weights and augmentation.
+        seed: of formulas, images, initial weights and augmentation.
     """
 
     classes: int = 600
@@ -56,15 +56,15 @@ class Settings:
     seed: int = 0
 
     def crop(self, epoch: int) -> int:
-        """Side of the pictures trained on in an epoch (from 1)."""
+        """Side of the images trained on in an epoch (from 1)."""
         return self.small if epoch <= round(0.9 * self.epochs) else self.large
 
 
 def settling(settings: Settings) -> Settings:
-    """The second stage, on large pictures and less than half of them, with a new classifier.
+    """The second stage, on large images and less than half of them, with a new classifier.
 
     On crops of 64 and 96 pixels every place is near the border, which a network notices by its padding: far from it, in
-    the flat background of a whole picture, block 3 ran away to 30 times its length.
+    the flat background of a whole image, block 3 ran away to 30 times its length.
     """
     return replace(
         settings,
@@ -94,10 +94,10 @@ class Pretrained(nn.Module):
         self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1))
         self.register_buffer("std", torch.tensor(IMAGENET_STD).view(1, 3, 1, 1))
 
-    def forward(self, pictures: Tensor, frozen: bool = False) -> tuple[Tensor, Tensor, list[Tensor]]:
-        """Logits of pictures ``(N, classes)``, of places ``(N, classes, H / 16, W / 16)``; features of all blocks."""
+    def forward(self, images: Tensor, frozen: bool = False) -> tuple[Tensor, Tensor, list[Tensor]]:
+        """Logits of images ``(N, classes)``, of places ``(N, classes, H / 16, W / 16)``; features of all blocks."""
         n, features = self.network, []
-        x = n.maxpool(n.relu(n.bn1(n.conv1((pictures - self.mean) / self.std))))
+        x = n.maxpool(n.relu(n.bn1(n.conv1((images - self.mean) / self.std))))
         for block in (n.layer1, n.layer2, n.layer3):
             x = block(x)
             features.append(x)
@@ -107,14 +107,14 @@ class Pretrained(nn.Module):
 
 def pretrain(
     settings: Settings,
-    pictures: np.ndarray[Any, Any],
+    images: np.ndarray[Any, Any],
     compute: Compute,
     after_epoch: Callable[[int, float, float, dict[str, Tensor]], None],
     start: dict[str, Tensor] | None = None,
 ) -> None:
-    """Train on ``pictures`` (classes in order, uint8 ``(N, H, W, 3)``) from weights ``start``, or else random ones.
+    """Train on ``images`` (classes in order, uint8 ``(N, H, W, 3)``) from weights ``start``, or else random ones.
 
-    ``after_epoch`` is given the epoch (from 1), the mean loss, the accuracy on unmixed pictures, and the state.
+    ``after_epoch`` is given the epoch (from 1), the mean loss, the accuracy on unmixed images, and the state.
     """
     torch.manual_seed(settings.seed)
     model = Pretrained(settings.classes)
@@ -126,7 +126,7 @@ def pretrain(
     plain = [p for p in model.parameters() if p.ndim <= 1]
     groups = [{"params": decayed, "weight_decay": settings.weight_decay}, {"params": plain, "weight_decay": 0.0}]
     optimiser = torch.optim.AdamW(groups, settings.learning_rate, betas=(0.9, 0.99))
-    steps = settings.epochs * (len(pictures) // settings.batch_size)
+    steps = settings.epochs * (len(images) // settings.batch_size)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimiser, settings.learning_rate, total_steps=steps, pct_start=0.05, cycle_momentum=False
     )
@@ -134,14 +134,14 @@ def pretrain(
     for epoch in range(1, settings.epochs + 1):
         model.train()
         total, right, whole = 0.0, 0, 0
-        order = torch.randperm(len(pictures), generator=rng)
+        order = torch.randperm(len(images), generator=rng)
         batches = order[: len(order) // settings.batch_size * settings.batch_size].split(settings.batch_size)
         for step, chosen in enumerate(batches, (epoch - 1) * len(batches)):
-            made = _batch(settings, pictures, chosen, settings.crop(epoch), rng)
+            made = _batch(settings, images, chosen, settings.crop(epoch), rng)
             batch, shares, first, second = (part.to(compute.device) for part in made)
             with compute.autocast():
-                of_pictures, of_places, features = model(batch, frozen=step < settings.frozen * steps)
-            loss = _loss(of_pictures.float(), of_places.float(), shares, first, second)
+                of_images, of_places, features = model(batch, frozen=step < settings.frozen * steps)
+            loss = _loss(of_images.float(), of_places.float(), shares, first, second)
             for block in features:
                 few, uneven = _shape(block.float())
                 loss = loss + settings.spread * few + settings.evenness * uneven
@@ -150,7 +150,7 @@ def pretrain(
             optimiser.step()
             schedule.step()
             pure = shares.flatten(1).amin(1) == 1
-            right += int((of_pictures.argmax(1) == first)[pure].sum())
+            right += int((of_images.argmax(1) == first)[pure].sum())
             whole += int(pure.sum())
             total += float(loss.detach())
         after_epoch(epoch, total / len(batches), right / max(whole, 1), teacher_state(model))
@@ -167,10 +167,10 @@ def teacher_state(model: Pretrained) -> dict[str, Tensor]:
 
 
 def _batch(
-    settings: Settings, pictures: np.ndarray[Any, Any], chosen: Tensor, crop: int, rng: torch.Generator
+    settings: Settings, images: np.ndarray[Any, Any], chosen: Tensor, crop: int, rng: torch.Generator
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Pictures, the first class's share at every place, and both classes."""
-    x = torch.from_numpy(pictures[chosen.numpy()]).permute(0, 3, 1, 2).float() / 255
+    """Images, the first class's share at every place, and both classes."""
+    x = torch.from_numpy(images[chosen.numpy()]).permute(0, 3, 1, 2).float() / 255
     x = augmentation.photographed(augmentation.posed(x, crop, rng), rng)
     labels = chosen // settings.per_class
     partner = torch.randperm(len(x), generator=rng)
@@ -180,20 +180,20 @@ def _batch(
     return x.contiguous(memory_format=torch.channels_last), shares, labels, labels[partner]
 
 
-def _loss(of_pictures: Tensor, of_places: Tensor, shares: Tensor, first: Tensor, second: Tensor) -> Tensor:
-    """Cross-entropy of pictures plus that of places, each against the shares of both classes."""
+def _loss(of_images: Tensor, of_places: Tensor, shares: Tensor, first: Tensor, second: Tensor) -> Tensor:
+    """Cross-entropy of images plus that of places, each against the shares of both classes."""
     share = shares.mean((1, 2))
-    whole = share * _entropy(of_pictures, first) + (1 - share) * _entropy(of_pictures, second)
+    whole = share * _entropy(of_images, first) + (1 - share) * _entropy(of_images, second)
     at_places = first.view(-1, 1, 1).expand_as(shares), second.view(-1, 1, 1).expand_as(shares)
     local = shares * _entropy(of_places, at_places[0]) + (1 - shares) * _entropy(of_places, at_places[1])
     return whole.mean() + local.mean()
 
 
 def _shape(features: Tensor) -> tuple[Tensor, Tensor]:
-    """How few directions the features of a block vary in within a picture, and how uneven their length is there.
+    """How few directions the features of a block vary in within an image, and how uneven their length is there.
 
     The first is the logarithm of ``C / P``, with ``P`` the participation ratio of the covariance of unit vectors around
-    their mean in the picture: 0 if all ``C`` directions share alike, ``log C`` if there is only one. The second is the
+    their mean in the image: 0 if all ``C`` directions share alike, ``log C`` if there is only one. The second is the
     variance of the logarithm of the length. Both are free of the features' scale.
     """
     n, channels, height, width = features.shape

@@ -1,4 +1,4 @@
-"""The training pictures, drawn once; the same for every number of processes."""
+"""The training images, drawn once; the same for every number of processes."""
 
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
@@ -13,22 +13,22 @@ Array = np.ndarray[Any, np.dtype[np.uint8]]
 
 
 def draw_class(number: int, seed: int, count: int, side: int) -> Array:
-    """``count`` pictures of one class, uint8 ``(count, side, side, 3)``."""
+    """``count`` images of one class, uint8 ``(count, side, side, 3)``."""
     draw = formula(number, seed)
     drawn = [draw(np.random.default_rng([seed, number, i]), side) for i in range(count)]
     return (np.clip(np.stack(drawn), 0, 1) * 255).round().astype(np.uint8)
 
 
 def draw_collection(classes: int, per_class: int, side: int, seed: int, processes: int) -> Array:
-    """All pictures, class after class: uint8 ``(classes * per_class, side, side, 3)``."""
-    pictures = np.empty((classes, per_class, side, side, 3), np.uint8)
+    """All images, class after class: uint8 ``(classes * per_class, side, side, 3)``."""
+    images = np.empty((classes, per_class, side, side, 3), np.uint8)
     jobs = [range(classes), [seed] * classes, [per_class] * classes, [side] * classes]
     # Forking a process that has run torch can hang; a spawned one cannot.
     with (
         ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool,
-        progress.bar(classes, "classes", "pictures by formula") as bar,
+        progress.bar(classes, "classes", "images by formula") as bar,
     ):
         for number, drawn in enumerate(pool.map(draw_class, *jobs)):
-            pictures[number] = drawn
+            images[number] = drawn
             bar.update()
-    return pictures.reshape(-1, side, side, 3)
+    return images.reshape(-1, side, side, 3)

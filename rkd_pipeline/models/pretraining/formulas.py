@@ -1,8 +1,8 @@
-"""Pictures by formula: nine families, each a distribution of classes; a class is one formula, its parameters fixed.
+"""Images by formula: nine families, each a distribution of classes; a class is one formula, its parameters fixed.
 
 A family takes a random generator, draws the parameters of a class, and returns the class: a function that draws one
-picture, float ``(side, side, 3)`` in [0, 1], from another generator. What the class fixes is what a network must
-recognise (frequencies, affine maps, outlines, size laws); pose, light, colour jitter and background vary per picture.
+image, float ``(side, side, 3)`` in [0, 1], from another generator. What the class fixes is what a network must
+recognise (frequencies, affine maps, outlines, size laws); pose, light, colour jitter and background vary per image.
 
 Sources of the ideas: CPPN (Stanley 2007), IFS fractals (Kataoka et al. 2020; parameters by singular values, Anderson
 and Farrell 2022), radial contours (Kataoka et al. 2022, Takashima et al. 2023), noise by spectrum and dead leaves
@@ -50,7 +50,7 @@ def palette(rng: Rng) -> Array:
 
 
 def coloured(values: Array, colours: Array, rng: Rng) -> Array:
-    """Values in [0, 1] through a palette, its colours jittered per picture."""
+    """Values in [0, 1] through a palette, its colours jittered per image."""
     grey = np.ptp(colours, axis=1).max() < 1e-6
     jittered = np.clip(colours + rng.normal(0, 0.06, (len(colours), 1 if grey else 3)), 0, 1)
     where = np.clip(values, 0, 1) * (len(jittered) - 1)

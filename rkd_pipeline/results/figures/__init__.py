@@ -1,4 +1,4 @@
-"""Pictures for people: of one training, of the paper, of the leaderboard, over time. Colour-blind-safe; PNG bytes."""
+"""Images for people: of one training, of the paper, of the leaderboard, over time. Colour-blind-safe; PNG bytes."""
 
 from rkd_pipeline.results.figures.effect_bars import effect_dots
 from rkd_pipeline.results.figures.over_time import Point, history_figure

@@ -1,4 +1,4 @@
-"""The pictures of a dataset card: a montage, histograms, and pairs of copies. PNG bytes, colour-blind-safe."""
+"""The images of a dataset card: a montage, histograms, and pairs of copies. PNG bytes, colour-blind-safe."""
 
 import numpy as np
 import pandas as pd
@@ -17,14 +17,14 @@ _OUTLINE = "#00E5FF"  # seen on light and dark, grey and coloured ground
 
 
 def montage(
-    index: pd.DataFrame, split: "pd.Series[str]", pictures: np.ndarray, masks: np.ndarray | None, title: str
+    index: pd.DataFrame, split: "pd.Series[str]", images: np.ndarray, masks: np.ndarray | None, title: str
 ) -> bytes:
     """Rows of examples: training normals, test normals, and each kind of defect with its masks outlined.
 
     Args:
         index: columns image_id, defect, anomalous; N rows.
-        split: part of each picture in the first repeat, by id.
-        pictures: uint8 ``(N, S, S, 3)``, memory-mapped or not; ``masks``: bool ``(N, S, S)`` or None.
+        split: part of each image in the first repeat, by id.
+        images: uint8 ``(N, S, S, 3)``, memory-mapped or not; ``masks``: bool ``(N, S, S)`` or None.
         title: of the figure.
     """
     part = index["image_id"].map(split)
@@ -42,7 +42,7 @@ def montage(
         for axis in line:
             axis.axis("off")
         for axis, number in zip(line, chosen, strict=False):
-            axis.imshow(pictures[number])
+            axis.imshow(images[number])
             if masks is not None and masks[number].any():
                 around = binary_dilation(masks[number], iterations=3)  # small defects stay visible inside
                 axis.contour(around, [0.5], colors="black", linewidths=2.0)
@@ -64,8 +64,8 @@ def montage(
     return png(figure)
 
 
-def histograms(index: pd.DataFrame, split: "pd.Series[str]", pictures: np.ndarray, card: Card, title: str) -> bytes:
-    """Grey values of all pixels, then per picture the mean grey, the contrast, the file size and the picture size.
+def histograms(index: pd.DataFrame, split: "pd.Series[str]", images: np.ndarray, card: Card, title: str) -> bytes:
+    """Grey values of all pixels, then per image the mean grey, the contrast, the file size and the image size.
 
     Three groups each: training normals, test normals, test anomalies; the image AUROC of the statistic stands above.
     """
@@ -78,7 +78,7 @@ def histograms(index: pd.DataFrame, split: "pd.Series[str]", pictures: np.ndarra
     figure = Figure(figsize=(13, 2.9), layout="constrained")
     axes = figure.subplots(1, 5)
     for name, which, colour, style in groups:
-        counts = _grey_histogram(pictures, np.flatnonzero(which))
+        counts = _grey_histogram(images, np.flatnonzero(which))
         axes[0].plot(np.arange(0, 256, 4) + 2, counts / max(counts.sum(), 1), style, color=colour, label=name)
     axes[0].set(xlabel="grey value of pixels", ylabel="share", title="intensity", yticks=[])
     axes[0].legend(frameon=False, fontsize=7)
@@ -87,7 +87,7 @@ def histograms(index: pd.DataFrame, split: "pd.Series[str]", pictures: np.ndarra
         "mean intensity": (255 * index["mean"], "mean grey"),
         "contrast": (255 * index["contrast"], "standard deviation of grey"),
         "file size": (index["bytes"] / 1024, "KiB"),
-        "picture size": (index["width"] * index["height"] / 1e6, "megapixels"),
+        "image size": (index["width"] * index["height"] / 1e6, "megapixels"),
     }
     for axis, (name, (values, unit)) in zip(axes[1:], statistics.items(), strict=True):
         _distributions(axis, values.to_numpy(np.float64), groups)
@@ -110,17 +110,17 @@ def _distributions(axis: Axes, values: np.ndarray, groups: list[tuple[str, "pd.S
             axis.stairs(heights, edges, color=colour, ls=style, lw=1.4)
 
 
-def _grey_histogram(pictures: np.ndarray, members: np.ndarray, most: int = 400) -> np.ndarray:
-    """64 counts over at most ``most`` of the pictures, evenly chosen."""
+def _grey_histogram(images: np.ndarray, members: np.ndarray, most: int = 400) -> np.ndarray:
+    """64 counts over at most ``most`` of the images, evenly chosen."""
     counts = np.zeros(64)
     for number in (
         members[np.linspace(0, len(members) - 1, min(most, len(members))).astype(int)] if len(members) else ()
     ):
-        counts += np.histogram(pictures[number] @ _GREY, 64, (0, 256))[0]
+        counts += np.histogram(images[number] @ _GREY, 64, (0, 256))[0]
     return counts
 
 
-def copies(index: pd.DataFrame, pictures: np.ndarray, card: Card, title: str) -> bytes:
+def copies(index: pd.DataFrame, images: np.ndarray, card: Card, title: str) -> bytes:
     """Up to eight pairs that are alike, one above the other; those between training and test come first."""
     row = {name: number for number, name in enumerate(index["image_id"])}
     order = card.pairs.assign(across=between_training_and_test(card.pairs)).sort_values(
@@ -133,7 +133,7 @@ def copies(index: pd.DataFrame, pictures: np.ndarray, card: Card, title: str) ->
         axis.axis("off")
     for line, pair in zip(axes.T, shown.itertuples(), strict=False):
         for axis, name, part in zip(line, (pair.first, pair.second), (pair.first_part, pair.second_part), strict=True):
-            axis.imshow(pictures[row[name]])
+            axis.imshow(images[row[name]])
             axis.set_title(f"{part}\n{shown_name(name)[-22:]}", fontsize=7)
     rest = f", {len(card.pairs) - len(shown)} more not shown" if len(card.pairs) > len(shown) else ""
     figure.suptitle(f"{title}: pairs that are alike ({len(card.pairs)} in all{rest})", fontsize=11)

@@ -1,4 +1,4 @@
-"""One picture beside its anomaly map, laid over it; such files know that they are none of the pictures to score."""
+"""One image beside its anomaly map, laid over it; such files know that they are none of the images to score."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ from PIL import Image
 
 from rkd_pipeline.results.figures.style import MAP_COLOURS, SKY, png
 
-LONGEST = 900  # pixels of the picture's longer side, as drawn
+LONGEST = 900  # pixels of the image's longer side, as drawn
 STEEPEST = 4  # longer side over shorter, as drawn: a figure of a 64 x 12000 image would take gigabytes, and show a line
 _MARK = {"Description": "anomaly map drawn by rkd-pipeline"}
 
@@ -39,19 +39,19 @@ def is_overlay(file: Path) -> bool:
         return False
 
 
-def overlay(picture: Image.Image, anomaly_map: np.ndarray, threshold: float | None, title: str) -> bytes:
-    """The picture, and the picture under its map, with a line round what exceeds the threshold.
+def overlay(image: Image.Image, anomaly_map: np.ndarray, threshold: float | None, title: str) -> bytes:
+    """The image, and the image under its map, with a line round what exceeds the threshold.
 
-    Colours run from 0 to twice the threshold, or the map's maximum where that is more: pictures of one model can be
+    Colours run from 0 to twice the threshold, or the map's maximum where that is more: images of one model can be
     compared. Without a threshold they run to the map's maximum.
 
     Args:
-        picture: RGB, any size; or already its ``ground``.
-        anomaly_map: ``(S, S)``, stretched over the picture.
-        threshold: map maximum above which a picture is called anomalous; None where another score decides.
+        image: RGB, any size; or already its ``ground``.
+        anomaly_map: ``(S, S)``, stretched over the image.
+        threshold: map maximum above which an image is called anomalous; None where another score decides.
         title: of the whole.
     """
-    shown = ground(picture)
+    shown = ground(image)
     width, height = shown.size
     stretched = np.asarray(
         Image.fromarray(anomaly_map.astype(np.float32)).resize(shown.size, Image.Resampling.BILINEAR)

@@ -13,24 +13,24 @@ from rkd_pipeline.results.figures.style import BLUE, MAP_COLOURS, NO_MASK, ORANG
 
 @dataclass(frozen=True)
 class Discrepancy:
-    """One picture with the distance of teacher and student features at each scale.
+    """One image with the distance of teacher and student features at each scale.
 
     Attributes:
-        picture: uint8 ``(S, S, 3)``.
+        image: uint8 ``(S, S, 3)``.
         scales: equation 1 per scale, ``(h_k, h_k)``, finest first.
     """
 
-    picture: np.ndarray
+    image: np.ndarray
     scales: Sequence[np.ndarray]
 
 
 def feature_discrepancy(normal: Discrepancy, defective: Discrepancy, mask: np.ndarray, title: str) -> bytes:
     """Figure 3: where teacher and student disagree, per scale, on a normal and on a defective region.
 
-    The normal region lies at the places of the defect, in the normal picture.
+    The normal region lies at the places of the defect, in the normal image.
 
     Args:
-        normal: a normal test picture.
+        normal: a normal test image.
         defective: a defective one.
         mask: bool ``(S, S)``, the defect.
         title: of the whole figure.
@@ -40,9 +40,9 @@ def feature_discrepancy(normal: Discrepancy, defective: Discrepancy, mask: np.nd
     grid = figure.add_gridspec(2, count + 2, width_ratios=[1] * (count + 1) + [1.35])
     for row, (shown, name) in enumerate(((normal, "normal"), (defective, "defective"))):
         axes = figure.add_subplot(grid[row, 0])
-        axes.imshow(shown.picture)
+        axes.imshow(shown.image)
         axes.contour(mask, [0.5], colors=SKY if row == 0 else ORANGE, linewidths=1.2)
-        axes.set_ylabel(f"{name} picture")
+        axes.set_ylabel(f"{name} image")
         axes.set(xticks=[], yticks=[])
         for k in range(count):
             axes = figure.add_subplot(grid[row, k + 1])
@@ -75,34 +75,34 @@ def cover(mask: np.ndarray, side: int) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Category:
-    """Defective pictures of one category: uint8 ``(N, S, S, 3)``, maps and masks ``(N, S, S)``, and its heading."""
+    """Defective images of one category: uint8 ``(N, S, S, 3)``, maps and masks ``(N, S, S)``, and its heading."""
 
     heading: str
-    pictures: np.ndarray
+    images: np.ndarray
     maps: np.ndarray
     masks: np.ndarray
 
 
 def best_and_worst(categories: Sequence[Category], title: str) -> bytes:
-    """Figures 5 and 6: picture, anomaly map and ground truth, best category beside the worst (or the only one).
+    """Figures 5 and 6: image, anomaly map and ground truth, best category beside the worst (or the only one).
 
     Each category has its own colour scale, printed at its map.
     """
-    count = sum(len(c.pictures) for c in categories)
+    count = sum(len(c.images) for c in categories)
     figure = Figure(figsize=(1.75 * count + 1.4, 6.1), layout="constrained")
     parts = figure.subfigures(1, len(categories), squeeze=False, wspace=0.03)[0]
     for part, category in zip(parts, categories, strict=True):
-        axes = part.subplots(3, len(category.pictures), squeeze=False)
+        axes = part.subplots(3, len(category.images), squeeze=False)
         low, high = float(category.maps.min()), float(category.maps.max())
-        for i in range(len(category.pictures)):
-            axes[0, i].imshow(category.pictures[i])
+        for i in range(len(category.images)):
+            axes[0, i].imshow(category.images[i])
             shown = axes[1, i].imshow(category.maps[i], cmap=MAP_COLOURS, vmin=low, vmax=high)
             axes[2, i].imshow(category.masks[i], cmap="gray", vmin=0, vmax=1)
             if not category.masks[i].any():
                 axes[2, i].text(0.5, 0.5, NO_MASK, transform=axes[2, i].transAxes, color="white", ha="center")
         for axis in axes.flat:
             axis.set(xticks=[], yticks=[])
-        for row, name in enumerate(("picture", "anomaly map", "ground truth")):
+        for row, name in enumerate(("image", "anomaly map", "ground truth")):
             axes[row, 0].set_ylabel(name)
         part.colorbar(shown, ax=list(axes[1]), fraction=0.04, pad=0.01).ax.tick_params(labelsize=7)
         part.suptitle(category.heading, fontsize=10)

@@ -1,4 +1,4 @@
-"""Pictures of one training: losses, scores, curves, anomaly maps."""
+"""Images of one training: losses, scores, curves, anomaly maps."""
 
 import numpy as np
 import pandas as pd
@@ -39,7 +39,7 @@ def draw_losses(axes: Axes, history: pd.DataFrame, best_epoch: int | None) -> No
         )
         if best_epoch:
             axes.axvline(best_epoch, color=GREY, lw=1, ls=":", label=f"kept: epoch {best_epoch}")
-    axes.set(xlabel="epoch", ylabel="loss per picture")
+    axes.set(xlabel="epoch", ylabel="loss per image")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.legend(frameon=False)
     tidy(axes)
@@ -69,23 +69,23 @@ def score_distribution(scores: pd.DataFrame, rule: str, threshold: float | None,
 
 
 def map_strip(
-    pictures: np.ndarray, maps: np.ndarray, captions: list[str], title: str, masks: np.ndarray | None = None
+    images: np.ndarray, maps: np.ndarray, captions: list[str], title: str, masks: np.ndarray | None = None
 ) -> bytes:
-    """Pictures above their anomaly maps, one colour scale for all; ground truth outlined where there is one.
+    """Images above their anomaly maps, one colour scale for all; ground truth outlined where there is one.
 
     Args:
-        pictures: uint8 ``(N, S, S, 3)``.
+        images: uint8 ``(N, S, S, 3)``.
         maps: ``(N, S, S)``.
-        captions: one per picture.
+        captions: one per image.
         title: of the whole strip.
         masks: bool ``(N, S, S)``.
     """
-    count = len(pictures)
+    count = len(images)
     figure = Figure(figsize=(1.7 * count + 0.6, 4.1), layout="constrained")
     axes = figure.subplots(2, count, squeeze=False)
     low, high = float(maps.min()), float(maps.max())
     for i in range(count):
-        axes[0, i].imshow(pictures[i])
+        axes[0, i].imshow(images[i])
         shown = axes[1, i].imshow(maps[i], cmap=MAP_COLOURS, vmin=low, vmax=high)
         axes[0, i].set_title(captions[i], fontsize=8)
         if masks is not None and masks[i].any():
@@ -99,14 +99,14 @@ def map_strip(
 
 
 def detection_curves(anomalous: np.ndarray, scores: np.ndarray, pixels: PixelCurve | None, title: str) -> bytes:
-    """ROC over pictures and, with masks, ROC over pixels and the PRO curve up to a false-positive rate of 0.3.
+    """ROC over images and, with masks, ROC over pixels and the PRO curve up to a false-positive rate of 0.3.
 
     Without both classes the figure says that there is no curve.
 
     Args:
-        anomalous: labels ``(N,)`` of the test pictures.
+        anomalous: labels ``(N,)`` of the test images.
         scores: ``(N,)``.
-        pixels: of the test pictures' maps; None without masks.
+        pixels: of the test images' maps; None without masks.
         title: of the whole figure.
     """
     count = 1 if pixels is None else 3
@@ -118,7 +118,7 @@ def detection_curves(anomalous: np.ndarray, scores: np.ndarray, pixels: PixelCur
     else:
         which = "normal" if anomalous.any() else "anomalous"
         panels[0].text(0.5, 0.6, f"no curve:\nno {which} test images", ha="center", va="center")
-    panels[0].set(title="ROC, pictures", xlabel="false-positive rate", ylabel="true-positive rate")
+    panels[0].set(title="ROC, images", xlabel="false-positive rate", ylabel="true-positive rate")
     if pixels is not None:
         _draw_pixel_curves(panels[1], panels[2], pixels)
     for axes in panels:

@@ -41,7 +41,7 @@ def message(text: str) -> bytes:
 
 
 def thumbnail(png: bytes, width: int) -> bytes:
-    """The same picture, at most ``width`` pixels wide, for showing inline."""
+    """The same image, at most ``width`` pixels wide, for showing inline."""
     with Image.open(BytesIO(png)) as image:
         small = image.convert("RGB")
         small.thumbnail((width, width))

@@ -16,7 +16,7 @@ from rkd_pipeline.recipes.variants import is_variant
 from rkd_pipeline.results.published import PAPER
 from rkd_pipeline.results.tables.seeds import (
     INTERVAL_METHODS,
-    TrainPictures,
+    TrainImages,
     configurations,
     over_seeds,
     remarks_on,
@@ -62,7 +62,7 @@ class System:
 
 @dataclass(frozen=True)
 class Row:
-    """A category: target, the paper's heading, and whether all seeds test on the publisher's own pictures."""
+    """A category: target, the paper's heading, and whether all seeds test on the publisher's own images."""
 
     target: str
     title: str
@@ -122,7 +122,7 @@ _PRO = (
     "of 30% by MVTec AD's definition (aupro_30); compare AUPRO with other work, and PRO only with the paper's numbers."
 )
 _MKD_NOTE = (
-    "MKD's published AUROC is over defective pictures only, a different set of pixels; the measured one is over all, "
+    "MKD's published AUROC is over defective images only, a different set of pixels; the measured one is over all, "
     "without the code's morphological opening."
 )
 
@@ -202,13 +202,13 @@ def dataset_table(dataset: str, title: str, benchmark: pd.DataFrame, own_repeats
     return CategoryTable(f"table_{dataset}", title, blocks, systems, "image / pixel AUROC", "AUPRO", (note,))
 
 
-def category_cells(table: CategoryTable, benchmark: pd.DataFrame, train_pictures: TrainPictures) -> pd.DataFrame:
+def category_cells(table: CategoryTable, benchmark: pd.DataFrame, train_pictures: TrainImages) -> pd.DataFrame:
     """Every number of a table, one row per category (and average), system, metric and measured configuration.
 
     Args:
         table: what stands where.
         benchmark: the tidy table.
-        train_pictures: number of training pictures per (target, training) of targets without an official split.
+        train_pictures: number of training images per (target, training) of targets without an official split.
 
     Returns:
         Columns as in ``CELL_COLUMNS``.
@@ -228,7 +228,7 @@ def _frame(cells: list[dict[str, object]]) -> pd.DataFrame:
 
 
 def _row_cells(
-    table: CategoryTable, block: Block, row: Row, benchmark: pd.DataFrame, train_pictures: TrainPictures
+    table: CategoryTable, block: Block, row: Row, benchmark: pd.DataFrame, train_pictures: TrainImages
 ) -> Iterator[dict[str, object]]:
     of_target = benchmark[benchmark["target"] == row.target]
     recipes = [s.recipe for s in table.systems if s.recipe]
@@ -281,7 +281,7 @@ def _published(of_target: pd.DataFrame, system: System, measure: Measure) -> flo
 def _average_cells(
     table: CategoryTable, block: Block, cells: pd.DataFrame, benchmark: pd.DataFrame
 ) -> Iterator[dict[str, object]]:
-    """Averages over the categories that are measured. Their pictures differ, so their errors are independent."""
+    """Averages over the categories that are measured. Their images differ, so their errors are independent."""
     of_average = benchmark[benchmark["target"] == block.average] if block.average else benchmark.iloc[:0]
     for teacher, epochs in configurations(cells[cells["measured"].notna()]):
         for system in table.systems:

@@ -9,23 +9,23 @@ from scipy.stats import t
 from rkd_pipeline.metrics.intervals import Interval, nadeau_bengio
 from rkd_pipeline.recipes.lookup import recipe as recipe_of
 
-TrainPictures = Mapping[tuple[str, str], int]
+TrainImages = Mapping[tuple[str, str], int]
 INTERVAL_METHODS = (
     "nadeau_bengio_and_pictures over seeds where each has its own repeat of the split: Nadeau and Bengio's, at least "
-    "as wide as test pictures alone make it; nadeau_bengio, too narrow for a few repeats that agree, where the numbers "
-    "have no interval over pictures; pictures_and_seeds where all test on the publisher's pictures; seeds_only where "
-    "the numbers have no interval over pictures; for one seed the interval over its test pictures"
+    "as wide as test images alone make it; nadeau_bengio, too narrow for a few repeats that agree, where the numbers "
+    "have no interval over images; pictures_and_seeds where all test on the publisher's images; seeds_only where "
+    "the numbers have no interval over images; for one seed the interval over its test images"
 )
 
 
-def over_seeds(values: pd.DataFrame, train_pictures: TrainPictures, *, own_repeats: bool) -> dict[str, object]:
-    """Mean over seeds with its interval; a single seed keeps the interval over its own test pictures.
+def over_seeds(values: pd.DataFrame, train_pictures: TrainImages, *, own_repeats: bool) -> dict[str, object]:
+    """Mean over seeds with its interval; a single seed keeps the interval over its own test images.
 
     Args:
         values: benchmark rows of one target, metric and configuration, one per seed; may be empty.
-        train_pictures: number of training pictures per (target, training), for the correction of intervals.
-        own_repeats: repeats of the split differ in their test pictures; seeds on the same repeat are averaged first.
-            Otherwise all test on the same pictures.
+        train_pictures: number of training images per (target, training), for the correction of intervals.
+        own_repeats: repeats of the split differ in their test images; seeds on the same repeat are averaged first.
+            Otherwise all test on the same images.
 
     Returns:
         measured, seeds and seed_sd (standard deviation over seeds, None for fewer than two), and, unless empty,
@@ -45,20 +45,20 @@ def over_seeds(values: pd.DataFrame, train_pictures: TrainPictures, *, own_repea
         return result | {k: first[k] for k in ("ci_low", "ci_high", "interval_method")}
     interval: Interval | None
     if own_repeats and len(per_repeat) > 1:
-        # Only the normal test pictures are drawn anew in each repeat; the anomalous ones are the same in all.
+        # Only the normal test images are drawn anew in each repeat; the anomalous ones are the same in all.
         trained_on = float(np.mean([train_pictures[(r.target, r.training)] for r in values.itertuples()]))
-        interval = _own_pictures(values, per_repeat, float(first["n_normal"]) / trained_on)
+        interval = _own_images(values, per_repeat, float(first["n_normal"]) / trained_on)
     else:
-        interval = _same_pictures(values)
+        interval = _same_images(values)
     assert interval is not None  # there are two seeds
     return result | {"ci_low": interval.low, "ci_high": interval.high, "interval_method": interval.method}
 
 
-def _own_pictures(values: pd.DataFrame, per_repeat: pd.Series, test_to_train: float) -> Interval:
-    """Repeats with test pictures of their own: Nadeau and Bengio's interval, not narrower than pictures make it.
+def _own_images(values: pd.DataFrame, per_repeat: pd.Series, test_to_train: float) -> Interval:
+    """Repeats with test images of their own: Nadeau and Bengio's interval, not narrower than images make it.
 
     Two to five repeats may agree by chance, and near 1 they do: then their spread says nothing (docs/metrics.md). A
-    repeat's interval over pictures says more, averaged out by the same factor.
+    repeat's interval over images says more, averaged out by the same factor.
     """
     spread = nadeau_bengio(per_repeat.tolist(), test_to_train)
     assert spread is not None  # there are two repeats
@@ -71,16 +71,16 @@ def _own_pictures(values: pd.DataFrame, per_repeat: pd.Series, test_to_train: fl
 
 
 def _halves(values: pd.DataFrame) -> tuple[float, float]:
-    """How far the intervals over pictures reach below and above their values, on average; NaN where one has none."""
+    """How far the intervals over images reach below and above their values, on average; NaN where one has none."""
     numbers = values["value"].astype(float)
     low, high = (float((numbers - values[k].astype(float)).abs().mean(skipna=False)) for k in ("ci_low", "ci_high"))
     return low, high
 
 
-def _same_pictures(values: pd.DataFrame, level: float = 0.95) -> Interval:
-    """Seeds that test on the same pictures: their mean keeps the whole error of the pictures; the seeds' averages out.
+def _same_images(values: pd.DataFrame, level: float = 0.95) -> Interval:
+    """Seeds that test on the same images: their mean keeps the whole error of the images; the seeds' averages out.
 
-    The half-width is the root of the sum of squares of the seeds' mean half-width over pictures and Student's t over
+    The half-width is the root of the sum of squares of the seeds' mean half-width over images and Student's t over
     seeds.
     """
     numbers = values["value"].astype(float)

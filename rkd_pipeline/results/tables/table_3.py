@@ -7,7 +7,7 @@ import pandas as pd
 from rkd_pipeline.results.published import PAPER
 from rkd_pipeline.results.tables.seeds import (
     INTERVAL_METHODS,
-    TrainPictures,
+    TrainImages,
     configurations,
     over_seeds,
     remarks_on,
@@ -60,12 +60,12 @@ CELL_COLUMNS = {
 }
 
 
-def table_3(benchmark: pd.DataFrame, train_pictures: TrainPictures) -> pd.DataFrame:
+def table_3(benchmark: pd.DataFrame, train_pictures: TrainImages) -> pd.DataFrame:
     """Table 3 (image AUROC on the medical datasets), one row per cell and measured configuration.
 
     Args:
         benchmark: the tidy table.
-        train_pictures: number of training pictures per (target, training), for the correction of intervals.
+        train_pictures: number of training images per (target, training), for the correction of intervals.
 
     Returns:
         Columns as in ``CELL_COLUMNS``. A configuration is one teacher and schedule: they are never averaged together.
@@ -121,8 +121,8 @@ def table_3_sheet(cells: pd.DataFrame) -> Sheet:
     sheet.below.append(
         "Image AUROC in percent. Measured: mean over seeds [95% interval] (number of seeds), each seed on its own "
         "repeat of the split. The interval (Nadeau and Bengio) corrects for what the repeats share; the anomalous "
-        "test pictures are the same in all of them. The published numbers are of one split, without interval: with "
-        "ten normal test pictures, one split has a standard error of 3 to 6 points."
+        "test images are the same in all of them. The published numbers are of one split, without interval: with "
+        "ten normal test images, one split has a standard error of 3 to 6 points."
     )
     if cells["short_schedule"].fillna(False).any():
         sheet.below.append(SHORT_SCHEDULE)

@@ -1,6 +1,6 @@
-"""Has a number moved? A test over fresh trainings on the same pictures, corrected for many targets and many looks.
+"""Has a number moved? A test over fresh trainings on the same images, corrected for many targets and many looks.
 
-Noise is what trainings differ by that have the same target, configuration and repeat: they test on the same pictures,
+Noise is what trainings differ by that have the same target, configuration and repeat: they test on the same images,
 so only the seed and the run are new. Its variance is pooled over repeats, within the reference and within the new
 round; a move is the mean over repeats of the difference of means, with Student's t. Within one look, Holm's method
 corrects over all series; look ``n`` spends ``ALPHA / (n (n + 1))``, which sums to ``ALPHA`` however often one looks.
@@ -48,8 +48,8 @@ VALUE_COLUMNS = {
     "metric": "as in the benchmark",
     "score_rule": "as in the benchmark",
     "value": "fraction from 0 to 1",
-    "ci_low": "lower bound over test pictures, 95%",
-    "ci_high": "upper bound over test pictures, 95%",
+    "ci_low": "lower bound over test images, 95%",
+    "ci_high": "upper bound over test images, 95%",
 }
 MOVE_COLUMNS = {
     "round": "number of the re-benchmark",

@@ -3,10 +3,10 @@ import pandas as pd
 import pytest
 from scipy.stats import t, ttest_ind
 
-from rkd_pipeline.operations.rebenchmark import history
 from rkd_pipeline.stages.history import points, sheets_of
+from rkd_pipeline.stages.rounds import values_of
 from rkd_pipeline.statistics.multiple_testing import ALPHA, look_level
-from rkd_pipeline.statistics.regression_test import VALUE_COLUMNS, moves
+from rkd_pipeline.statistics.regressions import VALUE_COLUMNS, moves
 
 RNG = np.random.default_rng(7)
 
@@ -124,14 +124,14 @@ def test_older_records_that_know_their_split_alone_are_compared_by_it() -> None:
     ))  # fmt: skip
     for row in old:
         del row["images"]
-    read = history([{"values": values} for values in (old, now, other)])
+    read = values_of([{"values": values} for values in (old, now, other)])
     assert moves(read)["verdict"].str.partition(":")[0].tolist() == ["within noise", "not comparable"]
-    alone = history([{"values": old}, {"values": rows(1, {0: [0.8, 0.82]}, images=None)}])
+    alone = values_of([{"values": old}, {"values": rows(1, {0: [0.8, 0.82]}, images=None)}])
     assert moves(alone)["verdict"].tolist() == ["within noise"]
 
 
 def test_points_over_time_say_where_the_data_changed() -> None:
-    values = history([{"values": [*rows(n, {0: [0.8, 0.81]}, images=of)]} for n, of in enumerate("aab")])
+    values = values_of([{"values": [*rows(n, {0: [0.8, 0.81]}, images=of)]} for n, of in enumerate("aab")])
     found = points(values, moves(values))
     assert found["data"].duplicated().tolist() == [False, True, False]
     [_, over_time] = sheets_of(found, moves(values))
