@@ -1,8 +1,8 @@
 """Multiresolution KD (Salehi et al. 2021): a cloner learns a source's features of normal images at several depths.
 
 The image's score is its loss; its map is a gradient of that loss with respect to the pixels, or the discrepancy of
-both networks at each position. All leave out the first compared layer where the source has four, as the official code does
-(``test_functions.py``).
+both networks at each position. All leave out the first compared layer where the source has four, as the official code
+does (``test_functions.py``).
 """
 
 from pathlib import Path

@@ -1,7 +1,7 @@
 """The two networks of Multiresolution KD (Salehi et al. 2021, ``models/network.py``): frozen source, trained cloner.
 
-Both see the image. They are compared at some layers: for VGG-16 the outputs of max-pools 2 to 5, for a ResNet those of its
-blocks 1 to 3, which is not the authors' source and stands in its own rows.
+Both see the image. They are compared at some layers: for VGG-16 the outputs of max-pools 2 to 5, for a ResNet those of
+its blocks 1 to 3, which is not the authors' source and stands in its own rows.
 """
 
 from collections.abc import Iterator, Sequence

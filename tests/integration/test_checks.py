@@ -29,7 +29,7 @@ from rkd_pipeline.stages.trained_model import training_parameters
 from rkd_pipeline.statistics.regressions import moves
 from rkd_pipeline.store.result_store import Ref, Store
 from rkd_pipeline.store.stage_versions import ANOMALY_SCORES, METRICS, PREPARED_IMAGES, SPLIT, TRAINED_MODEL
-from tests.library.test_moves import rows, table
+from tests.library.test_regressions import rows, table
 
 TARGET, TRAINING = "mine", "rkd@resnet18.random~1e-s0"
 

@@ -44,7 +44,7 @@ def configuration(
     cells: Mapping[Block, Mapping[str, Evidence]], *, kind: str = "texture", epochs: int = 40, **more: object
 ) -> Configuration:
     targets = {cell[0] for cell in cells} | {cell[0] for cell in more.get("histories", {})}  # type: ignore[attr-defined]
-    given = {"turned": {}, "histories": {}} | more
+    given = {"rotated": {}, "histories": {}} | more
     return Configuration(
         "resnet18", epochs, cells, kinds=dict.fromkeys(targets, kind), test_to_train=dict.fromkeys(targets), **given
     )  # type: ignore[arg-type]
@@ -125,7 +125,7 @@ def test_multi_scale_says_nothing_for_a_handful_of_regions() -> None:
     assert not found_in(configuration(cells), "multi_scale")
 
 
-@pytest.mark.parametrize(("turned", "verdict"), [(0.70, SUPPORTED), (0.50, NOT_SUPPORTED)])
+@pytest.mark.parametrize(("rotated", "verdict"), [(0.70, SUPPORTED), (0.50, NOT_SUPPORTED)])
 def test_rotation_compares_a_model_with_itself(rotated: float, verdict: str) -> None:
     rotations = {d: evidence_of({AUPRO: 0.7 if d == 0 else rotated}, seed=d) for d in (0, 90, 180, 270)}
     c = configuration(seeds({"rkd": rotations[0]}), rotated={("t", 0, 0): {"rkd": rotations}})
