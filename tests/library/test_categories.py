@@ -146,7 +146,7 @@ def test_schedules_and_teachers_are_rows_of_their_own() -> None:
 def test_any_dataset_with_masks_has_such_a_table() -> None:
     """Textures before objects, a column per recipe; image and pixel AUROC as the pair."""
     rows = [
-        measured(f"demo.{name}", recipe, 0, value, kind=kind, metric=metric, score_rule=rule)
+        measured(f"demo.{name}", recipe, 0, value, kind=kind, metric=metric, score_rule=rule, n_normal=40)
         for name, kind in (("weave", "texture"), ("grain", "texture"), ("bracket", "object"))
         for recipe in ("rkd", "rkd-official")
         for metric, rule, value in (("image_auroc", "map_max", 0.8), ("pixel_auroc", "map", 0.9))
@@ -168,7 +168,9 @@ def test_any_dataset_with_masks_has_such_a_table() -> None:
 def test_where_each_recipe_has_a_length_of_its_own_the_headings_say_it() -> None:
     """One row per teacher then, and the best of it in bold; a second length of a recipe asks for rows again."""
     rows = [
-        measured("demo.weave", recipe, 0, value, kind="texture", metric=metric, score_rule=rule, **schedule)
+        measured(
+            "demo.weave", recipe, 0, value, kind="texture", metric=metric, score_rule=rule, n_normal=40, **schedule
+        )
         for recipe, values, schedule in (
             ("rkd", (0.8, 0.9), {"epochs": 8, "training": "rkd~8e-s0"}),
             ("rkd-official", (0.8, 0.6), {"epochs": 16, "training": "rkd-official~16e-s0"}),

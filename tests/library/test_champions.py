@@ -47,7 +47,7 @@ def test_the_alias_moves_only_beyond_noise(arena: tuple[Store, Finish]) -> None:
     assert third.moved
     assert (third.champion.training, third.champion.number, third.champion.how) == (f"{MKD}-s0", 2, "gate")
     assert "better beyond noise" in third.champion.why
-    assert champions.champions(store, TARGET) == third.champion
+    assert champions.current_champion(store, TARGET) == third.champion
     assert [r.number for r in champions.champions_of(store, TARGET)] == [1, 2]
     assert [entry["number"] for entry in champions.looks(store, TARGET)] == [1, 2]
 
@@ -117,14 +117,14 @@ def test_after_a_damaged_folder_was_deleted_as_advised_a_champion_can_be_forced(
     shutil.rmtree(first.folder)
     third = champions.force(store, TARGET, f"{ES}-s0", "as advised")
     assert [r.number for r in champions.champions_of(store, TARGET)] == [2, 3]
-    assert champions.champions(store, TARGET) == third
+    assert champions.current_champion(store, TARGET) == third
 
     # Looks at challengers of a reign that was deleted are none at those of the next one.
     looks = third.folder.parent / "looks.json"
     looks.write_text(json.dumps([{"reign": 3, "evidence": {}, "comparisons": {}, "number": 1}]))
     shutil.rmtree(third.folder)
     assert champions.force(store, TARGET, f"{ES}-s0", "again").number == 4
-    assert champions.champions(store, TARGET) != second
+    assert champions.current_champion(store, TARGET) != second
     looks.write_text("[")
     with pytest.raises(StoreError, match=r"looks\.json is damaged"):
         champions.looks(store, TARGET)
@@ -138,7 +138,7 @@ def test_force_needs_a_reason_and_a_threshold(arena: tuple[Store, Finish]) -> No
         champions.force(store, TARGET, f"{ES}-s0", " ")
     with pytest.raises(gate.NotEligible, match="cannot be champion"):
         champions.force(store, TARGET, f"{LAST}-s0", "because")
-    assert champions.champions(store, TARGET) is None
+    assert champions.current_champion(store, TARGET) is None
 
 
 def test_a_champion_s_number_is_selected_and_in_no_table(arena: tuple[Store, Finish]) -> None:
@@ -197,7 +197,7 @@ def test_a_crash_while_crowning_leaves_the_old_champion(
         broken.setattr(champions, "publish", fails)
         with pytest.raises(OSError, match="no space"):
             champions.force(store, TARGET, f"{ES}-s1", "second")
-    assert champions.champions(store, TARGET) == champion
+    assert champions.current_champion(store, TARGET) == champion
     assert sorted(p.name for p in champion.folder.parent.iterdir()) == ["0001"]
     assert json.loads((champion.folder / "reign.json").read_text())["why"] == "first"
     assert store.require(METRICS, TARGET, f"{ES}-s1")

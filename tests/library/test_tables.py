@@ -5,9 +5,10 @@ import pytest
 from rkd_pipeline.metrics.intervals import nadeau_bengio
 from rkd_pipeline.results.published import published_rows
 from rkd_pipeline.results.schema import COLUMNS
+from rkd_pipeline.results.tables.seeds import few_images_note
 from rkd_pipeline.results.tables.sheet import NOT_MEASURED
 from rkd_pipeline.results.tables.table_3 import table_3, table_3_sheet
-from tests.library.rows import benchmark, measured
+from tests.library.rows import benchmark, localised, measured
 
 METHOD = "nadeau_bengio_and_pictures"
 
@@ -115,3 +116,16 @@ def test_what_must_be_said_about_images_stands_below_their_cells() -> None:
     assert cell(cells, "head_ct", "Ours")["note"] == said
     assert cell(cells, "head_ct", "Ours+ES")["note"] == ""
     assert said in table_3_sheet(cells).markdown()
+
+
+def test_an_interval_from_few_images_says_what_it_cannot_promise() -> None:
+    """Brain MRI tests on ten normal images; the same number from fifty and more needs no such word."""
+    few = measured("brain_mri", "rkd", 0, 0.9, n_normal=10, n_anomalous=155)
+    enough = measured("head_ct", "rkd", 0, 0.9, n_normal=50, n_anomalous=50)
+    cells = table_3(benchmark(few, enough), {(r["target"], r["training"]): 80 for r in (few, enough)})  # type: ignore[misc]
+    notes = cells[cells["measured"].notna()].set_index("dataset")["note"]
+    assert "10 test images of a class" in notes["brain_mri"]
+    assert "88 to 93%" in notes["brain_mri"]
+    assert notes["head_ct"] == ""
+    pixels = localised("carpet", "rkd", "pixel_auroc", 0.9)
+    assert few_images_note(benchmark(pixels).iloc[:1]) == ""  # no image AUROC, no word about its interval
