@@ -53,9 +53,9 @@ lock: setup ## renew constraints.txt from pyproject.toml
 	    --output-file constraints.txt pyproject.toml constraints.in
 	$(BIN)/uv pip install --python $(BIN)/python --constraint constraints.txt --editable '.[dev]'
 
-# setuptools copies what an earlier build left in build/ into the wheel, files that are gone from the source too.
-dist: setup ## build the wheel into dist/; it installs with: pip install --constraint constraints.txt dist/*.whl
-	rm -rf build dist
+# What an earlier build left in build/ and *.egg-info would go into the wheel, even where the source has it no more.
+dist: setup ## build the wheel into dist/; to install it: pip install --constraint constraints.txt dist/*.whl
+	rm -rf build dist *.egg-info
 	$(BIN)/uv build --quiet --wheel --out-dir dist
 
 clean: ## remove the environment; the store stays
