@@ -57,8 +57,10 @@ def test_the_wheel_runs_in_an_empty_environment(tmp_path: Path) -> None:
     assert uv, "uv is not installed; `make setup` does it"
     # A copy: setuptools writes build/ and *.egg-info beside what it packs.
     source = tmp_path / "source"
-    ignore = shutil.ignore_patterns(".*", "store", "data", "build", "dist", "*.egg-info", "__pycache__")
-    shutil.copytree(ROOT, source, ignore=ignore)
+    for package in PACKAGES:
+        shutil.copytree(ROOT / package, source / package, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, source)
     run(uv, "build", "--quiet", "--wheel", "--out-dir", tmp_path / "dist", cwd=source)
     [wheel] = (tmp_path / "dist").glob("*.whl")
     assert wheel.name.endswith("-py3-none-any.whl")
