@@ -9,7 +9,7 @@ STAMP  := $(VENV)/.installed
 PORT        := 3000
 MLFLOW_PORT := 5000
 
-.PHONY: help setup demo ui test test-all check audit format lock clean
+.PHONY: help setup demo ui test test-all check audit format lock dist clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | column -t -s '	'
@@ -52,6 +52,11 @@ lock: setup ## renew constraints.txt from pyproject.toml
 	$(BIN)/uv pip compile --quiet --extra dev --no-header --no-annotate --no-emit-index-url --upgrade \
 	    --output-file constraints.txt pyproject.toml constraints.in
 	$(BIN)/uv pip install --python $(BIN)/python --constraint constraints.txt --editable '.[dev]'
+
+# What an earlier build left in build/ and *.egg-info would go into the wheel, even where the source has it no more.
+dist: setup ## build the wheel into dist/; to install it: pip install --constraint constraints.txt dist/*.whl
+	rm -rf build dist *.egg-info
+	$(BIN)/uv build --quiet --wheel --out-dir dist
 
 clean: ## remove the environment; the store stays
 	rm -rf $(VENV) *.egg-info

@@ -90,6 +90,10 @@ class StoreError(RkdError):
     """A stored output is absent, or does not match what was asked for."""
 
 
+class NewerResult(StoreError):
+    """A stored output that a newer version of this package made: it is neither read nor made again."""
+
+
 class CheckpointError(StoreError):
     """A checkpoint that cannot be resumed: damaged, or of another training."""
 

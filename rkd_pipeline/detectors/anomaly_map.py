@@ -1,6 +1,6 @@
 """What scoring gives, whatever the system, and how scale maps become one anomaly map (equation 5).
 
-Always in fp32, without TF32 (``compute.full_precision``): a score must not depend on the precision of training.
+Always in fp32, without TF32 (``device.full_precision``): a score must not depend on the precision of training.
 """
 
 from collections.abc import Iterator, Sequence

@@ -26,7 +26,7 @@ class Undefined(ValueError):
 
 @dataclass(frozen=True)
 class AnomalousPixels:
-    """Of A anomalous pixels in R regions of N maps.
+    """The anomalous pixels of N maps: A pixels in R regions.
 
     Attributes:
         scores: ``(A,)``, float32 or float64.

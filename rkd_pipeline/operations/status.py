@@ -3,6 +3,7 @@
 import pandas as pd
 
 from rkd_pipeline.data.user_targets import targets_in
+from rkd_pipeline.errors import NewerResult
 from rkd_pipeline.stages.anomaly_scores import read_metrics
 from rkd_pipeline.stages.benchmark import mlflow_run_id, stale_reason
 from rkd_pipeline.stages.datasets import data_note
@@ -14,25 +15,29 @@ _BESIDE = ("l_kd", "l_mkd", "loss")
 
 
 def training_states(store: Store) -> pd.DataFrame:
-    """One row per training that the store knows: target, training, state (with the reason, if stale), MLflow."""
+    """One row per training that the store knows: target, training, state (with the reason, if stale), MLflow.
+
+    A training with a result of a newer version of this package is ``not readable: ...``.
+    """
     finished = {key[:2] for key in store.keys(METRICS)} | {key[:2] for key in store.keys(TRAINED_MODEL)}
     anywhere = checkpoint_file(store, "*", "*").relative_to(store.root)
     begun = {(p.parent.name, p.stem) for p in store.root.glob(str(anywhere))}
     rows = []
     for target_name, training in sorted(finished | begun):
-        rows.append(
-            {
-                "target": target_name,
-                "training": training,
-                "state": training_state(store, target_name, training),
-                "mlflow": "mirrored" if mlflow_run_id(store, target_name, training) else "not yet",
-            }
-        )
+        try:
+            state = training_state(store, target_name, training)
+            mirrored = "mirrored" if mlflow_run_id(store, target_name, training) else "not yet"
+        except NewerResult as newer:  # everything else stops here; what people look with first lists it
+            state, mirrored = f"not readable: {newer}", "not known"
+        rows.append({"target": target_name, "training": training, "state": state, "mlflow": mirrored})
     return pd.DataFrame(rows, columns=["target", "training", "state", "mlflow"])
 
 
 def training_state(store: Store, target_name: str, training: str) -> str:
-    """``done``, ``stale: ...``, ``trained, not evaluated``, ``interrupted ...`` or ``missing``."""
+    """``done``, ``stale: ...``, ``trained, not evaluated``, ``interrupted ...`` or ``missing``.
+
+    Raises ``NewerResult`` where a newer version of this package has made a part of it.
+    """
     metrics = store.find(Ref(METRICS.name, target_name, training))
     if metrics is not None:
         reason = stale_reason(store, metrics)

@@ -82,7 +82,7 @@ def ablation(
     epochs: int | None = None,
     interactions: Sequence[tuple[str, str]] = INTERACTIONS,
 ) -> list[PlannedTraining]:
-    """Every training of the ablation around each centre (``results.py``), on every target and seed.
+    """Every training of the ablation around each centre (``ablation_design.py``), on every target and seed.
 
     Raises ``UnknownName`` or ``BadKey`` for what cannot be trained.
     """

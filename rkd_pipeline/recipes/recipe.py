@@ -55,7 +55,7 @@ class Recipe:
         sigma: of the Gaussian that smooths the map, in pixels; 0 leaves it as it is.
     """
 
-    system: ClassVar[str]  # the module in systems/
+    system: ClassVar[str]  # the module in detectors/
     title: ClassVar[str]  # for people, and the name in the benchmark
     score_rules: ClassVar[tuple[str, ...]]  # image scores (score_rules.py) that the system gives
     own_score: ClassVar[str] = "map_max"  # the one that its authors use: what the leaderboard ranks by

@@ -5,6 +5,9 @@ A folder appears whole (written under a temporary name, then renamed) or not at 
 matches what is asked for: stage version, parameters, and the data versions of its inputs. The data version of a
 result is a hash of its data files, so equal results stop a change from travelling further.
 
+A result of an older stage version is stale: it is made again. One of a newer version is refused wherever it is met,
+since this code cannot read it, and making it again would lose it.
+
 Everything is on the disk before it gets its name, and a result's files are hashed before they are believed: once per
 state of a file, as ``.verified/`` records. That folder is safe to lose.
 
@@ -30,7 +33,7 @@ from typing import Any
 from filelock import Timeout
 
 from rkd_pipeline import __version__
-from rkd_pipeline.errors import StoreError
+from rkd_pipeline.errors import NewerResult, StoreError
 from rkd_pipeline.store.files import (
     canonical_json,
     file_sha256,
@@ -41,9 +44,9 @@ from rkd_pipeline.store.files import (
     text_sha256,
     write_atomically,
 )
-from rkd_pipeline.store.stage_versions import STAGES, Stage
 from rkd_pipeline.store.hashes import HashRecord, State, state_of
 from rkd_pipeline.store.locks import locked
+from rkd_pipeline.store.stage_versions import STAGES, Stage
 
 PROVENANCE = "provenance.json"
 VERIFIED = ".verified"
@@ -148,14 +151,19 @@ class Store:
         return self.root.joinpath(ref.stage, *ref.key)
 
     def find(self, ref: Ref) -> Result | None:
-        """The result as stored, or None. Raises ``StoreError`` where its provenance is unreadable."""
+        """The result as stored, or None.
+
+        Raises ``NewerResult`` where a newer version of this package made it, ``StoreError`` where its provenance is
+        unreadable.
+        """
         folder = self.folder(ref)
         try:
             record = json.loads((folder / PROVENANCE).read_text(encoding="utf-8"))
+            _refuse_newer(ref, folder, record)  # first: a newer version may have written other fields
             return Result(folder, Provenance(**record), reused=True)
         except FileNotFoundError:
             return None
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, AttributeError) as error:
             raise StoreError(
                 f"{folder / PROVENANCE} is damaged ({error}); delete the folder to make it again"
             ) from error
@@ -348,6 +356,18 @@ class Store:
         base = self.root / stage.name
         found = (p.parent.relative_to(base).parts for p in base.rglob(PROVENANCE))
         return sorted(key for key in found if not any(part.startswith(".") for part in key))
+
+
+def _refuse_newer(ref: Ref, folder: Path, record: Mapping[str, Any]) -> None:
+    stage, made = STAGES.get(ref.stage), record.get("stage_version")
+    if stage is None or not isinstance(made, int) or made <= stage.version:
+        return
+    package = record.get("environment", {}).get("versions", {}).get("rkd-pipeline", "a newer version")
+    raise NewerResult(
+        f"{ref} was made by version {made} of {ref.stage} (rkd-pipeline {package}), and this is rkd-pipeline "
+        f"{__version__}, which knows version {stage.version}; upgrade rkd-pipeline, or use another store (--store or "
+        f"RKD_STORE). {folder} was not changed"
+    )
 
 
 def _holder(lock_file: Path) -> str:

@@ -6,11 +6,13 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from rkd_pipeline.errors import StoreError
+from rkd_pipeline import __version__
+from rkd_pipeline.errors import NewerResult, StoreError
 from rkd_pipeline.store import stage_versions as flow
 from rkd_pipeline.store.result_store import Ref, Result, Store
 from rkd_pipeline.store.stage_versions import IMAGES, METRICS, SPLIT, Stage
@@ -202,3 +204,51 @@ def test_results_of_before_there_were_records_are_read(store: Store) -> None:
     made = store.produce(IMAGES, ["t"], write("abc"))
     shutil.rmtree(store.root / ".verified")
     assert Store(store.root).require(IMAGES, "t").data_version == made.data_version
+
+
+def by_a_newer_version(folder: Path) -> bytes:
+    """Rewrite a result's record as a version to come may write it: with a field that nobody knows yet."""
+    file = folder / "provenance.json"
+    record = json.loads(file.read_text())
+    record |= {"stage_version": 1000, "unheard_of": True}
+    record["environment"]["versions"]["rkd-pipeline"] = "9.8.7"
+    file.write_text(json.dumps(record))
+    return file.read_bytes()
+
+
+USES: dict[str, Callable[[Store], object]] = {
+    "find": lambda store: store.find(Ref("images", "t")),
+    "require": lambda store: store.require(IMAGES, "t"),
+    "produce": lambda store: store.produce(IMAGES, ["t"], never, parameters={"new": 1}),
+}
+
+
+@pytest.mark.parametrize("use", USES)
+def test_a_result_of_a_newer_version_is_refused_and_stays_as_it_is(store: Store, use: str) -> None:
+    folder = store.produce(IMAGES, ["t"], write("of the future")).folder
+    record = by_a_newer_version(folder)
+    with pytest.raises(NewerResult) as refused:
+        USES[use](store)
+    said = str(refused.value)
+    mine = [f"rkd-pipeline {__version__},", f"version {IMAGES.version};", str(folder)]
+    for part in ("images[t]", "version 1000", "rkd-pipeline 9.8.7", "upgrade", "RKD_STORE", *mine):
+        assert part in said
+    assert (folder / "provenance.json").read_bytes() == record
+    assert (folder / "data.txt").read_text() == "of the future"
+
+
+def test_what_was_made_from_a_newer_result_is_refused_too(store: Store) -> None:
+    images = store.produce(IMAGES, ["t"], write("a"))
+    split = store.produce(SPLIT, ["t"], write("b"), inputs=[images])
+    by_a_newer_version(images.folder)
+    with pytest.raises(NewerResult, match=r"images\[t\] was made by version 1000"):
+        store.why_stale(split)
+
+
+def test_a_record_that_is_no_record_is_damaged_not_newer(store: Store) -> None:
+    folder = store.produce(IMAGES, ["t"], write("a")).folder
+    for content in ("[]", '"text"', '{"stage_version": "1000"}'):
+        (folder / "provenance.json").write_text(content)
+        with pytest.raises(StoreError, match="is damaged") as refused:
+            store.find(Ref("images", "t"))
+        assert not isinstance(refused.value, NewerResult)
