@@ -267,7 +267,7 @@ def test_errors_of_our_own_are_no_absence_of_mlflow(
     record = tracking_file(mirrored.store, TARGET, TRAINING)
     known = json.loads(record.read_text())
     record.unlink()
-    monkeypatch.setattr("resources.tracking._find_run", lambda *_, **__: None)
+    monkeypatch.setattr(mlflow_mirror, "find_run", lambda *_, **__: None)
     monkeypatch.setattr(mlflow_mirror, "send_training", breaks)
     with pytest.raises(type(error)) as raised:
         mirrored.tracking.mirror(mirrored.store, TARGET, TRAINING, {})
