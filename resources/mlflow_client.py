@@ -214,7 +214,7 @@ def delete_run(server: Server, run_id: str) -> None:
 
 @contextmanager
 def reachable() -> Iterator[None]:
-    """As ``answering``, and without MLflow's hints. For the main thread alone: filters of warnings are the process's."""
+    """As ``answering``, and without MLflow's hints. For the main thread: warnings' filters are the process's."""
     with answering(), warnings.catch_warnings():
         # Hints for interactive use: integer columns, ambiguous sources, no input example.
         warnings.simplefilter("ignore")

@@ -53,8 +53,8 @@ class MlflowTracking(dg.ConfigurableResource):
     pages: str = "http://127.0.0.1:5000"
 
     def page(self, path: str) -> str | None:
-        """Address of a page such as ``runs/<id>``; None where the tracking URI is no web address."""
-        served = self.uri or self.pages
+        """Address of a page such as ``runs/<id>``; None where the tracking URI has no pages at a web address."""
+        served = self.uri if _is_server(self.uri) else self.pages
         if not served.startswith(("http://", "https://")):
             return None
         return f"{browsable(served)}/#/{path}?{_OF_TRAINING}"
@@ -62,6 +62,13 @@ class MlflowTracking(dg.ConfigurableResource):
     def experiment_page(self, store: Store) -> str | None:
         """Address of the experiment's runs, as ``page``. Raises ``TrackingError`` where MLflow is away."""
         return self.page(f"experiments/{self.prepare(store)}/runs")
+
+    def address(self, store: Store) -> str:
+        """What to tell people: the experiment's page; where it has none, or MLflow is away, the tracking URI."""
+        try:
+            return self.experiment_page(store) or shown(self.tracking_uri(store))
+        except TrackingError as error:
+            return f"{shown(self.tracking_uri(store))} ({error})"
 
     def tracking_uri(self, store: Store) -> str:
         """Where runs go."""

@@ -15,8 +15,10 @@ from threading import Thread
 import mlflow
 import pandas as pd
 import pytest
+import urllib3
 
 from resources import mlflow_mirror
+from resources.carried_code import carried_files
 from resources.mlflow_client import MODEL_TAG, reachable
 from resources.tracking import MlflowTracking, Sent, TrackingAway, TrackingError
 from rkd_pipeline.errors import StoreError
@@ -275,6 +277,86 @@ def test_errors_of_our_own_are_no_absence_of_mlflow(
     with pytest.raises(type(error)):
         list(mirrored.tracking.mirror_missing(mirrored.store, {}))
     record.write_text(json.dumps(known))
+
+
+def test_what_mlflow_wraps_of_our_own_is_no_absence_of_mlflow() -> None:
+    """MLflow runs our model's code; the network's errors, which it wraps too, are another matter."""
+    from mlflow.exceptions import MlflowException
+
+    def wrapped(cause: Callable[[], object]) -> None:
+        try:
+            cause()
+        except Exception as error:
+            raise MlflowException("Failed to run the model") from error
+
+    with pytest.raises(MlflowException), reachable():
+        wrapped(lambda: carried_files(Path("there is no such file.py"), []))
+    with pytest.raises(TrackingError), reachable():
+        wrapped(lambda: urllib3.connection_from_url(f"http://127.0.0.1:{free_port()}").urlopen("GET", "/", retries=0))
+
+
+def test_the_parts_that_a_training_used_are_datasets_of_their_own(mirrored: Mirrored) -> None:
+    """The arena has 100 normal images, of which a fold of 20 tests, and 40 anomalous ones; two parts of 20 are held
+    out of the rest."""
+    [run] = mirrored.runs()
+    inputs = mirrored.client.get_run(run).inputs.dataset_inputs
+    found = {i.tags[0].value: (i.dataset.name, json.loads(i.dataset.profile)["num_rows"]) for i in inputs}
+    assert found == {
+        "training": (f"{TARGET} training", 40),
+        "testing": (f"{TARGET} testing", 60),
+        "validation": (f"{TARGET} validation", 20),
+        "calibration": (f"{TARGET} calibration", 20),
+    }
+    assert len({i.dataset.digest for i in inputs}) == 4
+
+
+def test_another_repeat_is_another_dataset(mirrored: Mirrored) -> None:
+    other = TRAINING.replace("s0", "s0r1")
+    enter(mirrored.store)(other, 2.0)
+    run = mirrored.client.get_run(mirrored.tracking.mirror(mirrored.store, TARGET, other, {}))
+    [first] = mirrored.runs()
+    digests = [
+        {i.dataset.name: i.dataset.digest for i in r.inputs.dataset_inputs}
+        for r in (run, mirrored.client.get_run(first))
+    ]
+    assert digests[0][f"{TARGET} testing"] != digests[1][f"{TARGET} testing"]
+
+
+def test_an_experiment_of_before_is_named_one_of_training_and_the_empty_default_is_out_of_the_way(
+    tmp_path: Path,
+) -> None:
+    store = Store(tmp_path / "store")
+    uri = MlflowTracking().tracking_uri(store)
+    store.mlflow_folder.mkdir(parents=True)
+    client = mlflow.MlflowClient(uri)
+    client.create_experiment("rkd-pipeline", artifact_location=(store.mlflow_folder / "artifacts").as_uri())
+    shown = [e.name for e in client.search_experiments()]
+    assert sorted(shown) == ["Default", "rkd-pipeline"]
+
+    MlflowTracking().prepare(store)
+    [ours] = client.search_experiments()  # those that are not deleted
+    assert ours.name == "rkd-pipeline"
+    assert ours.tags["mlflow.experimentKind"] == "custom_model_development"
+
+    client.restore_experiment("0")  # somebody's hand
+    MlflowTracking().prepare(store)
+    assert len(client.search_experiments()) == 2
+
+
+def test_a_default_experiment_that_is_used_stays(tmp_path: Path) -> None:
+    store = Store(tmp_path / "store")
+    store.mlflow_folder.mkdir(parents=True)
+    client = mlflow.MlflowClient(MlflowTracking().tracking_uri(store))
+    client.create_run("0")
+    MlflowTracking().prepare(store)
+    assert sorted(e.name for e in client.search_experiments()) == ["Default", "rkd-pipeline"]
+
+
+def test_links_lead_to_pages_of_training(tmp_path: Path) -> None:
+    pages = MlflowTracking(pages="http://127.0.0.1:5001")
+    assert pages.page("runs/r") == "http://127.0.0.1:5001/#/runs/r?workflowType=machine_learning"
+    address = pages.experiment_page(Store(tmp_path / "store"))
+    assert address == "http://127.0.0.1:5001/#/experiments/1/runs?workflowType=machine_learning"
 
 
 class Refuses(BaseHTTPRequestHandler):

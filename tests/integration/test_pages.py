@@ -224,6 +224,16 @@ def test_mlflow_shows_the_model(browser: WebDriver, pages: Pages, demo: Rkd) -> 
     assert model.model_id in text
 
 
+def test_the_printed_address_opens_on_the_runs(browser: WebDriver, pages: Pages, demo: Rkd) -> None:
+    """Not on MLflow's home page, nor on the traces that it shows of experiments without a kind."""
+    [address] = re.findall(r"^MLflow +(http\S+)", demo.log.read_text(), re.MULTILINE)[-1:]
+    assert address.startswith(pages.mlflow)
+    browser.get(address)
+    text = wait_for(browser, r"demo\.weave " + re.escape(TRAINING))
+    assert "Run Name" in text
+    assert "races" not in text
+
+
 def test_mlflow_shows_the_run_with_its_model(browser: WebDriver, pages: Pages, demo: Rkd) -> None:
     run_id = mlflow_run_id(demo.store, "demo.weave", TRAINING)
     link = MlflowTracking(pages=pages.mlflow).page(f"runs/{run_id}")  # as it stands on the training's page
