@@ -19,12 +19,16 @@ from rkd_pipeline.addresses import shown
 from rkd_pipeline.errors import RkdError, no_room
 
 EXPERIMENT = "rkd-pipeline"
-KIND_TAG, KIND = "mlflow.experimentKind", "custom_model_development"  # of models that are trained, not of GenAI
 DEFAULT_EXPERIMENT = "0"  # MLflow makes it in every new database
+_NOTE_TAG = "mlflow.note.content"
+_FIRST_WORDS = "One run per training, flat."
 ABOUT = (
-    "One run per training, flat. Filter by tags: `tags.\"rkd.target\" = 'demo.weave'`, `rkd.recipe`, `rkd.teacher`, "
-    "`rkd.seed`, `rkd.repeat`; compare runs to lay their curves over each other. A mirror: the store is the truth."
+    f"{_FIRST_WORDS} Filter by tags: `tags.\"rkd.target\" = 'demo.weave'`, `rkd.recipe`, `rkd.teacher`, "
+    "`rkd.seed`, `rkd.repeat`; compare runs to lay their curves over each other. A mirror: the store is the truth. "
+    "Should traces be shown here and no runs, switch from *GenAI* to *Model training*, at the top of the left column."
 )
+KIND_TAG = "mlflow.experimentKind"
+KIND = "custom_model_development"  # MLflow's word for training
 CONTENT_TAG = "rkd.content"  # says what a run mirrors
 BEGUN_TAG = "rkd.begun"  # says which training, on which data, began a run
 ATTEMPT_TAG = "rkd.attempt"  # says which attempt of which store made a run
@@ -125,8 +129,7 @@ def open_experiment(uri: str, artifacts: Path | None, *, moves: bool) -> Server:
     found = client.get_experiment_by_name(EXPERIMENT)
     location = None if artifacts is None else artifacts.as_uri()
     if found is None:
-        about = {"mlflow.note.content": ABOUT, KIND_TAG: KIND}
-        made = client.create_experiment(EXPERIMENT, artifact_location=location, tags=about)
+        made = client.create_experiment(EXPERIMENT, artifact_location=location, tags={_NOTE_TAG: ABOUT, KIND_TAG: KIND})
         if moves:
             _hide_default_experiment(client)
         return Server(uri, client, str(made))
@@ -137,6 +140,8 @@ def open_experiment(uri: str, artifacts: Path | None, *, moves: bool) -> Server:
         _restore_experiment(server)
     if KIND_TAG not in found.tags:  # of before; whoever sets another one keeps it
         client.set_experiment_tag(server.experiment, KIND_TAG, KIND)
+        if found.tags.get(_NOTE_TAG, "").startswith(_FIRST_WORDS):  # ours, not somebody's own
+            client.set_experiment_tag(server.experiment, _NOTE_TAG, ABOUT)
         if moves:
             _hide_default_experiment(client)
     return server

@@ -53,7 +53,7 @@ class MlflowTracking(dg.ConfigurableResource):
     pages: str = "http://127.0.0.1:5000"
 
     def page(self, path: str) -> str | None:
-        """Address of a page such as ``runs/<id>``; None where the tracking URI has no pages at a web address."""
+        """Address of a page such as ``models/<name>``; None where the tracking URI has no pages at a web address."""
         served = self.uri if _is_server(self.uri) else self.pages
         if not served.startswith(("http://", "https://")):
             return None
@@ -62,6 +62,10 @@ class MlflowTracking(dg.ConfigurableResource):
     def experiment_page(self, store: Store) -> str | None:
         """Address of the experiment's runs, as ``page``. Raises ``TrackingError`` where MLflow is away."""
         return self.page(f"experiments/{self.prepare(store)}/runs")
+
+    def run_page(self, store: Store, run_id: str) -> str | None:
+        """Address of a run. Raises as ``experiment_page`` does."""
+        return self.page(f"experiments/{self.prepare(store)}/runs/{run_id}")
 
     def address(self, store: Store) -> str:
         """What to tell people: the experiment's page; where it has none, or MLflow is away, the tracking URI."""

@@ -512,7 +512,7 @@ class Session:
         self.instance.add_dynamic_partitions(TRAINING_DIMENSION, keys)
 
     def tracking(self, pages: str | None = None) -> "MlflowTracking":
-        """The mirror, as configured; ``pages``: where the store's own MLflow is served, where that is not configured."""
+        """The mirror, as configured; ``pages``: where the store's own MLflow is served, if not where that says."""
         from resources.tracking import MlflowTracking
 
         return MlflowTracking(uri=self.settings.mlflow_uri, pages=pages or self.settings.mlflow_pages)

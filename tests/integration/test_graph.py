@@ -157,7 +157,7 @@ def test_mlflow_holds_the_run_and_a_model_that_scores_as_the_store_says(head_ct:
         [seen] = head_ct.instance.fetch_observations(dg.AssetKey(asset), limit=1).records
         assert (
             seen.asset_observation.metadata["mlflow"].value
-            == f"http://127.0.0.1:5000/#/runs/{run_id}?workflowType=machine_learning"
+            == f"http://127.0.0.1:5000/#/experiments/1/runs/{run_id}?workflowType=machine_learning"
         )
     assert run.data.params["recipe.loss"] == "kd"
     assert run.data.tags["rkd.target"] == "head_ct"

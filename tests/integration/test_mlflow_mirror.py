@@ -1,6 +1,7 @@
 """The mirror asks MLflow what is there: deleted, moved, sent by two at once; and errors of our own are no absence."""
 
 import json
+import re
 import shutil
 import sqlite3
 import subprocess
@@ -354,9 +355,11 @@ def test_a_default_experiment_that_is_used_stays(tmp_path: Path) -> None:
 
 def test_links_lead_to_pages_of_training(tmp_path: Path) -> None:
     pages = MlflowTracking(pages="http://127.0.0.1:5001")
-    assert pages.page("runs/r") == "http://127.0.0.1:5001/#/runs/r?workflowType=machine_learning"
-    address = pages.experiment_page(Store(tmp_path / "store"))
-    assert address == "http://127.0.0.1:5001/#/experiments/1/runs?workflowType=machine_learning"
+    store, runs = Store(tmp_path / "store"), "http://127.0.0.1:5001/#/experiments/1/runs"
+    assert pages.address(store) == f"{runs}?workflowType=machine_learning"
+    assert pages.run_page(store, "r") == f"{runs}/r?workflowType=machine_learning"
+    away = MlflowTracking(uri=f"http://u:s3cret@127.0.0.1:{free_port()}").address(store)
+    assert re.fullmatch(r"http://127\.0\.0\.1:\d+ \(no answer .*\)", away)
 
 
 class Refuses(BaseHTTPRequestHandler):

@@ -236,7 +236,7 @@ def test_the_printed_address_opens_on_the_runs(browser: WebDriver, pages: Pages,
 
 def test_mlflow_shows_the_run_with_its_model(browser: WebDriver, pages: Pages, demo: Rkd) -> None:
     run_id = mlflow_run_id(demo.store, "demo.weave", TRAINING)
-    link = MlflowTracking(pages=pages.mlflow).page(f"runs/{run_id}")  # as it stands on the training's page
+    link = MlflowTracking(pages=pages.mlflow).run_page(demo.store, run_id)  # as it stands on the training's page
     assert link is not None
     browser.get(link)
     # Long lists are drawn as far as one sees them, in any order: their lengths tell that they are there.
