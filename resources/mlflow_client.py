@@ -21,11 +21,11 @@ from rkd_pipeline.errors import RkdError, no_room
 EXPERIMENT = "rkd-pipeline"
 DEFAULT_EXPERIMENT = "0"  # MLflow makes it in every new database
 _NOTE_TAG = "mlflow.note.content"
-_FIRST_WORDS = "One run per training, flat."
+_FIRST_WORDS = "One run per training, flat"
 ABOUT = (
-    f"{_FIRST_WORDS} Filter by tags: `tags.\"rkd.target\" = 'demo.weave'`, `rkd.recipe`, `rkd.teacher`, "
-    "`rkd.seed`, `rkd.repeat`; compare runs to lay their curves over each other. A mirror: the store is the truth. "
-    "Should traces be shown here and no runs, switch from *GenAI* to *Model training*, at the top of the left column."
+    f"{_FIRST_WORDS}: shown by the switch *Model training*, at the top left, where *GenAI* shows traces. "
+    "Filter by tags: `tags.\"rkd.target\" = 'demo.weave'`, `rkd.recipe`, `rkd.teacher`, `rkd.seed`, `rkd.repeat`; "
+    "compare runs to lay their curves over each other. A mirror: the store is the truth."
 )
 KIND_TAG = "mlflow.experimentKind"
 KIND = "custom_model_development"  # MLflow's word for training

@@ -323,42 +323,52 @@ def test_another_repeat_is_another_dataset(mirrored: Mirrored) -> None:
     assert digests[0][f"{TARGET} testing"] != digests[1][f"{TARGET} testing"]
 
 
-def test_an_experiment_of_before_is_named_one_of_training_and_the_empty_default_is_out_of_the_way(
-    tmp_path: Path,
-) -> None:
-    store = Store(tmp_path / "store")
-    uri = MlflowTracking().tracking_uri(store)
-    store.mlflow_folder.mkdir(parents=True)
-    client = mlflow.MlflowClient(uri)
-    client.create_experiment("rkd-pipeline", artifact_location=(store.mlflow_folder / "artifacts").as_uri())
-    shown = [e.name for e in client.search_experiments()]
-    assert sorted(shown) == ["Default", "rkd-pipeline"]
+@pytest.fixture(scope="module")
+def fresh_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """As MLflow makes it: with its default experiment alone. It takes its time, so it is made once, and copied."""
+    file = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
+    mlflow.MlflowClient(f"sqlite:///{file}").search_experiments()
+    return file
 
-    MlflowTracking().prepare(store)
-    [ours] = client.search_experiments()  # those that are not deleted
+
+@pytest.fixture
+def fresh(fresh_database: Path, tmp_path: Path) -> Mirrored:
+    store = Store(tmp_path / "store")
+    store.mlflow_folder.mkdir(parents=True)
+    shutil.copy(fresh_database, store.mlflow_folder / "mlflow.db")
+    return Mirrored(store)
+
+
+def test_an_experiment_of_before_becomes_one_of_training_and_the_empty_default_is_out_of_the_way(
+    fresh: Mirrored,
+) -> None:
+    place = (fresh.store.mlflow_folder / "artifacts").as_uri()
+    fresh.client.create_experiment("rkd-pipeline", place, {"mlflow.note.content": "somebody's own words"})
+    assert sorted(e.name for e in fresh.client.search_experiments()) == ["Default", "rkd-pipeline"]
+
+    fresh.tracking.prepare(fresh.store)
+    [ours] = fresh.client.search_experiments()  # those that are not deleted
     assert ours.name == "rkd-pipeline"
     assert ours.tags["mlflow.experimentKind"] == "custom_model_development"
+    assert ours.tags["mlflow.note.content"] == "somebody's own words"
 
-    client.restore_experiment("0")  # somebody's hand
-    MlflowTracking().prepare(store)
-    assert len(client.search_experiments()) == 2
-
-
-def test_a_default_experiment_that_is_used_stays(tmp_path: Path) -> None:
-    store = Store(tmp_path / "store")
-    store.mlflow_folder.mkdir(parents=True)
-    client = mlflow.MlflowClient(MlflowTracking().tracking_uri(store))
-    client.create_run("0")
-    MlflowTracking().prepare(store)
-    assert sorted(e.name for e in client.search_experiments()) == ["Default", "rkd-pipeline"]
+    fresh.client.restore_experiment("0")  # by hand: not done again
+    fresh.tracking.prepare(fresh.store)
+    assert len(fresh.client.search_experiments()) == 2
 
 
-def test_links_lead_to_pages_of_training(tmp_path: Path) -> None:
+def test_a_default_experiment_that_is_used_stays(fresh: Mirrored) -> None:
+    fresh.client.create_run("0")
+    fresh.tracking.prepare(fresh.store)
+    assert sorted(e.name for e in fresh.client.search_experiments()) == ["Default", "rkd-pipeline"]
+
+
+def test_links_lead_to_pages_of_training(mirrored: Mirrored) -> None:
     pages = MlflowTracking(pages="http://127.0.0.1:5001")
-    store, runs = Store(tmp_path / "store"), "http://127.0.0.1:5001/#/experiments/1/runs"
-    assert pages.address(store) == f"{runs}?workflowType=machine_learning"
-    assert pages.run_page(store, "r") == f"{runs}/r?workflowType=machine_learning"
-    away = MlflowTracking(uri=f"http://u:s3cret@127.0.0.1:{free_port()}").address(store)
+    runs = "http://127.0.0.1:5001/#/experiments/1/runs"
+    assert pages.address(mirrored.store) == f"{runs}?workflowType=machine_learning"
+    assert pages.run_page(mirrored.store, "r") == f"{runs}/r?workflowType=machine_learning"
+    away = MlflowTracking(uri=f"http://u:s3cret@127.0.0.1:{free_port()}").address(mirrored.store)
     assert re.fullmatch(r"http://127\.0\.0\.1:\d+ \(no answer .*\)", away)
 
 
