@@ -27,9 +27,7 @@ if TYPE_CHECKING:
     from rkd_pipeline.training.loop import Epoch
 
 _log = logging.getLogger(__name__)
-PAUSE = (
-    5.0  # seconds between two requests, so that short epochs come in batches, and an outage is not asked all the time
-)
+PAUSE = 5.0  # seconds between two requests: short epochs come in batches, and who is away is not asked all the time
 _NOT_LIVE = "the curves of %s %s are not sent while it trains, but with the rest afterwards"
 LAST_WORDS = 3.0  # seconds for telling MLflow that a training has failed
 
