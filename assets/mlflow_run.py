@@ -36,12 +36,11 @@ def mlflow_run(context: dg.AssetExecutionContext, store: StoreResource, tracking
     with user_errors():
         opened = store.open()
         try:
-            run_id = tracking.mirror(opened, target_name, training, tags)
+            sent = _sent(opened, tracking, tracking.mirror(opened, target_name, training, tags))
         except TrackingError as error:
             context.log.warning(f"MLflow did not take {target_name} {training}: {error}; {error.advice}")
             return
-    sent = _sent(opened, tracking, run_id)
-    link = {"mlflow": sent.get("mlflow", run_id)}
+    link = {"mlflow": sent.get("mlflow", sent["mlflow_run_id"])}
     for asset in (trained_model, metrics):  # their own pages lead there too
         context.log_event(dg.AssetObservation(asset.key, partition=context.partition_key, metadata=link))
     yield dg.MaterializeResult(metadata=sent)
@@ -65,15 +64,15 @@ def mlflow_report(context: dg.AssetExecutionContext, store: StoreResource, track
     with user_errors():
         opened = store.open()
         try:
-            run_id = tracking.mirror_report(opened, {"dagster.run_id": context.run.run_id})
+            sent = _sent(opened, tracking, tracking.mirror_report(opened, {"dagster.run_id": context.run.run_id}))
         except TrackingError as error:
             context.log.warning(f"MLflow did not take the report: {error}; {error.advice}")
             return
-    yield dg.MaterializeResult(metadata=_sent(opened, tracking, run_id))
+    yield dg.MaterializeResult(metadata=sent)
 
 
 def _sent(store: Store, tracking: MlflowTracking, run_id: str) -> dict[str, Any]:
-    """What a mirrored run's page shows."""
-    page = tracking.page(f"runs/{run_id}")
+    """What a mirrored run's page shows. Raises ``TrackingError`` where MLflow is away."""
+    page = tracking.run_page(store, run_id)
     link = {"mlflow": dg.MetadataValue.url(page)} if page else {}
     return link | {"mlflow_run_id": run_id, "tracking_uri": shown(tracking.tracking_uri(store))}

@@ -18,6 +18,7 @@ from assets.reporting import (
 )
 from resources.compute import ComputeResource
 from resources.storage import StoreResource
+from resources.tracking import MlflowTracking
 from rkd_pipeline import progress
 from rkd_pipeline.recipes.training_key import TrainingKey
 from rkd_pipeline.stages import trained_model as training
@@ -59,7 +60,7 @@ def teachers(store: StoreResource) -> dg.MaterializeResult:
     ],
 )
 def trained_model(
-    context: dg.AssetExecutionContext, store: StoreResource, compute: ComputeResource
+    context: dg.AssetExecutionContext, store: StoreResource, compute: ComputeResource, tracking: MlflowTracking
 ) -> dg.MaterializeResult:
     """What a system trains on normal images; for Reverse KD, OCBE and decoder (eq. 1 to 4).
 
@@ -69,9 +70,11 @@ def trained_model(
     target_name, key = target_and_training(context)
     with user_errors():
         epochs = TrainingKey.parse(key).epochs
-        with progress.bar(epochs, f"{target_name} {key}", "epoch", inner=True) as bar:
+        curves = tracking.live_curves(store.open(), target_name, key, {"dagster.run_id": context.run.run_id})
+        with curves, progress.bar(epochs, f"{target_name} {key}", "epoch", inner=True) as bar:
 
             def on_epoch(epoch: "Epoch") -> None:
+                curves.log(epoch)
                 bar.update(epoch.epoch - bar.n)
                 bar.set_postfix_str(f"loss {epoch.train_loss:.4f}")
                 if epoch.epoch % max(1, epochs // 10) == 0:

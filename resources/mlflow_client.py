@@ -3,6 +3,8 @@
 import os
 import re
 import sqlite3
+import threading
+import traceback
 import warnings
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -12,15 +14,23 @@ from typing import Any
 
 import requests
 
+import rkd_pipeline
 from rkd_pipeline.addresses import shown
 from rkd_pipeline.errors import RkdError, no_room
 
 EXPERIMENT = "rkd-pipeline"
+DEFAULT_EXPERIMENT = "0"  # MLflow makes it in every new database
+_NOTE_TAG = "mlflow.note.content"
+_FIRST_WORDS = "One run per training, flat"
 ABOUT = (
-    "One run per training, flat. Filter by tags: `tags.\"rkd.target\" = 'demo.weave'`, `rkd.recipe`, `rkd.teacher`, "
-    "`rkd.seed`, `rkd.repeat`; compare runs to lay their curves over each other. A mirror: the store is the truth."
+    f"{_FIRST_WORDS}: shown by the switch *Model training*, at the top left, where *GenAI* shows traces. "
+    "Filter by tags: `tags.\"rkd.target\" = 'demo.weave'`, `rkd.recipe`, `rkd.teacher`, `rkd.seed`, `rkd.repeat`; "
+    "compare runs to lay their curves over each other. A mirror: the store is the truth."
 )
+KIND_TAG = "mlflow.experimentKind"
+KIND = "custom_model_development"  # MLflow's word for training
 CONTENT_TAG = "rkd.content"  # says what a run mirrors
+BEGUN_TAG = "rkd.begun"  # says which training, on which data, began a run
 ATTEMPT_TAG = "rkd.attempt"  # says which attempt of which store made a run
 MODEL_TAG = "rkd.mlflow_model"
 SETTING = "MLFLOW_TRACKING_URI"
@@ -32,7 +42,9 @@ _QUIET = {
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     "MLFLOW_CONFIGURE_LOGGING": "false",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+    "MLFLOW_UV_AUTO_DETECT": "false",  # a project in the current folder is none of the model's
 }
+_environment = threading.RLock()  # the process has one: two threads must not put back each other's settings
 # Packages whose errors mean that MLflow did not take something: itself, and what it talks through.
 _THEIRS = (
     *("mlflow", "requests", "urllib3", "http", "sqlalchemy", "sqlite3", "alembic"),
@@ -113,20 +125,33 @@ def open_experiment(uri: str, artifacts: Path | None, *, moves: bool) -> Server:
     """
     import mlflow
 
-    mlflow.set_tracking_uri(uri)
     client = mlflow.MlflowClient(uri)
     found = client.get_experiment_by_name(EXPERIMENT)
     location = None if artifacts is None else artifacts.as_uri()
     if found is None:
-        note = {"mlflow.note.content": ABOUT}
-        made = client.create_experiment(EXPERIMENT, artifact_location=location, tags=note)
+        made = client.create_experiment(EXPERIMENT, artifact_location=location, tags={_NOTE_TAG: ABOUT, KIND_TAG: KIND})
+        if moves:
+            _hide_default_experiment(client)
         return Server(uri, client, str(made))
     server = Server(uri, client, str(found.experiment_id))
     if moves and artifacts is not None and found.artifact_location != location:
         _move_addresses(artifacts.with_name("mlflow.db"), found.artifact_location, artifacts.as_uri())
     if found.lifecycle_stage == "deleted":  # its name stays taken, so that no other can be made
         _restore_experiment(server)
+    if KIND_TAG not in found.tags:  # of before; whoever sets another one keeps it
+        client.set_experiment_tag(server.experiment, KIND_TAG, KIND)
+        if found.tags.get(_NOTE_TAG, "").startswith(_FIRST_WORDS):  # ours, not somebody's own
+            client.set_experiment_tag(server.experiment, _NOTE_TAG, ABOUT)
+        if moves:
+            _hide_default_experiment(client)
     return server
+
+
+def _hide_default_experiment(client: Any) -> None:
+    """MLflow's own empty experiment goes to the bin, once: people look for ours. One with runs in it stays."""
+    default = client.get_experiment(DEFAULT_EXPERIMENT)
+    if default.lifecycle_stage == "active" and not client.search_runs([DEFAULT_EXPERIMENT], max_results=1):
+        client.delete_experiment(DEFAULT_EXPERIMENT)
 
 
 def _move_addresses(database: Path, before: str, now: str) -> None:
@@ -194,23 +219,35 @@ def delete_run(server: Server, run_id: str) -> None:
 
 @contextmanager
 def reachable() -> Iterator[None]:
+    """As ``answering``, and without MLflow's hints. For the main thread: warnings' filters are the process's."""
+    with answering(), warnings.catch_warnings():
+        # Hints for interactive use: integer columns, ambiguous sources, no input example.
+        warnings.simplefilter("ignore")
+        yield
+
+
+@contextmanager
+def answering() -> Iterator[None]:
     """Short patience and little talk inside; what MLflow, the network or a database raises becomes ``TrackingError``.
 
-    Everything else passes: an error of our own must not look like a server that is away.
+    Everything else passes: an error of our own must not look like a server that is away. One thread at a time.
     """
-    wanted = _IMPATIENT | _QUIET
+    with _environment, _settings(_IMPATIENT | _QUIET):
+        try:
+            yield
+        except Exception as error:
+            if not _is_theirs(error):
+                raise
+            raise TrackingError(_in_words(error), passing=_is_passing(error)) from error
+
+
+@contextmanager
+def _settings(wanted: dict[str, str]) -> Iterator[None]:
     # MLflow writes the address that it is told into the environment, where our settings would read it.
     before = {name: os.environ.get(name) for name in (*wanted, SETTING)}
     os.environ.update(wanted)
     try:
-        with warnings.catch_warnings():
-            # Hints for interactive use: integer columns, ambiguous sources, no input example.
-            warnings.simplefilter("ignore")
-            yield
-    except Exception as error:
-        if not _is_theirs(error):
-            raise
-        raise TrackingError(_in_words(error), passing=_is_passing(error)) from error
+        yield
     finally:
         for name, value in before.items():
             if value is None:
@@ -220,10 +257,22 @@ def reachable() -> Iterator[None]:
 
 
 def _is_theirs(error: Exception) -> bool:
-    if any(isinstance(e, RkdError) for e in _chain(error)) or no_room(error):
+    causes = list(_chain(error))
+    if any(isinstance(e, RkdError) or _is_of_our_code(e) for e in causes[1:]) or isinstance(error, RkdError):
         return False  # MLflow runs our model's code, and wraps what that raises
+    return not no_room(error) and _is_of_theirs(error)
+
+
+def _is_of_theirs(error: BaseException) -> bool:
     packages = {kind.__module__.partition(".")[0] for kind in type(error).__mro__}
     return isinstance(error, ConnectionError | TimeoutError) or not packages.isdisjoint(_THEIRS)
+
+
+def _is_of_our_code(cause: BaseException) -> bool:
+    """Whether what MLflow has wrapped came out of our code: of a cause, the trace begins where MLflow called it."""
+    files = (frame.filename for frame in traceback.extract_tb(cause.__traceback__))
+    ours = (str(Path(rkd_pipeline.__file__).parent), str(Path(__file__).parent))
+    return not _is_of_theirs(cause) and any(file.startswith(ours) for file in files)
 
 
 def _is_passing(error: Exception) -> bool:

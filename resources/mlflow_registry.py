@@ -1,12 +1,34 @@
 """Champions in MLflow: a registered model per target, a version per reign, and the alias of who reigns."""
 
+from contextlib import nullcontext
 from typing import Any
 
 from resources.mlflow_client import CONTENT_TAG, MODEL_TAG, Server, has_model, still_there
 from resources.mlflow_mirror import log_model
+from resources.mlflow_once import Item, Sending, Tags
 from rkd_pipeline.operations.champions import Champion
+from rkd_pipeline.stages.benchmark import TRACKING_FOLDER, mirror_marks, mlflow_run_id, read_tracking
+from rkd_pipeline.store.result_store import Ref, Store
+from rkd_pipeline.store.stage_versions import TRAINED_MODEL
 
 ALIAS = "champion"
+
+
+def champion_item(store: Store, champion: Champion) -> Item:
+    """A version of the target's registered model, for one reign."""
+    record = store.root / TRACKING_FOLDER / "champions" / champion.target / f"{champion.number:04d}.json"
+    marks = mirror_marks(read_tracking(record), f"champion {champion.target} {champion.number} {champion.model}")
+
+    def send(server: Server, tags: Tags, _: Any) -> str:
+        model = store.find(Ref(TRAINED_MODEL.name, champion.target, champion.training))
+        same = model is not None and model.data_version == champion.model
+        run_id = mlflow_run_id(store, champion.target, champion.training) if same else None
+        return register(server, champion, model_of(server, run_id), tags)
+
+    def find(server: Server, _: str | None) -> str | None:
+        return version_of(server, champion.target, set(marks))
+
+    return Item(record, marks, find, lambda: nullcontext(Sending(send)))
 
 
 def register(server: Server, champion: Champion, mirrored: tuple[str, str] | None, tags: dict[str, str]) -> str:
@@ -83,5 +105,6 @@ def _log_champion(server: Server, champion: Champion, tags: dict[str, str]) -> t
         server.experiment, run_name=f"champion {champion.number} of {champion.target}", tags=tags | named
     )
     run_id = str(run.info.run_id)
+    mlflow.set_tracking_uri(server.uri)
     with mlflow.start_run(run_id):
         return run_id, log_model(champion.folder, named)

@@ -1,6 +1,6 @@
 """MLflow's view of a trained model (models-from-code: this file is the model, the weights are its artifacts).
 
-Input: a table with one string per image, column ``image``: the path of an image file, or the file itself as a data
+Input: a table with one string per image, column ``picture``: the path of an image file, or the file itself as a data
 URI (``data:image/png;base64,...``), for clients that share no disk with the server. Where a row cannot be scored, the
 request is refused (a client's error, 400 from a server): each such row with its fault and the fix, never its content.
 
@@ -60,7 +60,7 @@ class MlflowScorer(mlflow.pyfunc.PythonModel):
         self._scorer = ExportedModel.load(Path(files["student"]), Path(files["teacher"]), Path(files["card"]))
 
     def predict(self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> pd.DataFrame:
-        """Score, threshold, decision and map of the images in column ``image``.
+        """Score, threshold, decision and map of the images in column ``picture``.
 
         Raises ``BadInput`` naming every row that cannot be used.
         """

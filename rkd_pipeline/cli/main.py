@@ -306,7 +306,8 @@ def _ui(options: argparse.Namespace) -> int:
     _require_ports(options, ["port"] if elsewhere else ["port", "mlflow_port"])
     session = Session.open(say=print)
     session.offer_paper_keys()
-    tracking = session.tracking()
+    mlflow_pages = web_address(options.host, options.mlflow_port)
+    tracking = session.tracking(mlflow_pages)
     uri = tracking.tracking_uri(session.store)
     workspace = ["-m", "rkd_pipeline.definitions", "-d", str(Path(__file__).parents[2])]
     commands = [["-m", "dagster", "dev", "-h", options.host, "-p", str(options.port), *workspace]]
@@ -314,7 +315,6 @@ def _ui(options: argparse.Namespace) -> int:
         tracking.prepare(session.store)
         mlflow = ["-m", "mlflow", "server", "--backend-store-uri", uri, "--workers", "1"]
         commands.append([*mlflow, "--host", options.host, "--port", str(options.mlflow_port)])
-    mlflow_pages = web_address(options.host, options.mlflow_port)
     served = {"RKD_MLFLOW_PAGES": mlflow_pages}  # links on asset pages lead there
     quiet = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
     children = [
@@ -327,7 +327,7 @@ def _ui(options: argparse.Namespace) -> int:
         for command in commands
     ]
     print(f"Dagster  {web_address(options.host, options.port)}")
-    print(f"MLflow   {shown(uri) if elsewhere else mlflow_pages}")
+    print(f"MLflow   {tracking.address(session.store)}", flush=True)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     try:
         while all(child.poll() is None for child in children):
@@ -511,11 +511,11 @@ class Session:
         keys = [cell.training for cell in cross(["any"], PAPER_RECIPES, [0, 1, 2])]
         self.instance.add_dynamic_partitions(TRAINING_DIMENSION, keys)
 
-    def tracking(self) -> "MlflowTracking":
-        """The mirror, as configured."""
+    def tracking(self, pages: str | None = None) -> "MlflowTracking":
+        """The mirror, as configured; ``pages``: where the store's own MLflow is served, if not where that says."""
         from resources.tracking import MlflowTracking
 
-        return MlflowTracking(uri=self.settings.mlflow_uri, pages=self.settings.mlflow_pages)
+        return MlflowTracking(uri=self.settings.mlflow_uri, pages=pages or self.settings.mlflow_pages)
 
     def _prepare_data(self, targets: list[str]) -> dict[str, str]:
         """Bring targets up to date with their files; returns, per target that could not be prepared, why.
@@ -606,7 +606,7 @@ class Session:
         results = [found for c in cells if (found := self.store.find(Ref(METRICS.name, c.target, c.training)))]
         lines += [f"image {result.folder / 'maps.png'}" for result in results]
         lines.append("        beside each: scores.png, curves.png and losses.png")
-        lines.append("pages   make ui, then http://127.0.0.1:3000 (Dagster) and http://127.0.0.1:5000 (MLflow)")
+        lines.append(f"pages   make ui, then http://127.0.0.1:3000 (Dagster) and {self.tracking().address(self.store)}")
         return "\n".join(lines)
 
 

@@ -75,7 +75,7 @@ def predict(
                     file, title = output / names[path], _title(path, found, score, threshold)
                     of_map = threshold if deciding_rule(scorer.card.model.training) == "map_max" else None
                     if reason := _draw(file, found.ground, anomaly_map, of_map, title):
-                        row["problem"] = f"{row['image']}: scored, but its overlay could not be drawn ({reason})"
+                        row["problem"] = f"{row['picture']}: scored, but its overlay could not be drawn ({reason})"
                     else:
                         row["overlay"] = shown(str(file))
             rows.append(row)

@@ -155,7 +155,10 @@ def test_mlflow_holds_the_run_and_a_model_that_scores_as_the_store_says(head_ct:
     run = mlflow.get_run(run_id)
     for asset in ("trained_model", "metrics"):  # whose pages lead to the run
         [seen] = head_ct.instance.fetch_observations(dg.AssetKey(asset), limit=1).records
-        assert seen.asset_observation.metadata["mlflow"].value == f"http://127.0.0.1:5000/#/runs/{run_id}"
+        assert (
+            seen.asset_observation.metadata["mlflow"].value
+            == f"http://127.0.0.1:5000/#/experiments/1/runs/{run_id}?workflowType=machine_learning"
+        )
     assert run.data.params["recipe.loss"] == "kd"
     assert run.data.tags["rkd.target"] == "head_ct"
     assert run.inputs.dataset_inputs[0].dataset.name == "head_ct"

@@ -97,15 +97,15 @@ def test_a_mirror_that_broke_off_is_completed_without_a_trace_of_the_first(
 ) -> None:
     store, _ = arena
     tracking = MlflowTracking()
-    send_metrics = mlflow_mirror._metric_values
+    send_metrics = mlflow.log_metrics
 
-    def breaks(metrics: object) -> dict[str, float]:
+    def breaks(*_: object, **__: object) -> None:
         raise ConnectionError("gone in the middle, with the model already logged")
 
-    monkeypatch.setattr(mlflow_mirror, "_metric_values", breaks)
+    monkeypatch.setattr(mlflow, "log_metrics", breaks)
     sent = list(tracking.mirror_missing(store, {}))
     assert any("gone in the middle" in str(s) for s in sent if isinstance(s, TrackingError))
-    monkeypatch.setattr(mlflow_mirror, "_metric_values", send_metrics)
+    monkeypatch.setattr(mlflow, "log_metrics", send_metrics)
     completed = list(tracking.mirror_missing(store, {}))
     assert [s for s in completed if isinstance(s, TrackingError)] == []
     client = mlflow.MlflowClient(tracking.tracking_uri(store))

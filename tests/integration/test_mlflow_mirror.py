@@ -1,6 +1,7 @@
 """The mirror asks MLflow what is there: deleted, moved, sent by two at once; and errors of our own are no absence."""
 
 import json
+import re
 import shutil
 import sqlite3
 import subprocess
@@ -15,8 +16,10 @@ from threading import Thread
 import mlflow
 import pandas as pd
 import pytest
+import urllib3
 
 from resources import mlflow_mirror
+from resources.carried_code import carried_files
 from resources.mlflow_client import MODEL_TAG, reachable
 from resources.tracking import MlflowTracking, Sent, TrackingAway, TrackingError
 from rkd_pipeline.errors import StoreError
@@ -267,7 +270,7 @@ def test_errors_of_our_own_are_no_absence_of_mlflow(
     record = tracking_file(mirrored.store, TARGET, TRAINING)
     known = json.loads(record.read_text())
     record.unlink()
-    monkeypatch.setattr("resources.tracking._find_run", lambda *_, **__: None)
+    monkeypatch.setattr(mlflow_mirror, "find_run", lambda *_, **__: None)
     monkeypatch.setattr(mlflow_mirror, "send_training", breaks)
     with pytest.raises(type(error)) as raised:
         mirrored.tracking.mirror(mirrored.store, TARGET, TRAINING, {})
@@ -275,6 +278,98 @@ def test_errors_of_our_own_are_no_absence_of_mlflow(
     with pytest.raises(type(error)):
         list(mirrored.tracking.mirror_missing(mirrored.store, {}))
     record.write_text(json.dumps(known))
+
+
+def test_what_mlflow_wraps_of_our_own_is_no_absence_of_mlflow() -> None:
+    """MLflow runs our model's code; the network's errors, which it wraps too, are another matter."""
+    from mlflow.exceptions import MlflowException
+
+    def wrapped(cause: Callable[[], object]) -> None:
+        try:
+            cause()
+        except Exception as error:
+            raise MlflowException("Failed to run the model") from error
+
+    with pytest.raises(MlflowException), reachable():
+        wrapped(lambda: carried_files(Path("there is no such file.py"), []))
+    with pytest.raises(TrackingError), reachable():
+        wrapped(lambda: urllib3.connection_from_url(f"http://127.0.0.1:{free_port()}").urlopen("GET", "/", retries=0))
+
+
+def test_the_parts_that_a_training_used_are_datasets_of_their_own(mirrored: Mirrored) -> None:
+    """The arena has 100 normal images, of which a fold of 20 tests, and 40 anomalous ones; two parts of 20 are held
+    out of the rest."""
+    [run] = mirrored.runs()
+    inputs = mirrored.client.get_run(run).inputs.dataset_inputs
+    found = {i.tags[0].value: (i.dataset.name, json.loads(i.dataset.profile)["num_rows"]) for i in inputs}
+    assert found == {
+        "training": (f"{TARGET} training", 40),
+        "testing": (f"{TARGET} testing", 60),
+        "validation": (f"{TARGET} validation", 20),
+        "calibration": (f"{TARGET} calibration", 20),
+    }
+    assert len({i.dataset.digest for i in inputs}) == 4
+
+
+def test_another_repeat_is_another_dataset(mirrored: Mirrored) -> None:
+    other = TRAINING.replace("s0", "s0r1")
+    enter(mirrored.store)(other, 2.0)
+    run = mirrored.client.get_run(mirrored.tracking.mirror(mirrored.store, TARGET, other, {}))
+    [first] = mirrored.runs()
+    digests = [
+        {i.dataset.name: i.dataset.digest for i in r.inputs.dataset_inputs}
+        for r in (run, mirrored.client.get_run(first))
+    ]
+    assert digests[0][f"{TARGET} testing"] != digests[1][f"{TARGET} testing"]
+
+
+@pytest.fixture(scope="module")
+def fresh_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """As MLflow makes it: with its default experiment alone. It takes its time, so it is made once, and copied."""
+    file = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
+    mlflow.MlflowClient(f"sqlite:///{file}").search_experiments()
+    return file
+
+
+@pytest.fixture
+def fresh(fresh_database: Path, tmp_path: Path) -> Mirrored:
+    store = Store(tmp_path / "store")
+    store.mlflow_folder.mkdir(parents=True)
+    shutil.copy(fresh_database, store.mlflow_folder / "mlflow.db")
+    return Mirrored(store)
+
+
+def test_an_experiment_of_before_becomes_one_of_training_and_the_empty_default_is_out_of_the_way(
+    fresh: Mirrored,
+) -> None:
+    place = (fresh.store.mlflow_folder / "artifacts").as_uri()
+    fresh.client.create_experiment("rkd-pipeline", place, {"mlflow.note.content": "somebody's own words"})
+    assert sorted(e.name for e in fresh.client.search_experiments()) == ["Default", "rkd-pipeline"]
+
+    fresh.tracking.prepare(fresh.store)
+    [ours] = fresh.client.search_experiments()  # those that are not deleted
+    assert ours.name == "rkd-pipeline"
+    assert ours.tags["mlflow.experimentKind"] == "custom_model_development"
+    assert ours.tags["mlflow.note.content"] == "somebody's own words"
+
+    fresh.client.restore_experiment("0")  # by hand: not done again
+    fresh.tracking.prepare(fresh.store)
+    assert len(fresh.client.search_experiments()) == 2
+
+
+def test_a_default_experiment_that_is_used_stays(fresh: Mirrored) -> None:
+    fresh.client.create_run("0")
+    fresh.tracking.prepare(fresh.store)
+    assert sorted(e.name for e in fresh.client.search_experiments()) == ["Default", "rkd-pipeline"]
+
+
+def test_links_lead_to_pages_of_training(mirrored: Mirrored) -> None:
+    pages = MlflowTracking(pages="http://127.0.0.1:5001")
+    runs = "http://127.0.0.1:5001/#/experiments/1/runs"
+    assert pages.address(mirrored.store) == f"{runs}?workflowType=machine_learning"
+    assert pages.run_page(mirrored.store, "r") == f"{runs}/r?workflowType=machine_learning"
+    away = MlflowTracking(uri=f"http://u:s3cret@127.0.0.1:{free_port()}").address(mirrored.store)
+    assert re.fullmatch(r"http://127\.0\.0\.1:\d+ \(no answer .*\)", away)
 
 
 class Refuses(BaseHTTPRequestHandler):

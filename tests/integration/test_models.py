@@ -4,6 +4,7 @@ import base64
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -37,6 +38,7 @@ from rkd_pipeline.operations.prediction import predict
 from rkd_pipeline.settings import Settings
 from rkd_pipeline.store.result_store import Store
 from rkd_pipeline.store.stage_versions import METRICS
+from tests.conftest import need
 from tests.integration.tracking_server import answers, free_port, wait_until
 from tests.library.arena import TARGET, Finish
 
@@ -203,6 +205,75 @@ def test_a_logged_model_has_signature_and_example_and_no_pickle(arena: Arena) ->
     assert "python_model" not in flavour  # where a pickled one would be named
     for weights in folder.rglob("*.safetensors"):
         assert weights.stat().st_nlink > 1, "weights are links into the store, not copies"
+
+
+ALONE = """
+import sys
+import mlflow, pandas
+folder, image = sys.argv[1:]
+model = mlflow.pyfunc.load_model(folder)
+import rkd_pipeline
+print(rkd_pipeline.__file__)
+print(model.predict(pandas.DataFrame({"picture": [image]}), params={"maps": False})["score"][0])
+"""
+
+
+def model_folder(arena: Arena) -> Path:
+    mlflow.set_tracking_uri(arena.uri)
+    info = mlflow.models.get_model_info(f"models:/{TARGET}@champion")
+    logged = mlflow.MlflowClient().get_logged_model(info.model_id)
+    return Path(str(logged.artifact_location).removeprefix("file://"))
+
+
+def test_a_logged_model_carries_what_its_code_imports_and_names_the_packages(arena: Arena) -> None:
+    folder = model_folder(arena)
+    code = folder / "code" / "rkd_pipeline"
+    carried = {str(file.relative_to(code)) for file in code.rglob("*.py")}
+    assert {"__init__.py", "detectors/exported_model.py", "detectors/reverse_kd.py", "store/files.py"} <= carried
+    assert not [f for f in carried if f.startswith(("cli", "stages", "operations", "definitions", "data/download"))]
+    assert "detectors/mkd.py" not in carried  # of another system
+    named = (folder / "requirements.txt").read_text().split()
+    assert all(re.fullmatch(r"[a-z0-9-]+==[0-9][0-9a-z.]*", line) for line in named)
+    packages = {line.partition("==")[0] for line in named}
+    assert {"mlflow", "torch", "torchvision", "pillow", "safetensors"} <= packages
+    assert packages.isdisjoint({"rkd-pipeline", "dagster", "scikit-learn", "matplotlib"})
+
+
+def test_a_logged_model_loads_by_its_own_code(arena: Arena, tmp_path: Path) -> None:
+    """In a process that finds this repository nowhere but in the model."""
+    scored, code = _score_alone(Path(sys.executable), arena, tmp_path)
+    assert code.startswith(str(model_folder(arena) / "code"))
+    assert scored == pytest.approx(_score_in_the_store(arena))
+
+
+@pytest.mark.slow
+def test_a_logged_model_loads_in_an_empty_environment(arena: Arena, tmp_path: Path) -> None:
+    """With the packages of the model's requirements alone, from the registry that this machine is set up for."""
+    uv = shutil.which("uv") or shutil.which("uv", path=str(Path(sys.executable).parent))
+    need(uv, "no uv")
+    empty = tmp_path / "empty"
+    python = empty / "bin" / "python"
+    subprocess.run([str(uv), "venv", "--quiet", "--python", sys.executable, str(empty)], check=True)
+    needed = ["--python", str(python), "-r", str(model_folder(arena) / "requirements.txt")]
+    subprocess.run([str(uv), "pip", "install", "--quiet", *needed], check=True, timeout=1800)
+    scored, code = _score_alone(python, arena, tmp_path)
+    assert code.startswith(str(model_folder(arena) / "code"))
+    assert scored == pytest.approx(_score_in_the_store(arena))
+
+
+def _score_alone(python: Path, arena: Arena, folder: Path) -> tuple[float, str]:
+    """The score of the arena's image, and where the code came from; ``-I``: by no path of the environment's."""
+    command = [str(python), "-I", "-c", ALONE, str(model_folder(arena)), str(arena.image)]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    code, score = done.stdout.strip().splitlines()[-2:]
+    return float(score), code
+
+
+def _score_in_the_store(arena: Arena) -> float:
+    champion = champions.require_champion(arena.store, TARGET)
+    table, _ = champions.open_scorer(champion).score([arena.image])
+    return float(table["score"].iloc[0])
 
 
 def test_predict_writes_an_overlay_and_goes_on_past_what_is_no_image(

@@ -224,9 +224,19 @@ def test_mlflow_shows_the_model(browser: WebDriver, pages: Pages, demo: Rkd) -> 
     assert model.model_id in text
 
 
+def test_the_printed_address_opens_on_the_runs(browser: WebDriver, pages: Pages, demo: Rkd) -> None:
+    """Not on MLflow's home page, nor on the traces that it shows of experiments without a kind."""
+    [address] = re.findall(r"^MLflow +(http\S+)", demo.log.read_text(), re.MULTILINE)[-1:]
+    assert address.startswith(pages.mlflow)
+    browser.get(address)
+    text = wait_for(browser, r"Run Name[\s\S]*demo\.weave " + re.escape(TRAINING))
+    assert "matching runs" in text
+    assert "Observability" not in text  # of the column for GenAI
+
+
 def test_mlflow_shows_the_run_with_its_model(browser: WebDriver, pages: Pages, demo: Rkd) -> None:
     run_id = mlflow_run_id(demo.store, "demo.weave", TRAINING)
-    link = MlflowTracking(pages=pages.mlflow).page(f"runs/{run_id}")  # as it stands on the training's page
+    link = MlflowTracking(pages=pages.mlflow).run_page(demo.store, run_id)  # as it stands on the training's page
     assert link is not None
     browser.get(link)
     # Long lists are drawn as far as one sees them, in any order: their lengths tell that they are there.
