@@ -7,6 +7,7 @@ import dagster as dg
 from assets.reporting import asset_options, column_schema, inline_images, materialised, table, user_errors
 from resources.storage import StoreResource
 from rkd_pipeline.operations import watched_folder
+from rkd_pipeline.settings import Settings
 from rkd_pipeline.store.stage_versions import SCORED_IMAGES
 
 
@@ -15,6 +16,11 @@ class Watch(dg.ConfigurableResource):
 
     folder: str = ""
     model: str = ""
+
+    @classmethod
+    def of(cls, settings: Settings) -> "Watch":
+        """As the settings ask for."""
+        return cls(folder=str(settings.watch.resolve()) if settings.watch else "", model=settings.watch_model)
 
 
 @dg.asset(
