@@ -112,11 +112,12 @@ def metrics(context: dg.AssetExecutionContext, store: StoreResource) -> dg.Mater
         for rule, value in result.facts["image_auroc"].items()
         if value is not None
     }
-    figures = [result.folder / name for name in evaluation.FIGURES]
+    maps, *others = (result.folder / name for name in evaluation.FIGURES)
+    figures = {file.stem: dg.MetadataValue.path(str(file)) for file in others}
     said = {"computed_on": result.facts.get("computed_on", NOT_RECORDED)}
     if note := evaluation.mask_note(rows):
         said["images_without_mask"] = note
-    return materialised(result, {"pictures": inline_images(*figures), "metrics": table(rows), **auroc, **said})
+    return materialised(result, {"maps": inline_images(maps), "metrics": table(rows), **auroc, **said, **figures})
 
 
 @check_of(

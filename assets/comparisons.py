@@ -74,7 +74,7 @@ def ablation(store: StoreResource) -> dg.MaterializeResult:
     with user_errors():
         result = stage.build_ablation(store.open())
     text = dg.MetadataValue.md((result.folder / stage.TEXT).read_text(encoding="utf-8"))
-    shown = {"effects": text, "figure": inline_images(*stage.figure_files(result), width=1100)}
+    shown = {"effects": text, "figure": inline_images(*stage.figure_files(result))}
     return materialised(result, shown)
 
 

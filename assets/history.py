@@ -44,7 +44,7 @@ def history(store: StoreResource) -> dg.MaterializeResult:
     with user_errors():
         result = build_history(store.open())
     text = dg.MetadataValue.md((result.folder / TEXT).read_text(encoding="utf-8"))
-    shown = {"over_time": inline_images(result.folder / FIGURE, width=1100), "history": text}
+    shown = {"over_time": inline_images(result.folder / FIGURE), "history": text}
     return materialised(result, shown | {"rounds": result.facts["rounds"], "last_look": _counts(result)})
 
 

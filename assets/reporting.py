@@ -1,6 +1,7 @@
 """From a stored result to what an asset page shows; from our errors to Dagster's."""
 
 import base64
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,10 +13,12 @@ import pandas as pd
 
 from resources import last_words
 from rkd_pipeline.errors import RkdError, of_the_system
-from rkd_pipeline.store.result_store import Result
+from rkd_pipeline.store.result_store import PROVENANCE, Result
 from rkd_pipeline.store.stage_versions import Stage
 
 OWNER = "team:benchmark"
+THUMBNAIL_WIDTH = 320  # pixels
+_BLANKS = re.compile(r"(?<=\|) +| +(?=\|)")
 
 
 def asset_options(stage: Stage, group: str, *kinds: str) -> dict[str, Any]:
@@ -67,9 +70,7 @@ def materialised(
         "folder": dg.MetadataValue.path(str(result.folder)),
         "already_in_store": result.reused,
         "seconds": result.provenance.environment["seconds"],
-        "provenance": dg.MetadataValue.json(
-            {k: getattr(result.provenance, k) for k in ("stage_version", "parameters", "inputs", "environment")}
-        ),
+        "provenance": dg.MetadataValue.path(str(result.folder / PROVENANCE)),
     }
     return dg.MaterializeResult(
         metadata=dict(metadata or {}) | record,  # what people look for comes first
@@ -107,30 +108,28 @@ def outcomes(
 
 
 def table(rows: pd.DataFrame) -> dg.MetadataValue:
-    """A data frame as a markdown table."""
-    return dg.MetadataValue.md(rows.to_markdown(index=False, floatfmt=".4f"))
+    """A data frame as a markdown table, without the blanks that would align it: a page aligns it by itself."""
+    return dg.MetadataValue.md(_BLANKS.sub(" ", rows.to_markdown(index=False, floatfmt=".4f")))
 
 
-def inline_images(*files: Path, width: int = 900) -> dg.MetadataValue:
-    """PNG files as inline thumbnails, with the name of the full size. Inline images live in the event log: small."""
-    from rkd_pipeline.results.figures import thumbnail
+def inline_images(*files: Path) -> dg.MetadataValue:
+    """PNG files as small thumbnails, each with the place of its full size.
 
-    lines = [
-        f"{_inline(file.stem, thumbnail(file.read_bytes(), width))}\n\n`{file.parent.name}/{file.name}`"
-        for file in files
-    ]
-    return dg.MetadataValue.md("\n\n".join(lines))
+    They live in the event log, which keeps metadata three times: in the run's database twice and in the index.
+    """
+    return dg.MetadataValue.md("\n\n".join(f"{_inline(file.stem, file.read_bytes())}\n\n`{file}`" for file in files))
 
 
-def inline_image(name: str, png: bytes, width: int = 900) -> dg.MetadataValue:
-    """An image that is in no file of the result, as an inline thumbnail."""
-    from rkd_pipeline.results.figures import thumbnail
-
-    return dg.MetadataValue.md(_inline(name, thumbnail(png, width)))
+def inline_image(name: str, png: bytes) -> dg.MetadataValue:
+    """An image that is in no file of the result, as a small thumbnail."""
+    return dg.MetadataValue.md(_inline(name, png))
 
 
 def _inline(name: str, png: bytes) -> str:
-    return f"![{name}](data:image/png;base64,{base64.b64encode(png).decode()})"
+    from rkd_pipeline.results.figures import small_image
+
+    encoded = base64.b64encode(small_image(png, THUMBNAIL_WIDTH)).decode()
+    return f"![{name}](data:image/webp;base64,{encoded})"
 
 
 @contextmanager

@@ -37,5 +37,5 @@ def scored_pictures(store: StoreResource, watch: Watch) -> dg.MaterializeResult:
     rows = watched_folder.read_scored(result)
     facts = {name: value if isinstance(value, int) else str(value) for name, value in result.facts.items()}
     newest = rows.sort_values("fingerprint", ascending=False).head(50).drop(columns=["fingerprint", "model"])
-    shown = {"newest": inline_images(result.folder / watched_folder.STRIP, width=1100), "scores": table(newest)}
+    shown = {"newest": inline_images(result.folder / watched_folder.STRIP), "scores": table(newest)}
     return materialised(result, shown | facts | {"dagster/row_count": len(rows)})

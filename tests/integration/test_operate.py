@@ -19,7 +19,7 @@ from assets.watching import Watch
 from resources.hooks import Hook
 from resources.storage import StoreResource
 from rkd_pipeline.data.user_targets import OwnTarget, targets_in
-from rkd_pipeline.definitions import ASSETS, build_defs
+from rkd_pipeline.definitions import ASSETS, CHECKS, build_defs
 from rkd_pipeline.device import Compute
 from rkd_pipeline.errors import RkdError, StoreError
 from rkd_pipeline.operations import freshness, rebenchmark, watched_folder
@@ -64,7 +64,7 @@ def instance() -> Iterator[dg.DagsterInstance]:
 def materialise(store: Store, instance: dg.DagsterInstance) -> Callable[..., dg.ExecuteInProcessResult]:
     def run(*assets: str, **settings: object) -> dg.ExecuteInProcessResult:
         resources = build_defs(Settings(store=store.root, device="cpu", **settings)).resources
-        return dg.materialize(ASSETS, selection=list(assets), instance=instance, resources=resources)
+        return dg.materialize([*ASSETS, *CHECKS], selection=list(assets), instance=instance, resources=resources)
 
     return run
 
@@ -298,7 +298,7 @@ def test_the_schedule_is_off_and_says_when_and_what(store: Store) -> None:
 def test_a_round_is_an_order_and_what_fails_of_it_is_told(
     store: Store,
     instance: dg.DagsterInstance,
-    server: Server,
+    server: Server,  # noqa: F811
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("RKD_STORE", str(store.root))
@@ -320,7 +320,7 @@ def test_a_round_is_an_order_and_what_fails_of_it_is_told(
     assert (training.job_name, training.partition_key) == ("train_and_evaluate", key)
     run_id = as_if_run(instance, training, dg.DagsterRunStatus.FAILURE, {"dagster/will_retry": "true"})
     assert look(orders_followed, store, instance) == []
-    told = dict(store=StoreResource(root=str(store.root)), hook=Hook(address=server.address))
+    told = {"store": StoreResource(root=str(store.root)), "hook": Hook(address=server.address)}
     rebenchmarks_recorded(dg.build_sensor_context(instance=instance), **told)
     assert rounds.records(store) == []  # its retry is still to come
     run_id = as_if_run(instance, training, dg.DagsterRunStatus.FAILURE)
