@@ -309,7 +309,7 @@ def _ui(options: argparse.Namespace) -> int:
     tracking = session.tracking()
     uri = tracking.tracking_uri(session.store)
     workspace = ["-m", "rkd_pipeline.definitions", "-d", str(Path(__file__).parents[2])]
-    commands = [["-m", "dagster", "dev", "-h", options.host, "-p", str(options.port), *workspace]]
+    commands = [["-m", "dagster_dg_cli.cli", "dev", "-h", options.host, "-p", str(options.port), *workspace]]
     if not elsewhere:
         tracking.prepare(session.store)
         mlflow = ["-m", "mlflow", "server", "--backend-store-uri", uri, "--workers", "1"]

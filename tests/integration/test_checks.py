@@ -14,6 +14,7 @@ from PIL import Image
 
 from assets.anomaly_scores import _above_chance, _as_published
 from assets.datasets import split_asset
+from assets.following import BUSY, DONE, Progress, progress_of
 from assets.history import _not_worse
 from assets.partitions import TRAINING_DIMENSION, grid, grid_key, offer_targets
 from assets.reporting import NothingCompared
@@ -23,6 +24,8 @@ from resources.storage import StoreResource
 from rkd_pipeline.data.user_targets import OwnTarget, targets_in
 from rkd_pipeline.definitions import ASSETS, build_defs
 from rkd_pipeline.operations import freshness, rebenchmark
+from rkd_pipeline.operations.work_orders import WorkOrder
+from rkd_pipeline.recipes.plans import PlannedTraining
 from rkd_pipeline.recipes.training_key import TrainingKey
 from rkd_pipeline.settings import Settings
 from rkd_pipeline.stages import datasets as data
@@ -201,8 +204,37 @@ def test_a_check_has_an_outcome_where_there_is_something_to_compare() -> None:
     assert _not_worse(within).passed
 
 
+def test_an_order_runs_data_then_the_shared_training_then_what_scores_it() -> None:
+    """mkd-brief-discrepancy differs from mkd-brief in how it localises alone. What fails stops what needs it."""
+    cells = [PlannedTraining("demo.weave", "mkd-brief-discrepancy-s0"), PlannedTraining("demo.weave", "rkd-s0")]
+    order = WorkOrder("x", 1, "x", cells, further=["score_product_maps"])
+    shared, scored, other = (
+        str(grid_key("demo.weave", f"{name}-s0")) for name in ("mkd-brief", "mkd-brief-discrepancy", "rkd")
+    )
+    states = {("list_teachers", None): DONE}
+    for wanted in (
+        [("prepare_target", "demo.weave")],
+        [("train_model", shared), ("train_and_evaluate", other)],
+        [("train_and_evaluate", scored), ("score_product_maps", other)],
+        [("score_product_maps", scored)],
+    ):
+        progress = progress_of(order, states, {"demo.weave"})
+        assert [(job, str(key)) for job, key in progress.wanted] == wanted
+        states |= dict.fromkeys(progress.wanted, BUSY)
+        assert progress_of(order, states, {"demo.weave"}).wanted == []
+        states |= dict.fromkeys(progress.wanted, DONE)
+    assert progress_of(order, states, {"demo.weave"}) == Progress()
+
+    states = {("list_teachers", None): DONE, ("prepare_target", "demo.weave"): "no disk"}
+    assert progress_of(order, states, {"demo.weave"}).failures == {
+        f"demo.weave {cell.training}": "prepare_target: no disk" for cell in cells
+    }
+    gone = progress_of(order, states, set())
+    assert (gone.waiting, set(gone.failures.values())) == (0, {"there is no target demo.weave any more"})
+
+
 def test_the_events_of_a_training_stay_small(demo: Rkd) -> None:
-    """Training, scores, metrics and mirror of one cell: what Dagster writes of it, in bytes; pictures are thumbnails."""
+    """Training, scores, metrics and mirror of one cell: what Dagster writes of it, in bytes; images are thumbnails."""
     sizes = {}
     for file in (demo.store.dagster_home / "history" / "runs").glob("*-*.db"):
         with closing(sqlite3.connect(file)) as database:

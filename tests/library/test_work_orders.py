@@ -1,7 +1,6 @@
 """Work orders: placed once, kept until they have ended, placed anew afterwards."""
 
 from rkd_pipeline.operations import work_orders
-from rkd_pipeline.operations.pruning import prunable
 from rkd_pipeline.recipes.plans import PlannedTraining, cross, training_keys
 from rkd_pipeline.store.result_store import Store
 
@@ -33,7 +32,3 @@ def test_a_plan_needs_the_trainings_that_its_recipes_share() -> None:
     [own] = cross(["demo.weave"], ["rkd"], [3])
     assert own.shared is None
     assert training_keys([other, own]) == ["mkd-brief-s3", "mkd-brief-discrepancy-s3", "rkd-s3"]
-
-
-def test_images_of_a_size_that_is_on_order_stay(store: Store) -> None:
-    assert prunable(store) == []

@@ -41,7 +41,7 @@ def message(text: str) -> bytes:
 
 
 def small_image(png: bytes, width: int) -> bytes:
-    """The same image as WebP, at most ``width`` pixels wide: a quarter of a PNG's bytes, for what is only glanced at."""
+    """The same image as WebP, at most ``width`` pixels wide: a quarter of a PNG's bytes, for a first look."""
     with Image.open(BytesIO(png)) as image:
         small = image.convert("RGB")
         small.thumbnail((width, width))
