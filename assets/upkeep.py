@@ -168,6 +168,8 @@ def dead_runs_reported(context: dg.SensorEvaluationContext) -> dg.SkipReason:
 HALF_HOURLY: dg.AutomationCondition = dg.AutomationCondition.cron_tick_passed("*/30 * * * *")
 
 
+# A freshness policy knows times only: the benchmark of a store in which nothing happens stays right for ever, and one
+# that is a minute old is wrong where a result was deleted since. So a check compares it with what the store holds.
 @dg.asset_check(
     asset=benchmark,
     name="in_step_with_store",
