@@ -36,10 +36,11 @@ test: setup ## the tests, but for the slow ones
 test-all: setup ## all tests; RKD_DATA=/path/to/data adds those on real images
 	$(BIN)/pytest
 
-check: setup ## formatting, lint, types
+check: setup ## formatting, lint, types, and that Dagster can load the graph
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	$(BIN)/dg check defs
 
 audit: setup ## known vulnerabilities of the pinned packages, where pip-audit's data can be reached
 	.ci/audit

@@ -1,17 +1,21 @@
 """Anomaly maps, image scores and metrics of every trained model."""
 
+from collections.abc import Iterator
+
 import dagster as dg
 import numpy as np
 import pandas as pd
 
-from assets.datasets import prepared_images, split_asset
-from assets.partitions import grid, target_and_training
+from assets.datasets import resized_images, split_asset
+from assets.partitions import grid, of_its_target, of_the_same_cell, target_and_training
 from assets.reporting import (
+    NothingCompared,
     asset_options,
+    check_of,
     column_schema,
     inline_images,
     materialised,
-    nothing_compared,
+    outcomes,
     table,
     user_errors,
 )
@@ -26,7 +30,7 @@ from rkd_pipeline.store.stage_versions import ANOMALY_SCORES, METRICS
 from rkd_pipeline.training.conditions import NOT_RECORDED
 
 GROUP = "evaluation"
-CHANCE, PUBLISHED = "better_than_chance", "not_below_published"
+FINITE, CHANCE, PUBLISHED = "finite", "better_than_chance", "not_below_published"
 METRIC_COLUMNS = (
     "metric",
     "score_rule",
@@ -51,11 +55,13 @@ SCORE_COLUMNS = {
 @dg.asset(
     **asset_options(ANOMALY_SCORES, GROUP, "numpy"),
     partitions_def=grid,
-    deps=[trained_model, split_asset, prepared_images],
+    deps=[*of_the_same_cell(trained_model, resized_images), *of_its_target(split_asset)],
     pool=DEVICE_POOL,
     metadata=column_schema(SCORE_COLUMNS),
     check_specs=[
-        dg.AssetCheckSpec("finite", asset=ANOMALY_SCORES.name, description="No map or score is NaN or infinite.")
+        dg.AssetCheckSpec(
+            FINITE, asset=ANOMALY_SCORES.name, blocking=True, description="No map or score is NaN or infinite."
+        )
     ],
 )
 def anomaly_scores(
@@ -72,9 +78,10 @@ def anomaly_scores(
     scores, maps = evaluation.read_scores(result)
     rules = [rule for rule in SCORE_RULES if rule in scores]
     bad = int((~np.isfinite(maps)).sum()) + int((~np.isfinite(scores[rules].to_numpy())).sum())
-    check = dg.AssetCheckResult(passed=bad == 0, check_name="finite", metadata={"not_finite": bad})
-    if maps.size == 0:
-        check = nothing_compared("finite", "no image was scored")
+    # Of no image at all nothing could be measured either: that stops here too. The metrics refuse NaN by themselves.
+    check = dg.AssetCheckResult(
+        passed=bad == 0 and len(maps) > 0, check_name=FINITE, metadata={"not_finite": bad, "maps": len(maps)}
+    )
     summary = scores.groupby(["part", "anomalous"])[rules].mean().reset_index()
     return materialised(result, {"mean_scores": table(summary), "dagster/row_count": len(scores)}, [check])
 
@@ -82,22 +89,13 @@ def anomaly_scores(
 @dg.asset(
     **asset_options(METRICS, GROUP, "parquet"),
     partitions_def=grid,
-    deps=[trained_model, anomaly_scores, prepared_images],
+    deps=of_the_same_cell(trained_model, anomaly_scores, resized_images),
     metadata=column_schema(
         {c: COLUMNS[c] for c in METRIC_COLUMNS},
         COLUMN_TYPES,
         {c: [(ANOMALY_SCORES.name, rule) for rule in SCORE_RULES] for c in ("value", "ci_low", "ci_high")}
         | {"n_normal": [(ANOMALY_SCORES.name, "anomalous")], "n_anomalous": [(ANOMALY_SCORES.name, "anomalous")]},
     ),
-    check_specs=[
-        dg.AssetCheckSpec(CHANCE, asset=METRICS.name, description="Image AUROC's interval lies above one half."),
-        dg.AssetCheckSpec(
-            PUBLISHED,
-            asset=METRICS.name,
-            description="No number lies, with its interval, below the one that the paper or RD4AD published. "
-            "An error where it is the published experiment; a warning where schedule or teacher differ.",
-        ),
-    ],
 )
 def metrics(context: dg.AssetExecutionContext, store: StoreResource) -> dg.MaterializeResult:
     """Every metric of a training, with its interval: fractions from 0 to 1, one row per metric and score.
@@ -109,23 +107,43 @@ def metrics(context: dg.AssetExecutionContext, store: StoreResource) -> dg.Mater
     with user_errors():
         result = evaluation.evaluate(store.open(), target_name, training_key)
     rows = evaluation.read_metrics(result)
-    checks = [_above_chance(rows), _as_published(target_name, training_key, rows)]
     auroc = {
         f"image_auroc_{rule}": round(value, 4)
         for rule, value in result.facts["image_auroc"].items()
         if value is not None
     }
-    figures = [result.folder / name for name in evaluation.FIGURES]
+    maps, *others = (result.folder / name for name in evaluation.FIGURES)
+    figures = {file.stem: dg.MetadataValue.path(str(file)) for file in others}
     said = {"computed_on": result.facts.get("computed_on", NOT_RECORDED)}
     if note := evaluation.mask_note(rows):
         said["images_without_mask"] = note
-    return materialised(result, {"pictures": inline_images(*figures), "metrics": table(rows), **auroc, **said}, checks)
+    return materialised(result, {"maps": inline_images(maps), "metrics": table(rows), **auroc, **said, **figures})
 
 
-def _above_chance(rows: pd.DataFrame) -> dg.AssetCheckResult:
+@check_of(
+    metrics,
+    (CHANCE, "Image AUROC's interval lies above one half."),
+    (
+        PUBLISHED,
+        "No number lies, with its interval, below the one that the paper or RD4AD published. "
+        "An error where it is the published experiment; a warning where schedule or teacher differ.",
+    ),
+)
+def check_metrics(context: dg.AssetCheckExecutionContext, store: StoreResource) -> Iterator[dg.AssetCheckResult]:
+    """What a training's numbers are worth."""
+    key = target_and_training(context.op_execution_context)
+    with user_errors():
+        rows = evaluation.read_metrics(store.open().require(METRICS, *key))
+    yield from outcomes(context, {CHANCE: _above_chance(rows), PUBLISHED: _as_published(*key, rows)})
+
+
+CHECKS = [check_metrics]
+
+
+def _above_chance(rows: pd.DataFrame) -> dg.AssetCheckResult | NothingCompared:
     auroc = rows[(rows["metric"] == "image_auroc") & rows["value"].notna()]
     if auroc.empty:
-        return nothing_compared(CHANCE, "there is no image AUROC; its rows say why", metrics=table(rows))
+        return NothingCompared("there is no image AUROC; its rows say why")
     below = auroc[~(auroc["ci_low"] > 0.5)]
     return dg.AssetCheckResult(
         check_name=CHANCE,
@@ -135,11 +153,11 @@ def _above_chance(rows: pd.DataFrame) -> dg.AssetCheckResult:
     )
 
 
-def _as_published(target_name: str, training_key: str, rows: pd.DataFrame) -> dg.AssetCheckResult:
+def _as_published(target_name: str, training_key: str, rows: pd.DataFrame) -> dg.AssetCheckResult | NothingCompared:
     compared, same_experiment = comparison.with_published(target_name, training_key, rows)
     compared = compared[compared["ci_high"].notna()]
     if compared.empty:
-        return nothing_compared(PUBLISHED, f"nothing is published that {target_name} {training_key} repeats")
+        return NothingCompared(f"nothing is published that {target_name} {training_key} repeats")
     below = compared[compared["ci_high"] < compared["published"]]
     severity = dg.AssetCheckSeverity.ERROR if same_experiment else dg.AssetCheckSeverity.WARN
     return dg.AssetCheckResult(

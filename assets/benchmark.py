@@ -4,6 +4,7 @@ import dagster as dg
 import pandas as pd
 
 from assets.anomaly_scores import METRIC_COLUMNS, metrics
+from assets.partitions import of_all_cells
 from assets.reporting import asset_options, column_schema, inline_images, materialised, same_columns, table, user_errors
 from resources.storage import StoreResource
 from rkd_pipeline.results.schema import COLUMN_TYPES, COLUMNS
@@ -45,7 +46,7 @@ CELL_LINEAGE = {
 
 @dg.asset(
     **asset_options(BENCHMARK, GROUP, "parquet"),
-    deps=[metrics],
+    deps=of_all_cells(metrics),
     automation_condition=REFRESH,
     pool=TABLES_POOL,
     metadata=column_schema(COLUMNS, COLUMN_TYPES, same_columns(METRICS.name, METRIC_COLUMNS, COLUMNS)),

@@ -6,11 +6,10 @@ from typing import Any
 import dagster as dg
 
 from assets.anomaly_scores import metrics
-from assets.partitions import grid_key, target_and_training, target_partitions
-from assets.reporting import OWNER, inline_images, nothing_compared, user_errors
+from assets.partitions import grid_key, of_its_target, target_and_training, target_partitions
+from assets.reporting import OWNER, NothingCompared, inline_images, outcomes, user_errors
 from resources.storage import StoreResource
 from resources.tracking import ALIAS, MlflowTracking, TrackingError
-from rkd_pipeline.cli.model_commands import champions_table
 from rkd_pipeline.operations import champions
 from rkd_pipeline.store.result_store import Ref, Store
 from rkd_pipeline.store.stage_versions import METRICS
@@ -18,25 +17,28 @@ from rkd_pipeline.store.stage_versions import METRICS
 NAME, CHECK = "champion", "keeps_up_with_champion"
 
 
-@dg.asset(
-    name=NAME,
+champion = dg.AssetSpec(
+    NAME,
+    deps=of_its_target(metrics),
     partitions_def=target_partitions,
-    deps=[metrics],
     group_name="models",
     kinds={"python", "mlflow"},
     owners=[OWNER],
     code_version="1",
-    output_required=False,
+    description="The trained model that predicts for a target. Each challenge spends a part of the error rate that all "
+    "challenges of a target share. So neither a click nor a change upstream materialises this: the job "
+    "`challenge_champions`, `rkd champion challenge` and `rkd champion force` report it. Its number is `selected`, and "
+    "enters no table. MLflow's registered model of the target carries the alias `champion`.",
 )
-def champion(
-    context: dg.AssetExecutionContext, store: StoreResource, tracking: MlflowTracking
-) -> Iterator[dg.MaterializeResult[Any]]:
-    """The trained model that predicts for a target: every other finished configuration challenges it, at a gate.
+
+
+@dg.op
+def challenge(context: dg.OpExecutionContext, store: StoreResource, tracking: MlflowTracking) -> None:
+    """Let every other finished configuration of a target challenge its champion, at a gate.
 
     Challenger and champion are compared over the repeats that both were trained on, paired per test image, by image
     AUROC; what is better beyond the noise of images and trainings, corrected for looking often, replaces it. Only
-    recipes with an honest threshold can reign. Its number is `selected`, and enters no table. MLflow's registered model
-    of the target carries the alias `champion`.
+    recipes with an honest threshold can be champion.
     """
     opened = store.open()
     with user_errors():
@@ -45,12 +47,19 @@ def champion(
         except champions.NoChampion as error:
             context.log.warning(str(error))
             return
-        mlflow_has = _registered(opened, outcome.champion, tracking, {"dagster.run_id": context.run.run_id})
+        mlflow_has = _registered(opened, outcome.champion, tracking, {"dagster.run_id": context.run_id})
     lines = dg.MetadataValue.md("\n".join(f"- {line}" for line in outcome.lines))
     metadata: dict[str, Any] = {"moved": outcome.moved, "challengers": lines, "mlflow": mlflow_has}
     if page := tracking.page(f"models/{context.partition_key}"):
         metadata["mlflow_page"] = dg.MetadataValue.url(page)
-    yield dg.MaterializeResult(metadata=metadata | shown(opened, outcome.champion))
+    metadata |= shown(opened, outcome.champion)
+    context.log_event(dg.AssetMaterialization(NAME, partition=context.partition_key, metadata=metadata))
+
+
+@dg.job(partitions_def=target_partitions)
+def challenge_champions() -> None:
+    """Let every finished configuration of one target challenge its champion, and report who is champion now."""
+    challenge()
 
 
 def _registered(store: Store, champion: champions.Champion, tracking: MlflowTracking, tags: dict[str, str]) -> str:
@@ -78,30 +87,43 @@ def shown(store: Store, champion: champions.Champion) -> dict[str, Any]:
     ]
     result = store.find(Ref(METRICS.name, champion.target, champion.training))
     page: dict[str, Any] = {
-        "champion": dg.MetadataValue.md(champions_table(store, [champion]).to_markdown(index=False)),
+        "champion": dg.MetadataValue.md(champions.champions_table(store, [champion]).to_markdown(index=False)),
         "history": dg.MetadataValue.md("\n".join(history)),
         "folder": dg.MetadataValue.path(str(champion.folder)),
     }
     return page | ({"maps": inline_images(result.folder / "maps.png")} if result else {})
 
 
-@dg.asset_check(
-    asset=metrics,
-    name=CHECK,
-    description="A training of the champion's configuration is not worse than the champion beyond the noise of the "
-    "test images: paired, one-sided at 95%. Others are shown beside it, with no verdict.",
+@dg.multi_asset_check(
+    specs=[
+        dg.AssetCheckSpec(
+            CHECK,
+            asset=metrics,
+            description="A training of the champion's configuration is not worse than the champion beyond the noise of "
+            "the test images: paired, one-sided at 95%. Others have no verdict, and skip this.",
+        )
+    ],
+    can_subset=True,
 )
-def keeps_up_with_champion(context: dg.AssetCheckExecutionContext, store: StoreResource) -> dg.AssetCheckResult:
+def keeps_up_with_champion(
+    context: dg.AssetCheckExecutionContext, store: StoreResource
+) -> Iterator[dg.AssetCheckResult]:
     """A regression of code, data or teacher shows here, where the training alone looks unsuspicious."""
     opened = store.open()
     with user_errors():
         key = target_and_training(context.op_execution_context)
         quality = champions.against_champion(opened, opened.require(METRICS, *key))
+    yield from outcomes(context, {CHECK: _verdict(quality)})
+
+
+def _verdict(quality: champions.Quality) -> dg.AssetCheckResult | NothingCompared:
+    if quality.worse is None:
+        return NothingCompared(quality.text)
     numbers = {"difference": quality.difference, "standard_error": quality.error}
     shown = {"comparison": quality.text} | {k: v for k, v in numbers.items() if v is not None}
-    if quality.worse is None:
-        return nothing_compared(CHECK, quality.text, **shown)
-    return dg.AssetCheckResult(passed=not quality.worse, severity=dg.AssetCheckSeverity.WARN, metadata=shown)
+    return dg.AssetCheckResult(
+        check_name=CHECK, passed=not quality.worse, severity=dg.AssetCheckSeverity.WARN, metadata=shown
+    )
 
 
 @dg.op(description="Send to MLflow what it lacks: finished trainings, the report, champions.")
@@ -131,11 +153,4 @@ def mirror_to_mlflow() -> None:
     send_what_is_missing()
 
 
-JOBS: list[Any] = [
-    mirror_to_mlflow,
-    dg.define_asset_job(
-        "challenge_champions",
-        [champion],
-        description="Let every finished configuration of one target challenge its champion.",
-    ),
-]
+JOBS = [mirror_to_mlflow, challenge_champions]

@@ -1,17 +1,21 @@
 """Comparisons over many trainings: the ablation and the paper's claims; and the scorings that only they need."""
 
+from collections.abc import Iterator
+
 import dagster as dg
 
 from assets.anomaly_scores import anomaly_scores
 from assets.benchmark import REFRESH, TABLES_POOL, benchmark
-from assets.datasets import prepared_images, split_asset
-from assets.partitions import grid, target_and_training
+from assets.datasets import resized_images, split_asset
+from assets.partitions import grid, of_all_cells, of_its_target, of_the_same_cell, target_and_training
 from assets.reporting import (
+    NothingCompared,
     asset_options,
+    check_of,
     column_schema,
     inline_images,
     materialised,
-    nothing_compared,
+    outcomes,
     table,
     user_errors,
 )
@@ -23,6 +27,7 @@ from rkd_pipeline.results.paper_claims import COLUMNS as CLAIM_COLUMNS
 from rkd_pipeline.stages import ablation as stage
 from rkd_pipeline.stages import claims as claims_stage
 from rkd_pipeline.stages import evidence
+from rkd_pipeline.store.result_store import Result
 from rkd_pipeline.store.stage_versions import ABLATION, CLAIMS, PRODUCT_MAPS, ROTATED_IMAGES
 
 GROUP = "comparisons"
@@ -32,7 +37,7 @@ COMPLETE = "complete"
 @dg.asset(
     **asset_options(PRODUCT_MAPS, GROUP, "parquet"),
     partitions_def=grid,
-    deps=[trained_model, split_asset, prepared_images],
+    deps=[*of_the_same_cell(trained_model, resized_images), *of_its_target(split_asset)],
     pool=DEVICE_POOL,
 )
 def product_maps(
@@ -47,7 +52,7 @@ def product_maps(
 @dg.asset(
     **asset_options(ROTATED_IMAGES, GROUP, "parquet"),
     partitions_def=grid,
-    deps=[trained_model, split_asset, prepared_images],
+    deps=[*of_the_same_cell(trained_model, resized_images), *of_its_target(split_asset)],
     pool=DEVICE_POOL,
 )
 def turned_pictures(context: dg.AssetExecutionContext, store: StoreResource) -> dg.MaterializeResult:
@@ -59,37 +64,46 @@ def turned_pictures(context: dg.AssetExecutionContext, store: StoreResource) -> 
 
 @dg.asset(
     **asset_options(ABLATION, GROUP, "markdown"),
-    deps=[benchmark, anomaly_scores, product_maps],
+    deps=[benchmark, *of_all_cells(anomaly_scores, product_maps)],
     automation_condition=REFRESH,
     pool=TABLES_POOL,
     metadata=column_schema(COLUMNS),
-    check_specs=[
-        dg.AssetCheckSpec(
-            COMPLETE, asset=ABLATION.name, description="Every training and scoring that the ablation plans is there."
-        )
-    ],
 )
 def ablation(store: StoreResource) -> dg.MaterializeResult:
     """What each factor of training and scoring does around a recipe, largest effect first."""
     with user_errors():
         result = stage.build_ablation(store.open())
-    missing, unscored = stage.read_missing(result), result.facts["without_product_maps"]
     text = dg.MetadataValue.md((result.folder / stage.TEXT).read_text(encoding="utf-8"))
-    shown = {"effects": text, "figure": inline_images(*stage.figure_files(result), width=1100)}
+    shown = {"effects": text, "figure": inline_images(*stage.figure_files(result))}
+    return materialised(result, shown)
+
+
+@check_of(ablation, (COMPLETE, "Every training and scoring that the ablation plans is there."))
+def check_ablation(context: dg.AssetCheckExecutionContext, store: StoreResource) -> Iterator[dg.AssetCheckResult]:
+    """What an ablation still lacks."""
+    with user_errors():
+        result = store.open().require(ABLATION)
+    yield from outcomes(context, {COMPLETE: _complete(result)})
+
+
+def _complete(result: Result) -> dg.AssetCheckResult | NothingCompared:
     if not result.facts["centres"]:
-        return materialised(result, shown, [nothing_compared(COMPLETE, "no ablation was measured")])
-    check = dg.AssetCheckResult(
+        return NothingCompared("no ablation was measured")
+    missing, unscored = stage.read_missing(result), result.facts["without_product_maps"]
+    return dg.AssetCheckResult(
         passed=missing.empty and not unscored,
         check_name=COMPLETE,
         severity=dg.AssetCheckSeverity.WARN,
         metadata={"missing": table(missing), "product_maps_missing": ", ".join(unscored) or "none"},
     )
-    return materialised(result, shown, [check])
+
+
+CHECKS = [check_ablation]
 
 
 @dg.asset(
     **asset_options(CLAIMS, GROUP, "markdown"),
-    deps=[benchmark, trained_model, anomaly_scores, turned_pictures],
+    deps=[benchmark, *of_all_cells(trained_model, anomaly_scores, turned_pictures)],
     automation_condition=REFRESH,
     pool=TABLES_POOL,
     metadata=column_schema(CLAIM_COLUMNS),

@@ -5,19 +5,30 @@ from typing import Any
 
 import dagster as dg
 
-from assets.partitions import target_partitions
-from assets.reporting import asset_options, column_schema, inline_images, materialised, same_columns, table, user_errors
+from assets.partitions import grid, of_its_target, of_the_same_target, target_and_training, target_partitions
+from assets.reporting import (
+    OWNER,
+    asset_options,
+    column_schema,
+    inline_images,
+    materialised,
+    same_columns,
+    table,
+    user_errors,
+)
 from resources.storage import DataResource, StoreResource
 from rkd_pipeline.data import index, split
 from rkd_pipeline.data.user_targets import targets_in
 from rkd_pipeline.errors import DataError
 from rkd_pipeline.recipes.named_recipes import RECIPES
+from rkd_pipeline.recipes.training_key import TrainingKey
 from rkd_pipeline.stages import dataset_card as cards
 from rkd_pipeline.stages import datasets
 from rkd_pipeline.store.stage_versions import DATASET_CARD, DATASET_SOURCE, IMAGES, PREPARED_IMAGES, SPLIT
 
 GROUP = "data"
 USABLE, NO_LEAK = "all_usable", "no_leak"
+RESIZED_IMAGES = "resized_images"
 
 
 @dg.asset(**asset_options(DATASET_SOURCE, GROUP, "file"), partitions_def=target_partitions)
@@ -44,7 +55,7 @@ def dataset_source(
 @dg.asset(
     **asset_options(IMAGES, GROUP, "parquet"),
     partitions_def=target_partitions,
-    deps=[dataset_source],
+    deps=of_the_same_target(dataset_source),
     metadata=column_schema(index.COLUMNS),
     check_specs=[
         dg.AssetCheckSpec(USABLE, asset=IMAGES.name, description="Every image that is there can be used."),
@@ -82,9 +93,13 @@ def images(context: dg.AssetExecutionContext, store: StoreResource, data_folder:
 @dg.asset(
     **asset_options(SPLIT, GROUP, "parquet"),
     partitions_def=target_partitions,
-    deps=[images],
+    deps=of_the_same_target(images),
     metadata=column_schema(split.COLUMNS, lineage=same_columns(IMAGES.name, index.COLUMNS, split.COLUMNS)),
-    check_specs=[dg.AssetCheckSpec(NO_LEAK, asset=SPLIT.name, description="Official counts; no pixels on two sides.")],
+    check_specs=[
+        dg.AssetCheckSpec(
+            NO_LEAK, asset=SPLIT.name, blocking=True, description="Official counts; no pixels on two sides."
+        )
+    ],
 )
 def split_asset(
     context: dg.AssetExecutionContext, store: StoreResource
@@ -113,11 +128,13 @@ def split_asset(
     yield materialised(result, {"parts": table(sizes), "dagster/row_count": len(rows)}, [check])
 
 
-@dg.asset(**asset_options(PREPARED_IMAGES, GROUP, "numpy"), partitions_def=target_partitions, deps=[images])
+@dg.asset(
+    **asset_options(PREPARED_IMAGES, GROUP, "numpy"), partitions_def=target_partitions, deps=of_the_same_target(images)
+)
 def prepared_images(context: dg.AssetExecutionContext, store: StoreResource) -> dg.MaterializeResult:
     """Images decoded and resized once: uint8 (N, side, side, 3), memory-mapped afterwards.
 
-    Makes the side of the paper's recipe; others are made when a training first asks for them.
+    At the size of the paper's recipe; ``resized_images`` has them at the size of any other.
     """
     with user_errors():
         result = datasets.prepare_images(store.open(), context.partition_key, RECIPES["rkd"].side)
@@ -125,9 +142,31 @@ def prepared_images(context: dg.AssetExecutionContext, store: StoreResource) -> 
 
 
 @dg.asset(
+    name=RESIZED_IMAGES,
+    partitions_def=grid,
+    deps=of_its_target(prepared_images),
+    group_name=GROUP,
+    kinds={"python", "numpy"},
+    owners=[OWNER],
+    code_version=str(PREPARED_IMAGES.version),
+)
+def resized_images(context: dg.AssetExecutionContext, store: StoreResource) -> dg.MaterializeResult:
+    """The prepared images of a target at the size that a training reads: uint8 (N, size, size, 3).
+
+    One result per target and size: trainings of the same size share it, and it is decoded once.
+    """
+    with user_errors():
+        target_name, training = target_and_training(context)
+        size = TrainingKey.parse(training).recipe.side
+        result = datasets.prepare_images(store.open(), target_name, size)
+    context.log.info(f"{target_name} at {size} pixels: {'there already' if result.reused else 'decoded and resized'}")
+    return materialised(result, {k: str(v) for k, v in result.facts.items()})
+
+
+@dg.asset(
     **asset_options(DATASET_CARD, GROUP, "markdown"),
     partitions_def=target_partitions,
-    deps=[images, split_asset, prepared_images],
+    deps=of_the_same_target(images, split_asset, prepared_images),
     check_specs=[
         dg.AssetCheckSpec(
             "not_separable_by_trivial_statistics",

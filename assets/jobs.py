@@ -2,51 +2,56 @@
 
 import dagster as dg
 
-from assets import anomaly_scores as evaluation
-from assets import benchmark as tables
-from assets import comparisons, datasets, history, paper_figures, reports, watching
+from assets import comparisons, datasets, trained_model, watching
 from assets import mlflow_run as tracking
-from assets import trained_model as training
+from assets.benchmark import GROUP as PAPER
+from assets.comparisons import GROUP as COMPARISONS
+from assets.reports import GROUP as REPORTS
+
+TRAINING = dg.AssetSelection.assets(datasets.resized_images, trained_model.trained_model)
+TABLES = dg.AssetSelection.groups(PAPER, COMPARISONS, REPORTS) - dg.AssetSelection.assets(
+    comparisons.product_maps, comparisons.turned_pictures, watching.scored_pictures
+)
 
 PREPARE = dg.define_asset_job(
     "prepare_target",
-    [datasets.dataset_source, datasets.images, datasets.split_asset, datasets.prepared_images, datasets.dataset_card],
+    dg.AssetSelection.groups(datasets.GROUP) - dg.AssetSelection.assets(datasets.resized_images),
     description="Find or fetch the images of one target; decode, index, split and describe them.",
+)
+LIST_TEACHERS = dg.define_asset_job(
+    "list_teachers",
+    dg.AssetSelection.assets(trained_model.teachers),
+    description="Read the registry of weights files.",
+)
+TRAIN_MODEL = dg.define_asset_job(
+    "train_model",
+    TRAINING,
+    description="Train one target with one training key, and no more: for a recipe that differs in scoring alone.",
 )
 TRAIN = dg.define_asset_job(
     "train_and_evaluate",
-    [training.trained_model, evaluation.anomaly_scores, evaluation.metrics, tracking.mlflow_run],
+    TRAINING | dg.AssetSelection.groups("evaluation") | dg.AssetSelection.assets(tracking.mlflow_run),
     description="Train one target with one training key, score, measure, and mirror to MLflow.",
+)
+SCORE_PRODUCT_MAPS = dg.define_asset_job(
+    "score_product_maps",
+    dg.AssetSelection.assets(datasets.resized_images, comparisons.product_maps),
+    description="Judge a trained model by maps multiplied.",
+)
+SCORE_ROTATED_IMAGES = dg.define_asset_job(
+    "score_turned_pictures",
+    dg.AssetSelection.assets(datasets.resized_images, comparisons.turned_pictures),
+    description="Score rotated test images.",
 )
 REFRESH = dg.define_asset_job(
     "refresh_tables",
-    [
-        tables.benchmark,
-        *tables.TABLES,
-        *paper_figures.FIGURES,
-        reports.leaderboard,
-        comparisons.ablation,
-        comparisons.claims,
-        history.history,
-        reports.report,
-        tracking.mlflow_report,
-    ],
+    TABLES | dg.AssetSelection.assets(tracking.mlflow_report),
     description="Rebuild the benchmark, the paper's tables and figures, leaderboard, ablation, claims, history and "
     "report; mirror it.",
 )
 SCORE = dg.define_asset_job(
-    "score_new_pictures", [watching.scored_pictures], description="Score what is new in the watched folder."
+    "score_new_pictures",
+    dg.AssetSelection.assets(watching.scored_pictures),
+    description="Score what is new in the watched folder.",
 )
-JOBS = [
-    PREPARE,
-    dg.define_asset_job("list_teachers", [training.teachers], description="Read the registry of weights files."),
-    TRAIN,
-    dg.define_asset_job(
-        "score_product_maps", [comparisons.product_maps], description="Judge a trained model by maps multiplied."
-    ),
-    dg.define_asset_job(
-        "score_turned_pictures", [comparisons.turned_pictures], description="Score rotated test images."
-    ),
-    REFRESH,
-    SCORE,
-]
+JOBS = [PREPARE, LIST_TEACHERS, TRAIN_MODEL, TRAIN, SCORE_PRODUCT_MAPS, SCORE_ROTATED_IMAGES, REFRESH, SCORE]

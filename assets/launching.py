@@ -1,89 +1,62 @@
-"""Jobs for what people want whole: a plan, a target, a re-benchmark.
+"""Jobs for what people want whole: a plan, a target, an ablation, a re-benchmark.
 
-Data and trainings have different partitions, which no single run can hold; so each of these jobs starts a backfill over
-exactly the cells that it needs, data first, which the daemon carries out one training at a time. Tables follow by
-themselves. What is in the store already is reported, not made again.
+Data and trainings have different partitions, which no single run can hold; so each of these jobs places an order
+(``rkd_pipeline/operations/work_orders.py``), which the sensor ``orders_followed`` turns into one run per target and
+training, data first. Tables follow by themselves. What is in the store already is reported, not made again.
 """
 
-import time
 from collections.abc import Sequence
 
 import dagster as dg
-from dagster._core.definitions.assets.graph.asset_graph import AssetGraph
-from dagster._core.definitions.assets.graph.asset_graph_subset import AssetGraphSubset
-from dagster._core.definitions.events import AssetKeyPartitionKey
-from dagster._core.execution.backfill import BULK_ACTION_TERMINAL_STATUSES, PartitionBackfill
 from pydantic import Field
 
-from assets import anomaly_scores as evaluation
-from assets import datasets
-from assets import mlflow_run as tracking
-from assets import trained_model as training
-from assets.history import BACKGROUND, ROUND_TAG, backfill_id
-from assets.partitions import TRAINING_DIMENSION, grid_key, offer_targets
+from assets.jobs import SCORE_PRODUCT_MAPS
 from assets.reporting import user_errors
+from resources.rebenchmarks import RebenchmarkResource
 from resources.storage import StoreResource
+from rkd_pipeline.data.catalog import targets_of
 from rkd_pipeline.data.user_targets import targets_in
-from rkd_pipeline.models.teacher_files import TeacherName
-from rkd_pipeline.operations import rebenchmark
-from rkd_pipeline.recipes.plans import PLANS, PlannedTraining, cross, named
-from rkd_pipeline.settings import Settings
-from rkd_pipeline.store.result_store import Store
+from rkd_pipeline.models.teacher_files import EMBEDDED, TeacherName
+from rkd_pipeline.operations import rebenchmark, work_orders
+from rkd_pipeline.recipes.ablation_design import INTERACTIONS
+from rkd_pipeline.recipes.plans import (
+    ABLATION_CENTRE,
+    ABLATION_EPOCHS,
+    PLANS,
+    PlannedTraining,
+    ablation,
+    cross,
+    named,
+)
 
-DATA = [datasets.dataset_source, datasets.images, datasets.split_asset, datasets.prepared_images, datasets.dataset_card]
-GRID = [training.trained_model, evaluation.anomaly_scores, evaluation.metrics, tracking.mlflow_run]
+ROUND_TAG = "rkd/rebenchmark"
+BACKGROUND = {"dagster/priority": "-1"}  # what nobody waits for goes behind what somebody does
+_DEMO_TEXTURES = [t.name for t in targets_of("demo") if t.kind == "texture"]
 
 
-def start_backfill(
-    context: dg.OpExecutionContext,
-    store: Store,
-    cells: Sequence[PlannedTraining],
-    title: str,
-    tags: dict[str, str],
-    identity: str | None = None,
-) -> str:
-    """Ask the daemon for cells, and for the data that they need; returns the backfill's id.
-
-    ``identity`` makes it the same backfill however often it is asked for; one that has ended is asked for again.
-    """
-    instance, graph = context.instance, AssetGraph.from_assets([*DATA, *GRID, training.teachers])
-    offer_targets(instance, targets_in(store))
-    instance.add_dynamic_partitions(TRAINING_DIMENSION, list(dict.fromkeys(c.training for c in cells)))
-    wanted = {AssetKeyPartitionKey(a.key, target) for a in DATA for target in dict.fromkeys(c.target for c in cells)}
-    wanted |= {AssetKeyPartitionKey(a.key, grid_key(c.target, c.training)) for a in GRID for c in cells}
-    wanted.add(AssetKeyPartitionKey(training.teachers.key))
-    name = identity or context.run_id
-    attempt = 1
-    while (known := instance.get_backfill(f"{name}-{attempt}")) is not None:
-        if known.status not in BULK_ACTION_TERMINAL_STATUSES:
-            return known.backfill_id
-        attempt += 1
-    backfill = PartitionBackfill.from_asset_graph_subset(
-        backfill_id=f"{name}-{attempt}",
-        backfill_timestamp=time.time(),
-        tags=tags,
-        dynamic_partitions_store=instance,
-        asset_graph_subset=AssetGraphSubset.from_asset_partition_set(wanted, graph),
-        title=title,
-        description=None,
-        run_config=None,
+def _said(context: dg.OpExecutionContext, order: work_orders.WorkOrder) -> None:
+    context.log.info(
+        f"{order.title}: {len(order.cells)} trainings, order {order.identity}; runs with the tag "
+        f"rkd/order={order.identity} carry it out while the daemon runs, as `rkd ui` starts it"
     )
-    instance.add_backfill(backfill)
-    context.log.info(f"{title}: {len(cells)} trainings, backfill {backfill.backfill_id}")
-    return backfill.backfill_id
 
 
 def plan_job(name: str) -> dg.JobDefinition:
     """The job that starts one plan."""
+    further = [SCORE_PRODUCT_MAPS.name] if name == "ablation" else []
 
     @dg.op(name=f"start_{name}")
     def _start(context: dg.OpExecutionContext, store: StoreResource) -> None:
         with user_errors():
-            start_backfill(context, store.open(), named(name), f"plan {name}", {"rkd/plan": name})
+            tags = {"rkd/plan": name}
+            order = work_orders.place(
+                store.open(), f"plan-{name}", f"plan {name}", named(name), further=further, tags=tags
+            )
+        _said(context, order)
 
     first_line = str(PLANS[name].__doc__ or "").partition("\n")[0]
 
-    @dg.job(name=f"plan_{name}", description=f"{first_line} Starts a backfill of everything that plan {name} needs.")
+    @dg.job(name=f"plan_{name}", description=f"{first_line} Orders everything that plan {name} needs.")
     def _job() -> None:
         _start()
 
@@ -102,14 +75,27 @@ class Wanted(dg.Config):
 
 @dg.op
 def start_training(context: dg.OpExecutionContext, config: Wanted, store: StoreResource) -> None:
-    """Start a backfill of targets by recipes by seeds."""
+    """Order targets by recipes by seeds."""
     with user_errors():
-        opened = store.open()
-        for target in config.targets:
-            targets_in(opened).target(target)
         teacher = TeacherName.parse(config.teacher) if config.teacher else None
         cells = cross(config.targets, config.recipes, config.seeds, teacher=teacher, epochs=config.epochs or None)
-        start_backfill(context, opened, cells, f"train {', '.join(config.targets)}", {})
+        order = _placed(context, store, config.targets, cells, f"train {', '.join(config.targets)}")
+    _said(context, order)
+
+
+def _placed(
+    context: dg.OpExecutionContext,
+    store: StoreResource,
+    targets: Sequence[str],
+    cells: Sequence[PlannedTraining],
+    title: str,
+    further: Sequence[str] = (),
+) -> work_orders.WorkOrder:
+    """An order of this run's; a retry of the run places no second one. Raises ``UnknownName`` for no target."""
+    opened = store.open()
+    for target in targets:
+        targets_in(opened).target(target)
+    return work_orders.place(opened, context.run.root_run_id or context.run_id, title, cells, further=further)
 
 
 @dg.job(
@@ -118,6 +104,43 @@ def start_training(context: dg.OpExecutionContext, config: Wanted, store: StoreR
 def train_targets() -> None:
     """The job of ``start_training``."""
     start_training()
+
+
+class AblationConfig(dg.Config):
+    """What to take apart; the default needs no download."""
+
+    targets: list[str] = Field(_DEMO_TEXTURES, description="such as mvtec_ad.screw")
+    centres: list[str] = Field([ABLATION_CENTRE], description="recipes from which one factor at a time is changed")
+    seeds: list[int] = Field([0], description="of initialisation and order; each reads its own repeat of the split")
+    teacher: str = Field(EMBEDDED, description="as in keys: wide_resnet50_2, resnet18.4c740094, embedded")
+    epochs: int | None = Field(ABLATION_EPOCHS, description="schedule; null: the recipe's own")
+    interactions: list[str] = Field(
+        ["*".join(pair) for pair in INTERACTIONS], description="pairs of factors that are changed together too"
+    )
+
+    def cells(self) -> list[PlannedTraining]:
+        """Every training; raises ``RkdError`` for what cannot be trained."""
+        pairs = [(one, other) for one, _, other in (text.partition("*") for text in self.interactions)]
+        teacher = TeacherName.parse(self.teacher)
+        return ablation(self.targets, self.centres, self.seeds, teacher=teacher, epochs=self.epochs, interactions=pairs)
+
+
+@dg.op(name="ablate")
+def order_ablation(context: dg.OpExecutionContext, config: AblationConfig, store: StoreResource) -> None:
+    """Order every training of an ablation, each judged by maps multiplied too."""
+    with user_errors():
+        title = f"ablation of {', '.join(config.targets)}"
+        order = _placed(context, store, config.targets, config.cells(), title, [SCORE_PRODUCT_MAPS.name])
+    _said(context, order)
+
+
+@dg.job(
+    description="The ablation of some targets: whatever training and scoring is missing; tables and report follow. "
+    "Launch it again to go on."
+)
+def run_ablation() -> None:
+    """The job of ``order_ablation``."""
+    order_ablation()
 
 
 class WantedRound(dg.Config):
@@ -129,9 +152,10 @@ class WantedRound(dg.Config):
 
 
 @dg.op
-def start_round(context: dg.OpExecutionContext, config: WantedRound, store: StoreResource) -> None:
-    """Begin a re-benchmark, or go on with the one that is open, and start its backfill."""
-    settings = Settings.from_environment()
+def start_round(
+    context: dg.OpExecutionContext, config: WantedRound, store: StoreResource, rebenchmarks: RebenchmarkResource
+) -> None:
+    """Begin a re-benchmark, or go on with the one that is open, and order its trainings."""
     with user_errors():
         opened = store.open()
         if waiting := rebenchmark.open_rounds(opened):
@@ -139,15 +163,19 @@ def start_round(context: dg.OpExecutionContext, config: WantedRound, store: Stor
         else:
             begun = rebenchmark.begin(
                 opened,
-                config.plan or settings.rebenchmark_plan,
+                config.plan or rebenchmarks.plan,
                 f"run {context.run.root_run_id or context.run_id}",
-                seeds=settings.rebenchmark_seeds,
-                new_draws=settings.rebenchmark_new_draws,
+                seeds=rebenchmarks.seeds,
+                new_draws=rebenchmarks.new_draws,
             )
-        tags = {ROUND_TAG: str(begun.number), **BACKGROUND}
-        start_backfill(
-            context, opened, begun.cells, f"re-benchmark {begun.number}, {begun.plan}", tags, backfill_id(begun)
+        order = work_orders.place(
+            opened,
+            rebenchmark.order_name(begun),
+            f"re-benchmark {begun.number}, {begun.plan}",
+            begun.cells,
+            tags={ROUND_TAG: str(begun.number), **BACKGROUND},
         )
+    _said(context, order)
 
 
 @dg.job(name="rebenchmark", tags=BACKGROUND)
@@ -156,4 +184,4 @@ def rebenchmark_job() -> None:
     start_round()
 
 
-JOBS = [*(plan_job(name) for name in PLANS), train_targets, rebenchmark_job]
+JOBS = [*(plan_job(name) for name in PLANS), train_targets, run_ablation, rebenchmark_job]

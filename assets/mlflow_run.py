@@ -6,7 +6,7 @@ import dagster as dg
 
 from assets.anomaly_scores import metrics
 from assets.benchmark import REFRESH, TABLES_POOL
-from assets.partitions import grid, target_and_training
+from assets.partitions import grid, of_the_same_cell, target_and_training
 from assets.reporting import OWNER, user_errors
 from assets.reports import report
 from assets.trained_model import trained_model
@@ -18,7 +18,7 @@ from rkd_pipeline.store.result_store import Store
 
 @dg.asset(
     partitions_def=grid,
-    deps=[trained_model, metrics],
+    deps=of_the_same_cell(trained_model, metrics),
     group_name="tracking",
     kinds={"python", "mlflow"},
     owners=[OWNER],

@@ -23,7 +23,7 @@ def figure_asset(stage: Stage, description: str) -> dg.AssetsDefinition:
         with user_errors():
             result = build_figure(store.open(), stage)
         facts = {name: str(value) for name, value in result.facts.items()}
-        return materialised(result, {"figure": inline_images(figure_file(result), width=1100), **facts})
+        return materialised(result, {"figure": inline_images(figure_file(result)), **facts})
 
     return _figure
 

@@ -10,6 +10,9 @@ dialogue.
 from the files to the prepared images, and a category added to a dataset leaves the results of the others alone.
 """
 
+import warnings
+from collections.abc import Iterable
+
 import dagster as dg
 
 from rkd_pipeline.data.user_targets import OwnTargets
@@ -20,6 +23,35 @@ TARGET_DIMENSION, TRAINING_DIMENSION = "target", "training"
 target_partitions = dg.DynamicPartitionsDefinition(name=TARGET_DIMENSION)
 training_partitions = dg.DynamicPartitionsDefinition(name=TRAINING_DIMENSION)
 grid = dg.MultiPartitionsDefinition({TARGET_DIMENSION: target_partitions, TRAINING_DIMENSION: training_partitions})
+
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore", dg.BetaWarning)  # Dagster would choose the same mapping by itself
+    _BY_TARGET = dg.MultiToSingleDimensionPartitionMapping(partition_dimension_name=TARGET_DIMENSION)
+
+
+def of_its_target(*assets: dg.AssetsDefinition) -> list[dg.AssetDep]:
+    """Dependencies of a cell of the grid, or of something per target over the grid, by the target that they share."""
+    return [dg.AssetDep(asset, partition_mapping=_BY_TARGET) for asset in assets]
+
+
+def of_the_same_cell(*assets: dg.AssetsDefinition) -> list[dg.AssetDep]:
+    """Dependencies of a cell of the grid on the same cell of other assets."""
+    return _of_the_same_key(assets)
+
+
+def of_the_same_target(*assets: dg.AssetsDefinition) -> list[dg.AssetDep]:
+    """Dependencies of something per target on other assets per target."""
+    return _of_the_same_key(assets)
+
+
+def _of_the_same_key(assets: Iterable[dg.AssetsDefinition]) -> list[dg.AssetDep]:
+    return [dg.AssetDep(asset, partition_mapping=dg.IdentityPartitionMapping()) for asset in assets]
+
+
+def of_all_cells(*assets: dg.AssetsDefinition) -> list[dg.AssetDep]:
+    """Dependencies of a table on every cell of the grid, as many as there are by now."""
+    return [dg.AssetDep(asset, partition_mapping=dg.AllPartitionMapping()) for asset in assets]
 
 
 def targets_to_change(instance: dg.DagsterInstance, targets: OwnTargets) -> tuple[list[str], list[str]]:
@@ -35,6 +67,17 @@ def offer_targets(instance: dg.DagsterInstance, targets: OwnTargets) -> None:
         instance.add_dynamic_partitions(TARGET_DIMENSION, new)
     for name in gone:
         instance.delete_dynamic_partition(TARGET_DIMENSION, name)
+
+
+def offered_targets(instance: dg.DagsterInstance) -> set[str]:
+    """Targets that the instance offers."""
+    return set(instance.get_dynamic_partitions(TARGET_DIMENSION))
+
+
+def trainings_to_add(instance: dg.DagsterInstance, keys: Iterable[str]) -> list[str]:
+    """Training keys that the instance does not offer yet, each once."""
+    offered = set(instance.get_dynamic_partitions(TRAINING_DIMENSION))
+    return [key for key in dict.fromkeys(keys) if key not in offered]
 
 
 def grid_key(target: str, training: str) -> dg.MultiPartitionKey:

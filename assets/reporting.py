@@ -1,8 +1,10 @@
 """From a stored result to what an asset page shows; from our errors to Dagster's."""
 
 import base64
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +13,12 @@ import pandas as pd
 
 from resources import last_words
 from rkd_pipeline.errors import RkdError, of_the_system
-from rkd_pipeline.store.result_store import Result
+from rkd_pipeline.store.result_store import PROVENANCE, Result
 from rkd_pipeline.store.stage_versions import Stage
 
 OWNER = "team:benchmark"
+THUMBNAIL_WIDTH = 320  # pixels
+_BLANKS = re.compile(r"(?<=\|) +| +(?=\|)")
 
 
 def asset_options(stage: Stage, group: str, *kinds: str) -> dict[str, Any]:
@@ -66,9 +70,7 @@ def materialised(
         "folder": dg.MetadataValue.path(str(result.folder)),
         "already_in_store": result.reused,
         "seconds": result.provenance.environment["seconds"],
-        "provenance": dg.MetadataValue.json(
-            {k: getattr(result.provenance, k) for k in ("stage_version", "parameters", "inputs", "environment")}
-        ),
+        "provenance": dg.MetadataValue.path(str(result.folder / PROVENANCE)),
     }
     return dg.MaterializeResult(
         metadata=dict(metadata or {}) | record,  # what people look for comes first
@@ -77,45 +79,57 @@ def materialised(
     )
 
 
-def nothing_compared(check: str, why: str, **metadata: Any) -> dg.AssetCheckResult:
-    """A check that found nothing to look at. It has not passed, and says so.
+@dataclass(frozen=True)
+class NothingCompared:
+    """A check found nothing to look at, and why. It has neither passed nor failed."""
 
-    An asset's own check must have an outcome, and Dagster knows no third one: it stands as a warning with the reason.
+    why: str
+
+
+def check_of(asset: dg.AssetsDefinition, *checks: tuple[str, str]) -> Callable[[Callable[..., Any]], Any]:
+    """Declare checks, each a name with a description, that a function yields after the asset was materialised.
+
+    Unlike the checks in an asset's own body these may end without an outcome: Dagster then shows them as skipped.
     """
-    return dg.AssetCheckResult(
-        check_name=check,
-        passed=False,
-        severity=dg.AssetCheckSeverity.WARN,
-        description=f"Nothing was compared: {why}",
-        metadata=metadata,
-    )
+    specs = [dg.AssetCheckSpec(name, asset=asset, description=description) for name, description in checks]
+    return dg.multi_asset_check(name=f"check_{asset.key.path[-1]}", specs=specs, can_subset=True)
+
+
+def outcomes(
+    context: dg.AssetCheckExecutionContext, found: Mapping[str, dg.AssetCheckResult | NothingCompared]
+) -> Iterator[dg.AssetCheckResult]:
+    """What to yield of the checks that were asked for; of one that compared nothing the log says why."""
+    asked = {key.name for key in context.op_execution_context.selected_asset_check_keys}
+    for name, result in found.items():
+        if isinstance(result, NothingCompared):
+            context.log.warning(f"check {name} is skipped, nothing was compared: {result.why}")
+        elif name in asked:
+            yield result
 
 
 def table(rows: pd.DataFrame) -> dg.MetadataValue:
-    """A data frame as a markdown table."""
-    return dg.MetadataValue.md(rows.to_markdown(index=False, floatfmt=".4f"))
+    """A data frame as a markdown table, without the blanks that would align it: a page aligns it by itself."""
+    return dg.MetadataValue.md(_BLANKS.sub(" ", rows.to_markdown(index=False, floatfmt=".4f")))
 
 
-def inline_images(*files: Path, width: int = 900) -> dg.MetadataValue:
-    """PNG files as inline thumbnails, with the name of the full size. Inline images live in the event log: small."""
-    from rkd_pipeline.results.figures import thumbnail
+def inline_images(*files: Path) -> dg.MetadataValue:
+    """PNG files as small thumbnails, each with the place of its full size.
 
-    lines = [
-        f"{_inline(file.stem, thumbnail(file.read_bytes(), width))}\n\n`{file.parent.name}/{file.name}`"
-        for file in files
-    ]
-    return dg.MetadataValue.md("\n\n".join(lines))
+    They live in the event log, which keeps metadata three times: in the run's database twice and in the index.
+    """
+    return dg.MetadataValue.md("\n\n".join(f"{_inline(file.stem, file.read_bytes())}\n\n`{file}`" for file in files))
 
 
-def inline_image(name: str, png: bytes, width: int = 900) -> dg.MetadataValue:
-    """An image that is in no file of the result, as an inline thumbnail."""
-    from rkd_pipeline.results.figures import thumbnail
-
-    return dg.MetadataValue.md(_inline(name, thumbnail(png, width)))
+def inline_image(name: str, png: bytes) -> dg.MetadataValue:
+    """An image that is in no file of the result, as a small thumbnail."""
+    return dg.MetadataValue.md(_inline(name, png))
 
 
 def _inline(name: str, png: bytes) -> str:
-    return f"![{name}](data:image/png;base64,{base64.b64encode(png).decode()})"
+    from rkd_pipeline.results.figures import small_image
+
+    encoded = base64.b64encode(small_image(png, THUMBNAIL_WIDTH)).decode()
+    return f"![{name}](data:image/webp;base64,{encoded})"
 
 
 @contextmanager

@@ -1,18 +1,21 @@
 """Teachers and training: one model per target and training key."""
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import dagster as dg
 import pandas as pd
 
-from assets.datasets import prepared_images, split_asset
-from assets.partitions import grid, target_and_training
+from assets.datasets import resized_images, split_asset
+from assets.partitions import grid, of_its_target, of_the_same_cell, target_and_training
 from assets.reporting import (
+    NothingCompared,
     asset_options,
+    check_of,
     column_schema,
     inline_image,
     materialised,
-    nothing_compared,
+    outcomes,
     table,
     user_errors,
 )
@@ -50,14 +53,9 @@ def teachers(store: StoreResource) -> dg.MaterializeResult:
 @dg.asset(
     **asset_options(TRAINED_MODEL, "training", "pytorch"),
     partitions_def=grid,
-    deps=[split_asset, prepared_images, teachers],
+    deps=[*of_its_target(split_asset), *of_the_same_cell(resized_images), teachers],
     pool=DEVICE_POOL,
     metadata=column_schema(HISTORY_COLUMNS),
-    check_specs=[
-        dg.AssetCheckSpec(
-            LEARNT, asset=TRAINED_MODEL.name, description="The last epoch's loss is below the first one's, and finite."
-        )
-    ],
 )
 def trained_model(
     context: dg.AssetExecutionContext, store: StoreResource, compute: ComputeResource, tracking: MlflowTracking
@@ -65,7 +63,8 @@ def trained_model(
     """What a system trains on normal images; for Reverse KD, OCBE and decoder (eq. 1 to 4).
 
     Writes weights (safetensors), the history of losses (means per image, of the loss that the recipe trains on), and
-    the model's card. Resumes a training that was killed.
+    the model's card. Resumes a training that was killed. A recipe that differs from another in scoring alone has that
+    one's weights: the job ``train_model`` trains that one first.
     """
     target_name, key = target_and_training(context)
     with user_errors():
@@ -92,18 +91,31 @@ def trained_model(
 
     history = training.read_history(result)
     facts = {k: _readable(v) for k, v in result.facts.items()}
+    curve = inline_image("losses", loss_curve(history, f"{target_name}, {key}"))
+    return materialised(result, {"losses": curve} | facts | {"last_epochs": table(history.tail(10))})
+
+
+@check_of(trained_model, (LEARNT, "The last epoch's loss is below the first one's, and finite."))
+def check_trained_model(context: dg.AssetCheckExecutionContext, store: StoreResource) -> Iterator[dg.AssetCheckResult]:
+    """A training that does not learn shows here."""
+    with user_errors():
+        model = store.open().require(TRAINED_MODEL, *target_and_training(context.op_execution_context))
+    yield from outcomes(context, {LEARNT: _learnt(training.read_history(model))})
+
+
+def _learnt(history: pd.DataFrame) -> dg.AssetCheckResult | NothingCompared:
+    if len(history) == 1:
+        return NothingCompared("one epoch has one loss")
     first, last = history["train_loss"].iloc[0], history["train_loss"].iloc[-1]
-    losses = {"first": float(first), "last": float(last), "epochs": len(history)}
-    check = dg.AssetCheckResult(
+    return dg.AssetCheckResult(
         check_name=LEARNT,
         passed=bool(last < first),  # a finite one: training refuses others
         severity=dg.AssetCheckSeverity.WARN,
-        metadata=losses,
+        metadata={"first": float(first), "last": float(last), "epochs": len(history)},
     )
-    if len(history) == 1:
-        check = nothing_compared(LEARNT, "one epoch has one loss", **losses)
-    curve = inline_image("losses", loss_curve(history, f"{target_name}, {key}"))
-    return materialised(result, {"losses": curve} | facts | {"last_epochs": table(history.tail(10))}, [check])
+
+
+CHECKS = [check_trained_model]
 
 
 def _readable(fact: object) -> int | float | str:

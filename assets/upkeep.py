@@ -1,30 +1,28 @@
 """What happens by itself: sensors and the schedule. What costs training is off until somebody turns it on."""
 
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
 import dagster as dg
 import pandas as pd
-from dagster._core.storage.dagster_run import FINISHED_STATUSES
 
 from assets.benchmark import benchmark
-from assets.history import BACKGROUND, ROUND_TAG, failures_of
-from assets.jobs import PREPARE, SCORE, TRAIN
-from assets.launching import rebenchmark_job
-from assets.partitions import TRAINING_DIMENSION, grid_key, target_partitions, targets_to_change
+from assets.following import orders_followed
+from assets.jobs import PREPARE, REFRESH, SCORE, TRAIN, TRAIN_MODEL
+from assets.launching import BACKGROUND, ROUND_TAG, rebenchmark_job
+from assets.partitions import grid_key, target_partitions, targets_to_change, training_partitions, trainings_to_add
 from assets.reporting import table, user_errors
 from assets.watching import Watch
 from resources.hooks import Hook
-from resources.liveness import fail_dead_runs
+from resources.liveness import UNFINISHED, fail_dead_runs
 from resources.storage import StoreResource
 from rkd_pipeline.data.user_targets import targets_in
 from rkd_pipeline.errors import RkdError
 from rkd_pipeline.operations import freshness, rebenchmark, watched_folder
+from rkd_pipeline.recipes.plans import training_keys
 from rkd_pipeline.settings import Settings
 
 REASON_TAG = "rkd/reason"
-_UNFINISHED = [status for status in dg.DagsterRunStatus if status not in FINISHED_STATUSES]
 
 
 @dg.sensor(minimum_interval_seconds=15, default_status=dg.DefaultSensorStatus.RUNNING)
@@ -58,24 +56,28 @@ def rebenchmark_schedule(settings: Settings) -> dg.ScheduleDefinition:
     return _scheduled
 
 
-@dg.sensor(minimum_interval_seconds=30, default_status=dg.DefaultSensorStatus.RUNNING, job_name="refresh_tables")
-def rebenchmarks_recorded(context: dg.SensorEvaluationContext, store: StoreResource) -> dg.RunRequest | dg.SkipReason:
-    """Refreshes tables and history once a re-benchmark has ended, well or badly, or the hook has missed one."""
+@dg.sensor(minimum_interval_seconds=30, default_status=dg.DefaultSensorStatus.RUNNING, job=REFRESH)
+def rebenchmarks_recorded(
+    context: dg.SensorEvaluationContext, store: StoreResource, hook: Hook
+) -> dg.RunRequest | dg.SkipReason:
+    """Records a re-benchmark that has ended, well or badly, tells the hook of it, and has the tables refreshed."""
     opened = store.open()
     for begun in rebenchmark.open_rounds(opened):
-        if failures_of(context.instance, opened, begun) is not None:
+        failures = rebenchmark.failures_of(opened, begun)
+        if failures is not None:
+            rebenchmark.record_and_tell(opened, begun, failures, hook.tell)
             return dg.RunRequest(run_key=f"re-benchmark {begun.number} ended", tags={ROUND_TAG: str(begun.number)})
-    if missed := rebenchmark.untold(opened):
-        # Once an hour: a webhook that is down must not fill the list of runs.
-        hour = datetime.now(UTC).strftime("%Y-%m-%dT%H")
-        return dg.RunRequest(run_key=f"tell of {missed[0]}, {hour}", tags={ROUND_TAG: str(missed[0])})
+    # Once an hour: a webhook that is down must not be called at every look.
+    hour = datetime.now(UTC).strftime("%Y-%m-%dT%H")
+    if rebenchmark.untold(opened) and context.cursor != hour:
+        rebenchmark.tell_untold(opened, hook.tell)
+        context.update_cursor(hour)
+        return dg.SkipReason("the hook was told again of what it had not taken")
     return dg.SkipReason("no re-benchmark has ended since the last look")
 
 
-@dg.sensor(minimum_interval_seconds=120, jobs=[PREPARE, TRAIN])
-def changes_followed(
-    context: dg.SensorEvaluationContext, store: StoreResource
-) -> Iterator[dg.RunRequest | dg.SkipReason]:
+@dg.sensor(minimum_interval_seconds=120, jobs=[PREPARE, TRAIN_MODEL, TRAIN])
+def changes_followed(context: dg.SensorEvaluationContext, store: StoreResource) -> dg.SensorResult | dg.SkipReason:
     """Brings results up to date when files of a dataset or versions of the code have changed; trains, so it is off.
 
     First the data of a target, then its trainings. Each change is followed once: what fails is not tried for ever.
@@ -83,16 +85,27 @@ def changes_followed(
     opened = store.open()
     changed = freshness.changed_targets(opened)
     busy = _being_prepared(context.instance)
-    for target in sorted(changed.keys() - busy):
-        yield _follow(PREPARE.name, target, f"data of {target}", changed[target])
+    requests = [
+        _follow(PREPARE.name, target, f"data of {target}", changed[target]) for target in sorted(changed.keys() - busy)
+    ]
     waiting = changed.keys() | busy
     stale = {cell: change for cell, change in freshness.stale_trainings(opened).items() if cell.target not in waiting}
-    # A lost event log does not know the keys; the store does.
-    context.instance.add_dynamic_partitions(TRAINING_DIMENSION, sorted({cell.training for cell in stale}))
+    # A lost event log does not know the keys; the store does. Their runs are asked for at the next look.
+    unknown = trainings_to_add(context.instance, sorted(training_keys(stale)))
     for cell, change in stale.items():
-        yield _follow(TRAIN.name, grid_key(cell.target, cell.training), f"{cell.target} {cell.training}", change)
-    if not changed and not stale:
-        yield dg.SkipReason("files and code are what the results were made from")
+        if not set(training_keys([cell])).isdisjoint(unknown):
+            continue
+        what, job = cell, TRAIN
+        if cell.shared is not None and not freshness.is_trained(opened, cell.shared):
+            if cell.shared in stale:
+                continue  # it has a request of its own, and comes first
+            what, job = cell.shared, TRAIN_MODEL
+        key = grid_key(what.target, what.training)
+        requests.append(_follow(job.name, key, f"{what.target} {what.training}", change))
+    if not requests and not unknown:
+        return dg.SkipReason("files and code are what the results were made from")
+    added = [training_partitions.build_add_request(unknown)] if unknown else []
+    return dg.SensorResult(run_requests=requests, dynamic_partitions_requests=added)
 
 
 def _follow(job: str, partition: str, what: str, change: freshness.Change) -> dg.RunRequest:
@@ -107,7 +120,7 @@ def _follow(job: str, partition: str, what: str, change: freshness.Change) -> dg
 
 def _being_prepared(instance: dg.DagsterInstance) -> set[str]:
     """Targets whose data a run is making, or about to: half of it is new, so nothing of it can be judged."""
-    runs = instance.get_runs(dg.RunsFilter(job_name=PREPARE.name, statuses=_UNFINISHED))
+    runs = instance.get_runs(dg.RunsFilter(job_name=PREPARE.name, statuses=UNFINISHED))
     return {run.tags.get("dagster/partition", "") for run in runs}
 
 
@@ -155,6 +168,8 @@ def dead_runs_reported(context: dg.SensorEvaluationContext) -> dg.SkipReason:
 HALF_HOURLY: dg.AutomationCondition = dg.AutomationCondition.cron_tick_passed("*/30 * * * *")
 
 
+# A freshness policy knows times only: the benchmark of a store in which nothing happens stays right for ever, and one
+# that is a minute old is wrong where a result was deleted since. So a check compares it with what the store holds.
 @dg.asset_check(
     asset=benchmark,
     name="in_step_with_store",
@@ -182,6 +197,7 @@ refresh = dg.AutomationConditionSensorDefinition(
 
 SENSORS = [
     targets_in_step,
+    orders_followed,
     rebenchmarks_recorded,
     changes_followed,
     new_images,

@@ -7,6 +7,7 @@ import dagster as dg
 from assets.reporting import asset_options, column_schema, inline_images, materialised, table, user_errors
 from resources.storage import StoreResource
 from rkd_pipeline.operations import watched_folder
+from rkd_pipeline.settings import Settings
 from rkd_pipeline.store.stage_versions import SCORED_IMAGES
 
 
@@ -15,6 +16,11 @@ class Watch(dg.ConfigurableResource):
 
     folder: str = ""
     model: str = ""
+
+    @classmethod
+    def of(cls, settings: Settings) -> "Watch":
+        """As the settings ask for."""
+        return cls(folder=str(settings.watch.resolve()) if settings.watch else "", model=settings.watch_model)
 
 
 @dg.asset(
@@ -31,5 +37,5 @@ def scored_pictures(store: StoreResource, watch: Watch) -> dg.MaterializeResult:
     rows = watched_folder.read_scored(result)
     facts = {name: value if isinstance(value, int) else str(value) for name, value in result.facts.items()}
     newest = rows.sort_values("fingerprint", ascending=False).head(50).drop(columns=["fingerprint", "model"])
-    shown = {"newest": inline_images(result.folder / watched_folder.STRIP, width=1100), "scores": table(newest)}
+    shown = {"newest": inline_images(result.folder / watched_folder.STRIP), "scores": table(newest)}
     return materialised(result, shown | facts | {"dagster/row_count": len(rows)})

@@ -4,6 +4,8 @@ from typing import TYPE_CHECKING, Literal
 
 import dagster as dg
 
+from rkd_pipeline.settings import Settings
+
 if TYPE_CHECKING:
     from rkd_pipeline.device import Compute
 
@@ -15,6 +17,16 @@ class ComputeResource(dg.ConfigurableResource):
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     feature_gib: float = 4.0
     checkpoint_seconds: float = 30.0
+
+    @classmethod
+    def of(cls, settings: Settings) -> "ComputeResource":
+        """As the settings ask for."""
+        return cls(
+            device=settings.device,
+            precision=settings.precision,
+            feature_gib=settings.feature_gib,
+            checkpoint_seconds=settings.checkpoint_seconds,
+        )
 
     def choose(self) -> "Compute":
         """The device and precision to use on this machine."""

@@ -1,7 +1,7 @@
 """Who is told when something fails or moves: the log always, and a webhook where ``RKD_HOOK_URL`` names one.
 
-The address is read when it is needed, never kept in the graph's configuration, which the UI shows; a webhook's address
-is often its password. Logs name its host only.
+A webhook's address is often its password. So the graph's configuration holds the variable's name (``EnvVar``), which
+is all that the UI shows, and logs name its host only.
 """
 
 import json
@@ -25,33 +25,41 @@ class Hook(dg.ConfigurableResource):
     The webhook gets a POST with a JSON object: ``text`` (for people; what chat services show), ``event`` and its facts.
     """
 
+    address: str = ""
     timeout_seconds: float = 10.0
     attempts: int = 3
     pause_seconds: float = 2.0
 
+    @classmethod
+    def of(cls, settings: Settings) -> "Hook":
+        """As the settings ask for; the address is resolved from the environment when it is needed."""
+        # A variable that is not set cannot be resolved: then there is no webhook.
+        return cls(address=dg.EnvVar("RKD_HOOK_URL")) if settings.hook_url else cls()
+
     def tell(self, event: str, text: str, facts: dict[str, Any]) -> bool:
         """Log it, and send it where there is a webhook. False where the webhook did not take it; never raises."""
         _log.warning("%s: %s", event, text)
-        address = Settings.from_environment().hook_url
-        if not address:
+        if not self.address:
             return True
         body = json.dumps({"event": event, "text": text, "version": __version__, **facts}, default=str)
         problem = "no attempt"
         for attempt in range(self.attempts):
             if attempt:
                 time.sleep(self.pause_seconds * attempt)
-            problem = self._post(address, body)
+            problem = self._post(body)
             if not problem:
                 return True
-        _log.error("webhook %s did not take %s: %s", shown(address), event, problem)
+        _log.error("webhook %s did not take %s: %s", shown(self.address), event, problem)
         return False
 
-    def _post(self, address: str, body: str) -> str:
+    def _post(self, body: str) -> str:
         """What went wrong, or nothing. Exceptions are named by their class: their text quotes the address."""
         try:
             headers = {"Content-Type": "application/json"}
             # No redirect: what is told goes where the user said, and nowhere else.
-            reply = requests.post(address, body, headers=headers, timeout=self.timeout_seconds, allow_redirects=False)
+            reply = requests.post(
+                self.address, body, headers=headers, timeout=self.timeout_seconds, allow_redirects=False
+            )
         except requests.RequestException as error:
             return type(error).__name__
         return "" if reply.status_code < 300 else f"it answered {reply.status_code}"

@@ -4,8 +4,7 @@ Such a run's process ends without a word, and its page could only say that the p
 sentences is set aside when a run starts, and overwritten in place.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 
 import dagster as dg
@@ -20,16 +19,6 @@ def set_aside(home: Path, run_id: str) -> None:
     file.parent.mkdir(exist_ok=True)
     file.write_bytes(b" " * SIZE)
     _mine[:] = [file]
-
-
-@contextmanager
-def kept_for_the_outer_run() -> Iterator[None]:
-    """Around a run that is started within another one: afterwards, words are of the outer run again."""
-    outer = list(_mine)
-    try:
-        yield
-    finally:
-        _mine[:] = outer
 
 
 def speak(text: str) -> None:

@@ -16,7 +16,9 @@ from resources import last_words
 
 HOST_TAG, PID_TAG, STARTED_TAG = "rkd/host", "rkd/pid", "rkd/process_started"
 RUN_TAG = "rkd/process_of_run"  # a retry inherits the tags of the run before it, and is not that process
-_UNFINISHED = [dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.CANCELING]
+_FINISHED = (dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED)
+UNFINISHED = [status for status in dg.DagsterRunStatus if status not in _FINISHED]
+_AT_WORK = [dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.CANCELING]
 
 
 def process_tags(run_id: str) -> dict[str, str]:
@@ -30,7 +32,7 @@ def fail_dead_runs(instance: dg.DagsterInstance) -> list[str]:
 
     What such a run could leave as its last words is the reason given.
     """
-    mine = dg.RunsFilter(statuses=_UNFINISHED, tags={HOST_TAG: socket.gethostname()})
+    mine = dg.RunsFilter(statuses=_AT_WORK, tags={HOST_TAG: socket.gethostname()})
     known = [run for run in instance.get_runs(mine) if run.tags.get(RUN_TAG) == run.run_id]
     dead = [run for run in known if not _alive(run.tags)]
     home = Path(instance.root_directory)

@@ -5,15 +5,16 @@ from typing import Any
 
 import dagster as dg
 
-from assets import ablation_plan, comparisons, datasets, history, jobs, launching, paper_figures, reports, upkeep
 from assets import anomaly_scores as evaluation
 from assets import benchmark as tables
 from assets import champion as champions
+from assets import comparisons, datasets, history, jobs, launching, paper_figures, reports, upkeep
 from assets import mlflow_run as tracking
 from assets import trained_model as training
 from assets import watching as inbox
 from resources.compute import ComputeResource
 from resources.hooks import Hook
+from resources.rebenchmarks import RebenchmarkResource
 from resources.storage import DataResource, StoreResource
 from resources.tracking import MlflowTracking
 from rkd_pipeline.errors import RkdError
@@ -24,6 +25,7 @@ ASSETS = [
     datasets.images,
     datasets.split_asset,
     datasets.prepared_images,
+    datasets.resized_images,
     datasets.dataset_card,
     training.teachers,
     training.trained_model,
@@ -42,44 +44,41 @@ ASSETS = [
     reports.report,
     tracking.mlflow_report,
     inbox.scored_pictures,
-    champions.champion,
+]
+CHECKS = [
+    *training.CHECKS,
+    *evaluation.CHECKS,
+    *comparisons.CHECKS,
+    *history.CHECKS,
+    champions.keeps_up_with_champion,
+    upkeep.in_step_with_store,
 ]
 
 
-def _over(resources: Mapping[str, Any]) -> dg.Definitions:
-    needed = {"hook": Hook(), "watch": inbox.Watch(folder="", model=""), **resources}
-    return dg.Definitions(assets=ASSETS, jobs=jobs.JOBS, resources=needed, executor=dg.in_process_executor)
-
-
-PLAN_JOBS = [ablation_plan.ablation_job(_over)]
-
-
-def build_defs(settings: Settings) -> dg.Definitions:
-    """The graph over one configuration; tests build it over their own store."""
+def build_defs(settings: Settings, resource_overrides: Mapping[str, Any] | None = None) -> dg.Definitions:
+    """The graph over one configuration; tests build it over their own store, or replace resources by name."""
     return dg.Definitions(
-        assets=ASSETS,
-        asset_checks=[upkeep.in_step_with_store, champions.keeps_up_with_champion],
-        jobs=[*jobs.JOBS, *launching.JOBS, *PLAN_JOBS, *champions.JOBS],
+        assets=[*ASSETS, champions.champion],
+        asset_checks=CHECKS,
+        jobs=[*jobs.JOBS, *launching.JOBS, *champions.JOBS],
         schedules=[_schedule(settings)],
         sensors=upkeep.SENSORS,
-        resources={
-            "store": StoreResource(root=str(settings.store.resolve())),
-            "data_folder": DataResource.of(settings),
-            "compute": ComputeResource(
-                device=settings.device,
-                precision=settings.precision,
-                feature_gib=settings.feature_gib,
-                checkpoint_seconds=settings.checkpoint_seconds,
-            ),
-            "hook": Hook(),
-            "watch": inbox.Watch(
-                folder=str(settings.watch.resolve()) if settings.watch else "", model=settings.watch_model
-            ),
-            "tracking": MlflowTracking(uri=settings.mlflow_uri, pages=settings.mlflow_pages),
-        },
+        resources=_resources(settings) | dict(resource_overrides or {}),
         # In process: killing a run kills its training, where a step of its own would go on in the dark.
         executor=dg.in_process_executor,
     )
+
+
+def _resources(settings: Settings) -> dict[str, Any]:
+    return {
+        "store": StoreResource(root=str(settings.store.resolve())),
+        "data_folder": DataResource.of(settings),
+        "compute": ComputeResource.of(settings),
+        "hook": Hook.of(settings),
+        "watch": inbox.Watch.of(settings),
+        "tracking": MlflowTracking(uri=settings.mlflow_uri, pages=settings.mlflow_pages),
+        "rebenchmarks": RebenchmarkResource.of(settings),
+    }
 
 
 def _schedule(settings: Settings) -> dg.ScheduleDefinition:

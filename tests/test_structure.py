@@ -83,6 +83,26 @@ def test_resources_do_not_know_assets_and_assets_do_not_know_mlflow() -> None:
     assert not offences(modules("assets"), {"mlflow", "torch"})
 
 
+def test_only_the_public_part_of_dagster_is_used() -> None:
+    """A private module, such as those of dagster._core, may change with any version."""
+    files = [m for package in ("rkd_pipeline", "resources", "assets", "tests") for m in modules(package)]
+    used = {(file, name) for file in files for name in imported(file) if name.split(".")[0].startswith("dagster")}
+    assert len(used) > 20
+    assert not [f"{dotted(file)} imports {name}" for file, name in used if "._" in name]
+
+
+def test_no_run_is_started_within_a_run() -> None:
+    """Dagster knows nothing of such a run's place; sensors and the command start runs."""
+    calls = [
+        dotted(module)
+        for package in ("resources", "assets")
+        for module in modules(package)
+        for node in ast.walk(ast.parse(module.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Attribute) and node.attr in ("execute_in_process", "materialize")
+    ]
+    assert calls == []
+
+
 def test_a_room_imports_only_what_stands_above_it() -> None:
     found = {room(dotted(m)) for m in modules("rkd_pipeline")} - {""}
     assert found == set(ROOMS)  # every room is in the list, and the list names no room that is gone

@@ -24,7 +24,7 @@ from rkd_pipeline.data.user_targets import targets_in
 from rkd_pipeline.errors import BadKey, RkdError, of_the_system
 from rkd_pipeline.models.teacher_files import TeacherName, TeacherRegistry
 from rkd_pipeline.recipes.ablation_design import INTERACTIONS
-from rkd_pipeline.recipes.plans import PAPER_RECIPES, PLANS, PlannedTraining, ablation, cross, named
+from rkd_pipeline.recipes.plans import PAPER_RECIPES, PLANS, PlannedTraining, ablation, cross, named, training_keys
 from rkd_pipeline.settings import Settings
 from rkd_pipeline.signals import Interrupted, signals_heeded, signals_heeded_after
 from rkd_pipeline.store.result_store import Ref, Store
@@ -310,7 +310,7 @@ def _ui(options: argparse.Namespace) -> int:
     tracking = session.tracking(mlflow_pages)
     uri = tracking.tracking_uri(session.store)
     workspace = ["-m", "rkd_pipeline.definitions", "-d", str(Path(__file__).parents[2])]
-    commands = [["-m", "dagster", "dev", "-h", options.host, "-p", str(options.port), *workspace]]
+    commands = [["-m", "dagster_dg_cli.cli", "dev", "-h", options.host, "-p", str(options.port), *workspace]]
     if not elsewhere:
         tracking.prepare(session.store)
         mlflow = ["-m", "mlflow", "server", "--backend-store-uri", uri, "--workers", "1"]
@@ -443,7 +443,7 @@ class Session:
         report = Report()
         blocked = self._prepare_data(list(dict.fromkeys(c.target for c in cells)))
         self._launch("list_teachers")
-        self.instance.add_dynamic_partitions(TRAINING_DIMENSION, list(dict.fromkeys(c.training for c in cells)))
+        self.instance.add_dynamic_partitions(TRAINING_DIMENSION, training_keys(cells))
         before = {cell: training_state(self.store, cell.target, cell.training) for cell in cells}
         with progress.bar(len(cells), "trainings", "training") as bar:
             for cell in cells:
@@ -458,9 +458,11 @@ class Session:
                     self.say(f"failed: {name}: {error}")
                 bar.update()
         if begun is not None:
+            from resources.hooks import Hook
             from rkd_pipeline.operations import rebenchmark
 
-            rebenchmark.close(self.store, begun, report.failures)
+            hook = Hook.of(self.settings).process_config_and_initialize()
+            rebenchmark.record_and_tell(self.store, begun, report.failures, hook.tell)
         if error := self._launch("refresh_tables"):
             report.failures["tables"] = error
         report.text = self._summary(cells, before, report, time.monotonic() - started)
@@ -544,7 +546,10 @@ class Session:
     def _train(self, cell: PlannedTraining) -> str | None:
         from assets.partitions import grid_key
 
-        return self._launch("train_and_evaluate", grid_key(cell.target, cell.training))
+        error = None
+        if cell.shared is not None:  # its recipe scores another one's training otherwise: that comes first
+            error = self._launch("train_model", grid_key(cell.shared.target, cell.shared.training))
+        return error or self._launch("train_and_evaluate", grid_key(cell.target, cell.training))
 
     def _score(self, job: str, cell: PlannedTraining) -> str | None:
         """A further scoring of a trained cell, unless it is done and Dagster has heard of it."""

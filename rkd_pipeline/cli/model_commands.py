@@ -81,7 +81,7 @@ def show(options: argparse.Namespace) -> int:
     if not champions_now:
         print("no target has a champion yet; train one, then `rkd champion challenge TARGET`")
         return 0
-    print(champions_table(store, champions_now).to_markdown(index=False))
+    print(champions.champions_table(store, champions_now).to_markdown(index=False))
     for name in options.targets:
         print(f"\n{name}")
         for champion in champions.champions_of(store, name):
@@ -90,22 +90,6 @@ def show(options: argparse.Namespace) -> int:
             print(f"  look {entry['number']} at challengers of {entry['reign']}, {entry['when']}:")
             print("\n".join(f"    {line}" for line in entry["lines"]))
     return 0
-
-
-def champions_table(store: Store, champions_now: list[Champion]) -> pd.DataFrame:
-    """For people: who reigns, how, by which number (selected, so for no other table), and whether it is up to date."""
-    return pd.DataFrame(
-        {
-            "target": champion.target,
-            "champion": champion.training,
-            "since": champion.since,
-            "how": champion.how,
-            "threshold": f"{champion.threshold:.4f}",
-            f"image AUROC ({champions.SELECTED})": _percent(champion.selected["value"]),
-            "standing": champions.standing(store, champion),
-        }
-        for champion in champions_now
-    )
 
 
 def challenge(options: argparse.Namespace, announce: Announce) -> int:
@@ -175,10 +159,6 @@ def _for_people(table: pd.DataFrame) -> pd.DataFrame:
         }
         for row in table.itertuples()
     )
-
-
-def _percent(value: float | None) -> str:
-    return "not known" if value is None else f"{100 * value:.1f}"
 
 
 def _number(text: str) -> float:

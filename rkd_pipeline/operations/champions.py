@@ -145,6 +145,26 @@ def standing(store: Store, champion: Champion) -> str:
     return f"its training is out of date: {reason}" if reason else "up to date"
 
 
+def champions_table(store: Store, champions_now: Sequence[Champion]) -> pd.DataFrame:
+    """For people: who reigns, how, by which number (selected, so for no other table), and whether it is up to date."""
+
+    def percent(value: float | None) -> str:
+        return "not known" if value is None else f"{100 * value:.1f}"
+
+    return pd.DataFrame(
+        {
+            "target": champion.target,
+            "champion": champion.training,
+            "since": champion.since,
+            "how": champion.how,
+            "threshold": f"{champion.threshold:.4f}",
+            f"image AUROC ({SELECTED})": percent(champion.selected["value"]),
+            "standing": standing(store, champion),
+        }
+        for champion in champions_now
+    )
+
+
 @dataclass(frozen=True)
 class Outcome:
     """What a challenge came to: who reigns now, whether that is new, and a line per challenger."""

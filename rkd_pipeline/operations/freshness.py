@@ -87,6 +87,12 @@ def stale_trainings(store: Store) -> dict[PlannedTraining, Change]:
     return found
 
 
+def is_trained(store: Store, cell: PlannedTraining) -> bool:
+    """Whether a training's model is there and up to date, scored or not."""
+    model = store.find(Ref(TRAINED_MODEL.name, cell.target, cell.training))
+    return model is not None and store.why_stale(model) is None
+
+
 def _key(made: Iterable[Result], wanted: list[Any]) -> str:
     """From what there is, told apart by the time at which it was made, to what is wanted instead."""
     there = [[result.data_version, result.provenance.environment["finished"]] for result in made]

@@ -21,6 +21,7 @@ from time import time
 from rkd_pipeline.errors import BadKey
 from rkd_pipeline.operations.champions import current_champion, targets_with_champions
 from rkd_pipeline.operations.rebenchmark import open_rounds
+from rkd_pipeline.operations.work_orders import open_orders
 from rkd_pipeline.recipes.plans import PLANS, PlannedTraining
 from rkd_pipeline.recipes.training_key import TrainingKey
 from rkd_pipeline.stages.benchmark import recipe_changed
@@ -177,7 +178,8 @@ def _used_sides(store: Store) -> set[str]:
                 used.update(result.provenance.inputs)
     begun = [PlannedTraining(p.parent.name, p.stem) for p in _checkpoint_files(store)]
     planned = [cell for plan in PLANS.values() for cell in plan()]
-    asked = [cell for opened in open_rounds(store) for cell in opened.cells]
+    asked = [cell for begun_round in open_rounds(store) for cell in begun_round.cells]
+    asked += [cell for order in open_orders(store) for cell in order.cells]
     for cell in {*begun, *planned, *asked}:
         try:
             side = TrainingKey.parse(cell.training).recipe.side

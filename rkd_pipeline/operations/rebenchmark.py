@@ -11,16 +11,19 @@ such and never compared.
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 from rkd_pipeline import __version__
 from rkd_pipeline.data.index import MASKS
 from rkd_pipeline.data.split import redraws_test
 from rkd_pipeline.errors import RkdError, StoreError
+from rkd_pipeline.operations import work_orders
 from rkd_pipeline.operations.status import training_state
 from rkd_pipeline.recipes.plans import PLANS, PlannedTraining, named
 from rkd_pipeline.recipes.training_key import TrainingKey
@@ -37,14 +40,16 @@ from rkd_pipeline.stages.rounds import (
     records,
     references,
     round_file,
+    values_of,
 )
-from rkd_pipeline.statistics.regressions import FIXED, NEW
+from rkd_pipeline.statistics.regressions import FIXED, NEW, WORSE, moves
 from rkd_pipeline.store.files import canonical_json, text_sha256, write_atomically
 from rkd_pipeline.store.result_store import Ref, Result, Store
 from rkd_pipeline.store.stage_versions import IMAGES, METRICS, SPLIT, TRAINED_MODEL
 
 MEASURED = "measured"  # the plan of everything that the store holds
 SEEDS_PER_ROUND = 1000
+Tell = Callable[[str, str, dict[str, Any]], bool]
 
 
 @dataclass(frozen=True)
@@ -257,6 +262,77 @@ def accept(store: Store, why: str) -> int:
         accepted = {str(n): w for n, w in references(store).items()} | {str(number): why}
         write_atomically(store.root / FOLDER / REFERENCES, json.dumps(accepted, indent=1).encode())
     return number
+
+
+def record_and_tell(store: Store, begun: Round, failures: Mapping[str, str], tell: Tell) -> None:
+    """End a round: record what it measured, once, and tell of what moved and what failed.
+
+    Whoever carried the round out calls this: the daemon's sensor, or the command. Arguments are those of ``close``, and
+    ``tell`` of ``tell_untold``.
+    """
+    close(store, begun, failures)
+    tell_untold(store, tell)
+
+
+def tell_untold(store: Store, tell: Tell) -> None:
+    """Tell of every round on record that nobody has heard of; what ``tell`` does not take is told again later.
+
+    Args:
+        store: of the rounds.
+        tell: takes an event (``regression``, ``failure`` or ``move``), a text for people, and facts; returns whether it
+            was delivered. Never called for a round in which nothing moved and nothing failed.
+    """
+    with store.lock("telling of rebenchmarks"):  # of two processes the second finds it told
+        waiting = untold(store)
+        if not waiting:
+            return
+        found = {record["round"]: record for record in records(store)}
+        moved = moves(values_of(list(found.values())), references(store))
+        for number in waiting:
+            _tell_of(store, found[number], moved[(moved["round"] == number) & moved["moved"]], tell)
+
+
+def _tell_of(store: Store, record: Mapping[str, Any], moved: pd.DataFrame, tell: Tell) -> None:
+    number, failures = record["round"], record["failures"]
+    lines = [_line(row) for row in moved.to_dict("records")]
+    lines += [f"{name} failed: {why}" for name, why in failures.items()]
+    event = "regression" if (moved["verdict"] == WORSE).any() else "failure" if failures else "move"
+    facts = {
+        "round": number,
+        "plan": record["plan"],
+        "moves": moved[["target", "recipe", "metric", "before", "now", "move", "p_holm"]].to_dict("records"),
+        "failures": failures,
+    }
+    if not lines or tell(event, f"re-benchmark {number}: " + "; ".join(lines), facts):
+        told(store, number, {"event": event if lines else "nothing to tell"})
+
+
+def _line(row: Mapping[str, Any]) -> str:
+    return (
+        f"{row['target']} {row['recipe']}: {row['metric']} {row['verdict']} by {100 * abs(row['move']):.1f} points "
+        f"({100 * row['before']:.1f} to {100 * row['now']:.1f}, p {row['p_holm']:.2g})"
+    )
+
+
+def order_name(begun: Round) -> str:
+    """Name of the work order that carries a round out in the background."""
+    return f"rebenchmark-{begun.number:04d}"
+
+
+def failures_of(store: Store, begun: Round) -> dict[str, str] | None:
+    """Why each unfinished training of a round failed; None while they may still come.
+
+    A round that was ordered is over when its order is; one that ``rkd rebenchmark`` carries out, when the command says
+    so.
+    """
+    missing = unfinished(store, begun)
+    if not missing:
+        return {}
+    order = work_orders.latest(store, order_name(begun))
+    if order is None or order.failures is None:
+        return None
+    names = [f"{cell.target} {cell.training}" for cell in missing]
+    return {name: order.failures.get(name, "it was trained, and is out of date again") for name in names}
 
 
 def untold(store: Store) -> list[int]:

@@ -18,6 +18,18 @@ class PlannedTraining:
     target: str
     training: str
 
+    @property
+    def shared(self) -> "PlannedTraining | None":
+        """The training whose model this one uses, where its recipe differs from another in scoring alone."""
+        key = TrainingKey.parse(self.training)
+        return None if key.training == key else PlannedTraining(self.target, str(key.training))
+
+
+def training_keys(cells: Iterable[PlannedTraining]) -> list[str]:
+    """Every training key that a plan needs, each once, those of shared trainings too."""
+    needed = [key for cell in cells for key in (cell.shared, cell) if key is not None]
+    return list(dict.fromkeys(cell.training for cell in needed))
+
 
 def cross(
     targets: Iterable[str],

@@ -19,7 +19,7 @@ from rkd_pipeline.data.prepare import prepare_arrays
 from rkd_pipeline.data.rows import Rows
 from rkd_pipeline.data.split import split, verify
 from rkd_pipeline.data.user_targets import targets_in
-from rkd_pipeline.errors import DataError
+from rkd_pipeline.errors import DataError, StoreError
 from rkd_pipeline.store.files import bytes_sha256, file_sha256, link_or_copy
 from rkd_pipeline.store.result_store import Ref, Result, Store
 from rkd_pipeline.store.stage_versions import DATASET_SOURCE, IMAGES, PREPARED_IMAGES, SPLIT
@@ -244,6 +244,9 @@ class PreparedArrays:
 
 
 def open_prepared(store: Store, target_name: str, side: int) -> tuple[Result, PreparedArrays]:
-    """Prepared images of a side length, made now if nobody has yet."""
-    prepared = prepare_images(store, target_name, side)
+    """Prepared images of a size; raises ``StoreError`` with the fix where nobody has made them, or they are stale."""
+    try:
+        prepared = store.require(PREPARED_IMAGES, target_name, f"{side}px")
+    except StoreError as error:
+        raise StoreError(f"{error}. The asset resized_images makes the size that a training reads") from error
     return prepared, PreparedArrays(prepared, read_index(store.require(IMAGES, target_name)))

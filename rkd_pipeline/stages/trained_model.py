@@ -99,8 +99,8 @@ def train_model(
 ) -> Result:
     """``trained_model``: the student of one target and training key; resumes a training that was killed.
 
-    A recipe that differs from another in scoring alone uses that one's training, made first where it is missing. A
-    checkpoint that is damaged, or of other data, code or precision, is set aside with a warning.
+    A recipe that differs from another in scoring alone uses that one's training, which must be there. A checkpoint that
+    is damaged, or of other data, code or precision, is set aside with a warning.
 
     Raises ``BadKey``, ``DataError``, ``TeacherError`` or ``StoreError``, each saying what to do.
     """
@@ -112,10 +112,7 @@ def train_model(
 
     wanted, key = targets_in(store).target(target_name), TrainingKey.parse(training)
     if key.training != key:
-        shared = train_model(
-            store, target_name, str(key.training), compute, checkpoint_seconds=checkpoint_seconds, on_epoch=on_epoch
-        )
-        return _share(store, shared, target_name, key)
+        return _share(store, _shared_training(store, target_name, key), target_name, key)
     recipe = key.recipe
     split_result = store.require(SPLIT, target_name)
     rows = read_verified_split(split_result)
@@ -209,6 +206,17 @@ def require_something_to_score(rows: pd.DataFrame, wanted: Target, key: Training
             f"Add anomalous images, or train a recipe that calibrates, such as rkd-cal; a calibration part needs "
             f"{fewest_for_calibration()} distinct normal images"
         )
+
+
+def _shared_training(store: Store, target_name: str, key: TrainingKey) -> Result:
+    """The training that a key scores otherwise. Raises ``StoreError`` where it is missing or out of date."""
+    try:
+        return store.require(TRAINED_MODEL, target_name, str(key.training))
+    except StoreError as error:
+        raise StoreError(
+            f"{target_name} {key} scores the training {key.training} otherwise, and needs it first: {error}. `rkd run` "
+            f"trains both; in the UI, run the job train_model for {target_name} and {key.training}"
+        ) from error
 
 
 def _share(store: Store, shared: Result, target_name: str, key: TrainingKey) -> Result:

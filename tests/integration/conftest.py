@@ -7,8 +7,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import dagster as dg
 import pytest
 
+from rkd_pipeline.definitions import build_defs
+from rkd_pipeline.settings import Settings
 from rkd_pipeline.store.result_store import Store
 
 TIMEOUT = 900  # seconds; far more than a free machine needs
@@ -53,6 +56,23 @@ def rkd_in() -> Callable[..., Rkd]:
         return Rkd(Store(folder / "store"), {"RKD_DATA": str(folder / "data"), "RKD_DEVICE": "cpu"} | environment)
 
     return make
+
+
+def look(sensor: dg.SensorDefinition, store: Store, instance: dg.DagsterInstance) -> list[dg.RunRequest]:
+    """What a sensor asks for, once the partitions that it asks for first are there, as the daemon would add them."""
+    defs = build_defs(Settings(store=store.root))
+    context = dg.build_sensor_context(
+        instance=instance, resources=defs.resources, repository_def=defs.get_repository_def()
+    )
+    said = sensor(context)
+    if not isinstance(said, dg.SensorResult):
+        return []
+    for request in said.dynamic_partitions_requests or []:
+        assert isinstance(request, dg.AddDynamicPartitionsRequest)
+        instance.add_dynamic_partitions(request.partitions_def_name, list(request.partition_keys))
+    if said.dynamic_partitions_requests and not said.run_requests:
+        return look(sensor, store, instance)
+    return list(said.run_requests or [])
 
 
 DEMO = ("run", "--targets", "demo.weave", "--recipes", "rkd-official", "--teacher", "resnet18", "--weights", "random")

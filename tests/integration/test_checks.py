@@ -1,6 +1,8 @@
 """What the graph says of results where there is little to say, and what it follows: over small stores made here."""
 
 import json
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -12,15 +14,18 @@ from PIL import Image
 
 from assets.anomaly_scores import _above_chance, _as_published
 from assets.datasets import split_asset
-from assets.history import _not_worse, tell
-from assets.partitions import grid_key, offer_targets
-from assets.reporting import nothing_compared
+from assets.following import BUSY, DONE, Progress, progress_of
+from assets.history import _not_worse
+from assets.partitions import TRAINING_DIMENSION, grid, grid_key, offer_targets
+from assets.reporting import NothingCompared
+from assets.trained_model import CHECKS
 from assets.upkeep import changes_followed
-from resources.hooks import Hook
 from resources.storage import StoreResource
 from rkd_pipeline.data.user_targets import OwnTarget, targets_in
-from rkd_pipeline.definitions import build_defs
+from rkd_pipeline.definitions import ASSETS, build_defs
 from rkd_pipeline.operations import freshness, rebenchmark
+from rkd_pipeline.operations.work_orders import WorkOrder
+from rkd_pipeline.recipes.plans import PlannedTraining
 from rkd_pipeline.recipes.training_key import TrainingKey
 from rkd_pipeline.settings import Settings
 from rkd_pipeline.stages import datasets as data
@@ -29,6 +34,7 @@ from rkd_pipeline.stages.trained_model import training_parameters
 from rkd_pipeline.statistics.regressions import moves
 from rkd_pipeline.store.result_store import Ref, Store
 from rkd_pipeline.store.stage_versions import ANOMALY_SCORES, METRICS, PREPARED_IMAGES, SPLIT, TRAINED_MODEL
+from tests.integration.conftest import Rkd, look
 from tests.library.test_regressions import rows, table
 
 TARGET, TRAINING = "mine", "rkd@resnet18.random~1e-s0"
@@ -72,12 +78,8 @@ def finish(store: Store) -> None:
 
 
 def asked(store: Store, instance: dg.DagsterInstance) -> list[dg.RunRequest]:
-    defs = build_defs(Settings(store=store.root))
     offer_targets(instance, targets_in(store))
-    context = dg.build_sensor_context(
-        instance=instance, resources={"store": defs.resources["store"]}, repository_def=defs.get_repository_def()
-    )
-    return [found for found in changes_followed(context) if isinstance(found, dg.RunRequest)]
+    return look(changes_followed, store, instance)
 
 
 def test_every_change_is_followed_and_each_only_once(images: Path, store: Store) -> None:
@@ -137,7 +139,51 @@ def test_a_leak_fails_its_check(images: Path, store: Store) -> None:
         assert check.metadata["test"].value == 2 + 2  # a fifth of eight good images, and all bad ones
 
 
-def test_a_check_that_compares_nothing_has_not_passed_and_says_so() -> None:
+def test_a_leak_stops_what_comes_after_it(images: Path, store: Store) -> None:
+    """The check blocks within its run; in any other run the missing record does."""
+    prepared = build_defs(Settings(store=store.root)).resolve_job_def("prepare_target")
+    (images / "good" / "twin.png").write_bytes((images / "bad" / "9.png").read_bytes())
+    with dg.DagsterInstance.ephemeral() as instance:
+        offer_targets(instance, targets_in(store))
+        done = prepared.execute_in_process(instance=instance, partition_key=TARGET, raise_on_error=False)
+        made = {
+            event.asset_key.to_user_string() for event in done.get_asset_materialization_events() if event.asset_key
+        }
+    assert made == {"dataset_source", "images", "prepared_images"}  # neither the split nor the card, which reads it
+    blocking = {spec.name for asset in ASSETS for spec in asset.check_specs if spec.blocking}
+    assert blocking == {"no_leak", "finite"}
+
+
+@dg.asset(name=TRAINED_MODEL.name, partitions_def=grid)
+def as_if_trained() -> None:
+    """In the place of a training, whose results are in the store."""
+
+
+def test_a_check_that_compares_nothing_is_skipped_and_the_log_says_why(images: Path, store: Store) -> None:
+    """Planned, not evaluated, and no failure: Dagster shows it as skipped."""
+    prepare(store)
+    finish(store)
+    history = pd.DataFrame({"epoch": [1], "train_loss": [0.5], "validation_loss": [np.nan]})
+    for epochs, outcome in ((1, []), (2, [True])):
+        if epochs == 2:
+            history = pd.concat([history, history.assign(epoch=2, train_loss=0.4)])
+        history.to_parquet(store.folder(Ref(TRAINED_MODEL.name, TARGET, TRAINING)) / "history.parquet")
+        with dg.DagsterInstance.ephemeral() as instance:
+            offer_targets(instance, targets_in(store))
+            instance.add_dynamic_partitions(TRAINING_DIMENSION, [TRAINING])
+            done = dg.materialize(
+                [as_if_trained, *CHECKS],
+                partition_key=grid_key(TARGET, TRAINING),
+                instance=instance,
+                resources={"store": StoreResource(root=str(store.root))},
+            )
+            assert done.success
+            assert [e.passed for e in done.get_asset_check_evaluations()] == outcome
+            said = " ".join(entry.user_message for entry in instance.all_logs(done.run_id))
+            assert ("loss_fell is skipped, nothing was compared: one epoch has one loss" in said) == (outcome == [])
+
+
+def test_a_check_has_an_outcome_where_there_is_something_to_compare() -> None:
     auroc = {"metric": "image_auroc", "score_rule": "map_max", "value": 0.9, "ci_low": 0.8, "ci_high": 0.95}
     measured = pd.DataFrame([auroc])
     none = measured.assign(value=np.nan, ci_low=np.nan, ci_high=np.nan)
@@ -148,10 +194,8 @@ def test_a_check_that_compares_nothing_has_not_passed_and_says_so() -> None:
         (_not_worse(other_data), "not comparable: earlier rounds are of other data"),
         (_not_worse(other_data.iloc[:0]), "there is no re-benchmark yet"),
     ):
-        assert (check.passed, check.severity) == (False, dg.AssetCheckSeverity.WARN), check.check_name
-        assert str(check.description).startswith("Nothing was compared: ")
-        assert why in str(check.description)
-    assert check.check_name == nothing_compared("not_worse", "").check_name
+        assert isinstance(check, NothingCompared)
+        assert why in check.why
     # Where there is something: Table 3's 0.813 of Ours+ES on Head CT lies within the interval, or above it.
     assert _as_published("head_ct", "rkd-es-s0", measured).passed
     assert not _as_published("head_ct", "rkd-es-s0", measured.assign(ci_high=0.8)).passed
@@ -160,10 +204,55 @@ def test_a_check_that_compares_nothing_has_not_passed_and_says_so() -> None:
     assert _not_worse(within).passed
 
 
-def test_nobody_is_told_of_other_data(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nor of nothing; the same numbers on the same data are told of."""
+def test_an_order_runs_data_then_the_shared_training_then_what_scores_it() -> None:
+    """mkd-brief-discrepancy differs from mkd-brief in how it localises alone. What fails stops what needs it."""
+    cells = [PlannedTraining("demo.weave", "mkd-brief-discrepancy-s0"), PlannedTraining("demo.weave", "rkd-s0")]
+    order = WorkOrder("x", 1, "x", cells, further=["score_product_maps"])
+    shared, scored, other = (
+        str(grid_key("demo.weave", f"{name}-s0")) for name in ("mkd-brief", "mkd-brief-discrepancy", "rkd")
+    )
+    states = {("list_teachers", None): DONE}
+    for wanted in (
+        [("prepare_target", "demo.weave")],
+        [("train_model", shared), ("train_and_evaluate", other)],
+        [("train_and_evaluate", scored), ("score_product_maps", other)],
+        [("score_product_maps", scored)],
+    ):
+        progress = progress_of(order, states, {"demo.weave"})
+        assert [(job, str(key)) for job, key in progress.wanted] == wanted
+        states |= dict.fromkeys(progress.wanted, BUSY)
+        assert progress_of(order, states, {"demo.weave"}).wanted == []
+        states |= dict.fromkeys(progress.wanted, DONE)
+    assert progress_of(order, states, {"demo.weave"}) == Progress()
+
+    states = {("list_teachers", None): DONE, ("prepare_target", "demo.weave"): "no disk"}
+    assert progress_of(order, states, {"demo.weave"}).failures == {
+        f"demo.weave {cell.training}": "prepare_target: no disk" for cell in cells
+    }
+    gone = progress_of(order, states, set())
+    assert (gone.waiting, set(gone.failures.values())) == (0, {"there is no target demo.weave any more"})
+
+
+def test_the_events_of_a_training_stay_small(demo: Rkd) -> None:
+    """Training, scores, metrics and mirror of one cell: what Dagster writes of it, in bytes; images are thumbnails."""
+    sizes = {}
+    for file in (demo.store.dagster_home / "history" / "runs").glob("*-*.db"):
+        with closing(sqlite3.connect(file)) as database:
+            rows = database.execute("select step_key, length(event) from event_logs").fetchall()
+        if any(step == "trained_model" for step, _ in rows):
+            sizes[file.stem] = sum(length for _, length in rows)
+    assert sizes
+    assert max(sizes.values()) < 100_000
+
+
+def test_nobody_is_told_of_other_data(store: Store) -> None:
+    """Nor of nothing; the same numbers on the same data are told of, once."""
     told: list[str] = []
-    monkeypatch.setattr(Hook, "tell", lambda self, event, text, facts: told.append(event) or True)
+
+    def tell(event: str, text: str, facts: dict[str, Any]) -> bool:
+        told.append(event)
+        return True
+
     for number, images in ((1, "old"), (2, "other"), (3, "other")):
         level = {1: 0.9, 2: 0.6, 3: 0.3}[number]
         values = rows(number, {0: [level, level + 0.01, level + 0.005]}, images=images)
@@ -171,6 +260,7 @@ def test_nobody_is_told_of_other_data(store: Store, monkeypatch: pytest.MonkeyPa
         folder = store.root / rounds.FOLDER / f"{number:04d}"
         folder.mkdir(parents=True)
         (folder / rounds.RECORD).write_text(json.dumps(record))
-        tell(store, moves(rounds.values_of(rounds.records(store))), Hook())
+        for _ in range(2):
+            rebenchmark.tell_untold(store, tell)
         assert told == (["regression"] if number == 3 else [])
     assert rebenchmark.untold(store) == []

@@ -10,13 +10,12 @@ import pytest
 import torch
 from scipy.ndimage import gaussian_filter
 
-from assets.partitions import offer_targets
-from rkd_pipeline.data.user_targets import targets_in
 from rkd_pipeline.definitions import build_defs
 from rkd_pipeline.detectors.reverse_kd import score
 from rkd_pipeline.device import Compute
 from rkd_pipeline.metrics.image_auroc import image_auroc
 from rkd_pipeline.metrics.pixel_auroc import pixel_auroc
+from rkd_pipeline.operations import work_orders
 from rkd_pipeline.recipes.ablation_design import design
 from rkd_pipeline.recipes.training_key import TrainingKey
 from rkd_pipeline.settings import Settings
@@ -28,7 +27,7 @@ from rkd_pipeline.stages.datasets import open_prepared
 from rkd_pipeline.stages.evidence import gather_evidence, read_rotated, score_product_maps, score_rotated_images
 from rkd_pipeline.stages.trained_model import open_model, read_model_card
 from rkd_pipeline.store.result_store import Store
-from rkd_pipeline.store.stage_versions import ABLATION, ANOMALY_SCORES, TRAINED_MODEL
+from rkd_pipeline.store.stage_versions import ABLATION, ANOMALY_SCORES, PRODUCT_MAPS, TRAINED_MODEL
 from rkd_pipeline.training.losses import discrepancy
 from tests.integration.conftest import TRAINING, Rkd
 
@@ -105,12 +104,8 @@ def test_a_single_training_is_no_ablation_and_the_claims_use_what_there_is(demo:
     assert of_demo["value"].notna().all()
 
 
-def finished(store: Store, key: tuple[str, ...]) -> object:
-    return store.require(TRAINED_MODEL, *key).provenance.environment["finished"]
-
-
 @pytest.mark.slow
-def test_an_ablation_by_command_and_its_job_finds_it_done(rkd_in: Callable[..., Rkd], tmp_path: Path) -> None:
+def test_an_ablation_by_command(rkd_in: Callable[..., Rkd], tmp_path: Path) -> None:
     rkd = rkd_in(tmp_path)
     asked = ("run", "--targets", TARGET, "--recipes", "rkd", "--teacher", "resnet18", "--weights", "random")
     asked += ("--epochs", "1", "--ablation", "--interactions", "")
@@ -118,27 +113,25 @@ def test_an_ablation_by_command_and_its_job_finds_it_done(rkd_in: Callable[..., 
     assert done.returncode == 0, done.stderr
     planned = len(design("rkd", "resnet18", []).recipes)
     assert f"{planned} trainings: 0 were done before, 0 failed" in done.stdout
-    trained = {key: finished(rkd.store, key) for key in rkd.store.keys(TRAINED_MODEL)}
-    settings = Settings(store=rkd.store.root, data=tmp_path / "data", device="cpu")
-    config = {"targets": [TARGET], "centres": ["rkd"], "teacher": "resnet18.random", "epochs": 1, "interactions": []}
-    with dg.DagsterInstance.ephemeral() as instance:
-        offer_targets(instance, targets_in(Store(rkd.store.root)))
-        job = build_defs(settings).resolve_job_def("run_ablation")
-        result = job.execute_in_process(
-            instance=instance, run_config={"ops": {"ablate": {"config": config}}}, raise_on_error=False
-        )
-        assert result.success
-        runs = instance.get_runs()
-        assert sum(r.job_name == "train_and_evaluate" for r in runs) == planned
-        events = instance.get_event_records(dg.EventRecordsFilter(dg.DagsterEventType.ASSET_CHECK_EVALUATION))
-        evaluations = [record.event_log_entry.dagster_event.asset_check_evaluation_data for record in events]
-        passed = {e.check_name: e.passed for e in evaluations if e.asset_key == dg.AssetKey("ablation")}
-        assert passed == {"complete": False}
-        keys = instance.get_materialized_partitions(dg.AssetKey("product_maps"))
-        assert len(keys) == planned
-    assert trained == {key: finished(rkd.store, key) for key in rkd.store.keys(TRAINED_MODEL)}  # nothing anew
+    assert len(rkd.store.keys(PRODUCT_MAPS)) == planned
     missing = read_missing(rkd.store.require(ABLATION))
     recipes = {TrainingKey.parse(text).recipe.name for text in missing["training"]}
     assert recipes == set(design("rkd", "resnet18").recipes) - set(design("rkd", "resnet18", []).recipes)
     effects = read_effects(rkd.store.require(ABLATION))
     assert {"loss", "beta2", "batch", "side", "stop", "maps", "score"} <= set(effects["factor"])
+
+
+def test_the_job_orders_every_training_of_an_ablation_and_its_product_maps(tmp_path: Path) -> None:
+    """A second launch, or a retry, while it is on order changes nothing."""
+    settings = Settings(store=tmp_path / "store", data=tmp_path / "data", device="cpu")
+    config = {"targets": [TARGET], "centres": ["rkd"], "teacher": "resnet18.random", "epochs": 1, "interactions": []}
+    with dg.DagsterInstance.ephemeral() as instance:
+        job = build_defs(settings).resolve_job_def("run_ablation")
+        assert job.execute_in_process(instance=instance, run_config={"ops": {"ablate": {"config": config}}}).success
+        assert instance.get_runs_count() == 1  # no run within the run
+    [order] = work_orders.open_orders(Store(tmp_path / "store"))
+    assert order.further == ["score_product_maps"]
+    assert {cell.target for cell in order.cells} == {TARGET}
+    recipes = {TrainingKey.parse(cell.training).recipe.name for cell in order.cells}
+    assert recipes == set(design("rkd", "resnet18", []).recipes)
+    assert {TrainingKey.parse(cell.training).epochs for cell in order.cells} == {1}

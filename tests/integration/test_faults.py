@@ -4,6 +4,7 @@ After each fault: a restart (or the daemon alone) finishes the work; the result 
 which nothing disturbed; no partial file counts as whole; the next launch is not held up by a slot of a dead run.
 """
 
+import json
 import os
 import re
 import shutil
@@ -19,6 +20,7 @@ import pytest
 
 from resources.instance import open_instance
 from resources.liveness import PID_TAG
+from rkd_pipeline.operations.work_orders import FOLDER, open_orders
 from rkd_pipeline.stages.trained_model import checkpoint_file, read_history
 from rkd_pipeline.store.result_store import Store
 from rkd_pipeline.store.stage_versions import METRICS, TRAINED_MODEL
@@ -200,8 +202,8 @@ def test_everything_is_killed(world: World) -> None:
     assert world.pages.status(run) == "FAILURE"
 
 
-def test_everything_is_killed_in_a_backfill_and_the_checkpoint_is_damaged(world: World) -> None:
-    """The daemon carries the backfill to its end; the checkpoint is set aside, and the training starts anew."""
+def test_everything_is_killed_in_an_order_and_the_checkpoint_is_damaged(world: World) -> None:
+    """The daemon carries the order to its end; the checkpoint is set aside, and the training starts anew."""
     config = {"targets": ["demo.weave"], "recipes": ["rkd-official"], "seeds": [5], "teacher": "resnet18.random"}
     world.pages.launch("train_targets", ops={"start_training": {"config": config | {"epochs": EPOCHS}}})
     wait_for_epoch(world.checkpoint, world.pages.process, at_least=1)
@@ -210,10 +212,9 @@ def test_everything_is_killed_in_a_backfill_and_the_checkpoint_is_damaged(world:
     world.checkpoint.write_bytes(content[: len(content) // 2])
     world.must_be_whole()
     assert world.checkpoint.with_suffix(".set-aside").stat().st_size == len(content) // 2
-    query = "{ partitionBackfillsOrError { ... on PartitionBackfills { results { status } } } }"
-    wait_until(
-        lambda: world.pages.graphql(query)["results"][0]["status"] == "COMPLETED_SUCCESS", "the backfill", PATIENCE
-    )
+    wait_until(lambda: not open_orders(world.store), "the order to end", PATIENCE)
+    [order] = [json.loads(file.read_text()) for file in (world.store.root / FOLDER).glob("*.json")]
+    assert order["failures"] == {}
 
 
 ROOM = 800 << 20  # bytes for a training, its checkpoint and the next one beside it

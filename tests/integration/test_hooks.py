@@ -13,6 +13,9 @@ import pytest
 
 from assets.upkeep import failures_told
 from resources.hooks import Hook
+from rkd_pipeline.definitions import build_defs
+from rkd_pipeline.errors import RkdError
+from rkd_pipeline.settings import Settings
 
 SECRET = "s3cret-token"
 
@@ -56,8 +59,10 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
 
 
 def tell() -> bool:
-    hook = Hook(timeout_seconds=0.5, attempts=3, pause_seconds=0.01)
-    return hook.tell("regression", "head_ct got worse", {"round": 3, "moves": [{"move": -0.1}]})
+    """As the graph is set up by the environment of now."""
+    hook = Hook.of(Settings.from_environment()).process_config_and_initialize()
+    quick = hook.model_copy(update={"timeout_seconds": 0.5, "pause_seconds": 0.01})
+    return quick.tell("regression", "head_ct got worse", {"round": 3, "moves": [{"move": -0.1}]})
 
 
 def test_it_gets_the_facts_as_json(server: Server, caplog: pytest.LogCaptureFixture) -> None:
@@ -103,10 +108,15 @@ def test_without_an_address_there_is_the_log(caplog: pytest.LogCaptureFixture) -
     assert "regression: head_ct got worse" in caplog.text
 
 
-def test_a_wrong_address_is_refused_without_being_shown(monkeypatch: pytest.MonkeyPatch) -> None:
-    from rkd_pipeline.errors import RkdError
-    from rkd_pipeline.settings import Settings
+def test_the_graph_s_configuration_holds_the_variable_s_name_and_not_the_address(server: Server) -> None:
+    settings = Settings.from_environment()
+    graph = build_defs(settings)
+    shown = repr(graph.resources["hook"]) + repr(graph.get_repository_def().get_top_level_resources()["hook"])
+    assert "RKD_HOOK_URL" in shown
+    assert SECRET not in shown
 
+
+def test_a_wrong_address_is_refused_without_being_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RKD_HOOK_URL", f"ftp://{SECRET}")
     with pytest.raises(RkdError, match=r"RKD_HOOK_URL=\(not shown\)") as raised:
         Settings.from_environment()
@@ -137,5 +147,5 @@ def test_a_failure_is_told_and_a_person_s_own_ctrl_c_is_not(server: Server, op: 
         event = failure.event_log_entry.dagster_event
         assert event is not None
         context = dg.build_run_status_sensor_context("failures_told", event, instance, run).for_run_failure()
-        failures_told(context, hook=Hook(attempts=1))
+        failures_told(context, hook=Hook(address=server.address, attempts=1))
     assert len(server.received) == told

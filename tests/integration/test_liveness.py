@@ -51,16 +51,6 @@ def test_last_words_of_a_dead_run_are_its_reason() -> None:
         assert not file.exists()
 
 
-def test_a_run_inside_a_run_leaves_the_outer_one_its_words(tmp_path: Path) -> None:
-    """As the ablation's job does: it starts runs within its own, one after the other, and may fail after them."""
-    last_words.set_aside(tmp_path, "outer")
-    with last_words.kept_for_the_outer_run():
-        last_words.set_aside(tmp_path, "inner")
-        last_words.speak("from within")
-    last_words.speak("from around it")
-    assert [last_words.heard(tmp_path, run_id) for run_id in ("inner", "outer")] == ["from within", "from around it"]
-
-
 def _save() -> None:
     try:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "checkpoint")

@@ -398,7 +398,7 @@ def test_the_graph_lets_configurations_challenge_and_checks_that_trainings_keep_
         instance.add_dynamic_partitions(TRAINING_DIMENSION, [f"{ES}-s0"])
         job = defs.resolve_job_def("challenge_champions")
         done = job.execute_in_process(instance=instance, partition_key=TARGET)
-        [made] = done.asset_materializations_for_node("champion")
+        [made] = done.asset_materializations_for_node("challenge")
         assert made.metadata["moved"].value is True
         assert "did not take it" in str(made.metadata["mlflow"].value)  # nothing listens there; the store has it
         assert champions.require_champion(store, TARGET).training == f"{ES}-s0"

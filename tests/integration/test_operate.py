@@ -10,14 +10,16 @@ import dagster as dg
 import numpy as np
 import pandas as pd
 import pytest
-from dagster._core.execution.backfill import BulkActionStatus
 from PIL import Image
 
+from assets.following import ORDER_TAG, orders_followed
 from assets.partitions import TRAINING_DIMENSION, grid_key, offer_targets
-from assets.upkeep import changes_followed, new_images
+from assets.upkeep import changes_followed, new_images, rebenchmarks_recorded
 from assets.watching import Watch
+from resources.hooks import Hook
+from resources.storage import StoreResource
 from rkd_pipeline.data.user_targets import OwnTarget, targets_in
-from rkd_pipeline.definitions import ASSETS, build_defs
+from rkd_pipeline.definitions import ASSETS, CHECKS, build_defs
 from rkd_pipeline.device import Compute
 from rkd_pipeline.errors import RkdError, StoreError
 from rkd_pipeline.operations import freshness, rebenchmark, watched_folder
@@ -35,7 +37,7 @@ from rkd_pipeline.stages.trained_model import checkpoint_file, read_history, tra
 from rkd_pipeline.store.files import file_sha256
 from rkd_pipeline.store.result_store import Ref, Store
 from rkd_pipeline.store.stage_versions import ANOMALY_SCORES, HISTORY, METRICS, TRAINED_MODEL
-from tests.integration.conftest import TRAINING, Rkd
+from tests.integration.conftest import TRAINING, Rkd, look
 from tests.integration.test_hooks import Server, server  # noqa: F401
 
 CELL = PlannedTraining("demo.weave", TRAINING)
@@ -62,7 +64,7 @@ def instance() -> Iterator[dg.DagsterInstance]:
 def materialise(store: Store, instance: dg.DagsterInstance) -> Callable[..., dg.ExecuteInProcessResult]:
     def run(*assets: str, **settings: object) -> dg.ExecuteInProcessResult:
         resources = build_defs(Settings(store=store.root, device="cpu", **settings)).resources
-        return dg.materialize(ASSETS, selection=list(assets), instance=instance, resources=resources)
+        return dg.materialize([*ASSETS, *CHECKS], selection=list(assets), instance=instance, resources=resources)
 
     return run
 
@@ -124,21 +126,28 @@ def test_nothing_to_repeat_says_what_to_do(tmp_path: Path) -> None:
         rebenchmark.begin(Store(tmp_path), "everything", "x", seeds=1)
 
 
-def test_a_regression_reaches_history_its_check_and_the_hook_once(
+def test_a_regression_reaches_the_hook_once_and_history_and_its_check(
     store: Store,
+    instance: dg.DagsterInstance,
     materialise: Callable[..., dg.ExecuteInProcessResult],
     server: Server,  # noqa: F811
 ) -> None:
+    """Whoever ends the round tells of it; what was not delivered is told again, and materialising tells nobody."""
+    server.answers = [500]
+    hook = Hook(address=server.address, pause_seconds=0.01)
     for number, shift in enumerate((0.0, 0.0, 0.0, -0.3)):
         begun = rebenchmark.begin(store, "measured", f"look {number}", seeds=2)
         pretend(store, begun, shift)
-        rebenchmark.close(store, begun, {})
-    server.answers = [500]
-    run = materialise("history")
+        rebenchmark.record_and_tell(store, begun, {}, hook.tell)
     assert rebenchmark.untold(store) == [4]  # the webhook was down for that one; nothing to tell of the others
     server.answers, server.received = [200], []
     run = materialise("history")
-    materialise("history")
+    assert server.received == []
+    cursor = None
+    for _ in range(3):  # looks of the sensor
+        context = dg.build_sensor_context(instance=instance, cursor=cursor)
+        rebenchmarks_recorded(context, store=StoreResource(root=str(store.root)), hook=hook)
+        cursor = context.cursor
     [sent] = server.received
     assert (sent["event"], sent["round"], sent["failures"]) == ("regression", 4, {})
     assert "demo.weave rkd-official: image_auroc worse by" in str(sent["text"])
@@ -238,26 +247,17 @@ def test_changes_are_followed_data_first(store: Store, instance: dg.DagsterInsta
         Image.new("RGB", (32, 32)).save(tmp_path / "mine" / name / "0.png")
     targets_in(store).add(OwnTarget("mine", tmp_path / "mine"))
     find_source(store, tmp_path, "mine")
-    assert requests_of(changes_followed, store, instance) == []
+    offer_targets(instance, targets_in(store))
+    assert look(changes_followed, store, instance) == []
     Image.new("RGB", (32, 32)).save(tmp_path / "mine" / "good" / "1.png")
     metrics = store.folder(Ref("metrics", CELL.target, CELL.training)) / "provenance.json"
     metrics.write_text(metrics.read_text().replace('"stage_version": ', '"stage_version": 90'))
-    asked = requests_of(changes_followed, store, instance)
+    asked = look(changes_followed, store, instance)
     assert [(r.job_name, str(r.partition_key)) for r in asked] == [
         ("prepare_target", "mine"),
         ("train_and_evaluate", str(grid_key(CELL.target, CELL.training))),
     ]
-    assert {r.run_key for r in asked} == {r.run_key for r in requests_of(changes_followed, store, instance)}
-
-
-def requests_of(sensor: dg.SensorDefinition, store: Store, instance: dg.DagsterInstance) -> list[dg.RunRequest]:
-    defs = build_defs(Settings(store=store.root))
-    offer_targets(instance, targets_in(store))
-    instance.add_dynamic_partitions(TRAINING_DIMENSION, [TRAINING])
-    context = dg.build_sensor_context(
-        instance=instance, resources={"store": defs.resources["store"]}, repository_def=defs.get_repository_def()
-    )
-    return [found for found in sensor(context) if isinstance(found, dg.RunRequest)]
+    assert {r.run_key for r in asked} == {r.run_key for r in look(changes_followed, store, instance)}
 
 
 def test_tables_are_refreshed_while_other_cells_are_missing(store: Store, instance: dg.DagsterInstance) -> None:
@@ -295,33 +295,56 @@ def test_the_schedule_is_off_and_says_when_and_what(store: Store) -> None:
         build_defs(Settings(store=store.root, rebenchmark_cron="on Sundays"))
 
 
-def test_a_round_is_a_backfill_and_what_fails_of_it_is_told(
+def test_a_round_is_an_order_and_what_fails_of_it_is_told(
     store: Store,
     instance: dg.DagsterInstance,
-    materialise: Callable[..., dg.ExecuteInProcessResult],
     server: Server,  # noqa: F811
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setenv("RKD_STORE", str(store.root))
     monkeypatch.setenv("RKD_REBENCHMARK_PLAN", "measured")
     monkeypatch.setenv("RKD_REBENCHMARK_SEEDS", "1")
-    job = build_defs(Settings(store=store.root)).resolve_job_def("rebenchmark")
+    job = build_defs(Settings.from_environment()).resolve_job_def("rebenchmark")
     for _ in range(2):  # a second click, or the schedule's next tick, while the first is on its way
         assert job.execute_in_process(instance=instance).success
-    [backfill] = instance.get_backfills()
     [begun] = rebenchmark.open_rounds(store)
-    assert backfill.backfill_id == "rebenchmark-0001-1"
-    assert backfill.tags == {"rkd/rebenchmark": "1", "dagster/priority": "-1"}
-    asked = backfill.asset_backfill_data.target_subset  # type: ignore[union-attr]
-    assert asked.num_partitions_and_non_partitioned_assets == 5 + 4 + 1  # data, grid, teachers
-    materialise("history")
-    assert rounds.records(store) == []  # still on its way
-    instance.update_backfill(backfill.with_status(BulkActionStatus.COMPLETED_FAILED))
-    materialise("history")
+    key = str(grid_key("demo.weave", begun.cells[0].training))
+
+    asked = look(orders_followed, store, instance)
+    assert [(r.job_name, r.partition_key) for r in asked] == [("list_teachers", None), ("prepare_target", "demo.weave")]
+    tags = {ORDER_TAG: "rebenchmark-0001-1", "rkd/rebenchmark": "1", "dagster/priority": "-1"}
+    assert all(tags.items() <= r.tags.items() for r in asked)
+    for request in asked:
+        as_if_run(instance, request, dg.DagsterRunStatus.SUCCESS)
+    [training] = look(orders_followed, store, instance)
+    assert (training.job_name, training.partition_key) == ("train_and_evaluate", key)
+    run_id = as_if_run(instance, training, dg.DagsterRunStatus.FAILURE, {"dagster/will_retry": "true"})
+    assert look(orders_followed, store, instance) == []
+    told = {"store": StoreResource(root=str(store.root)), "hook": Hook(address=server.address)}
+    rebenchmarks_recorded(dg.build_sensor_context(instance=instance), **told)
+    assert rounds.records(store) == []  # its retry is still to come
+    run_id = as_if_run(instance, training, dg.DagsterRunStatus.FAILURE)
+    assert look(orders_followed, store, instance) == []
+    asked_for = rebenchmarks_recorded(dg.build_sensor_context(instance=instance), **told)
+    assert asked_for.run_key == "re-benchmark 1 ended"
     name = f"demo.weave {begun.cells[0].training}"
     [record] = rounds.records(store)
-    assert "never started" in record["failures"][name]
+    assert record["failures"][name] == f"train_and_evaluate: run {run_id[:8]} ended as failure; its page says why"
     [sent] = server.received
     assert (sent["event"], list(sent["failures"])) == ("failure", [name])  # type: ignore[call-overload]
+
+
+def as_if_run(
+    instance: dg.DagsterInstance,
+    request: dg.RunRequest,
+    status: dg.DagsterRunStatus,
+    more: dict[str, str] | None = None,
+) -> str:
+    """A run as the daemon would have started it for a request, as if it had ended; its id."""
+    partition = {"dagster/partition": str(request.partition_key)} if request.partition_key else {}
+    run = dg.DagsterRun(str(request.job_name), status=status, tags={**request.tags, **partition, **(more or {})})
+    instance.add_run(run)
+    return run.run_id
 
 
 def test_a_checkpoint_that_cannot_be_resumed_is_set_aside(

@@ -163,7 +163,7 @@ def test_a_backfill_is_launched_from_the_page(browser: WebDriver, pages: Pages, 
         pages.add_training(key)
     browser.get(f"{pages.dagster}/locations/{LOCATION}/jobs/train_and_evaluate")
     click(browser, "Materialize all…")
-    wait_for(browser, "Launch runs to materialize 4 assets")
+    wait_for(browser, "Launch runs to materialize 5 assets")
     choose(browser, "target", ["demo.weave"])
     choose(browser, "training", keys)
     wait_for(browser, "2 partitions")

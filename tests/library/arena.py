@@ -75,7 +75,7 @@ def enter(store: Store) -> Finish:
 
     def finish(training: str, strength: float, luck: int = 0) -> Result:
         key = TrainingKey.parse(training)
-        prepared, _ = datasets.open_prepared(store, TARGET, key.recipe.side)
+        prepared = datasets.prepare_images(store, TARGET, key.recipe.side)
         teacher = sha256_of(key)
 
         def train(into: Path) -> dict[str, Any]:

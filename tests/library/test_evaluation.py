@@ -48,6 +48,7 @@ def scored(store: Store, tmp_path: Path) -> Store:
     datasets.index_images(store, TARGET)
     split = datasets.split_images(store, TARGET)
     key = TrainingKey.parse(TRAINING)
+    datasets.prepare_images(store, TARGET, key.recipe.side)
     prepared, arrays = datasets.open_prepared(store, TARGET, key.recipe.side)
 
     def train(into: Path) -> dict[str, object]:

@@ -25,6 +25,7 @@ from rkd_pipeline.results.figures import (
     rank_diagram,
     recipe_losses,
     score_distribution,
+    small_image,
     style,
     thumbnail,
 )
@@ -105,6 +106,10 @@ def test_thumbnails_are_small_and_keep_their_shape() -> None:
     width, height = size(whole)
     small = thumbnail(whole, width // 2)
     assert size(small) == (width // 2, height // 2)
+    smaller = small_image(whole, width // 2)
+    with Image.open(BytesIO(smaller)) as image:
+        assert (image.format, image.size) == ("WEBP", (width // 2, height // 2))
+    assert len(smaller) < len(small)
 
 
 def pixels(png: bytes) -> np.ndarray:

@@ -30,6 +30,7 @@ def bolts(store: Store, tmp_path: Path) -> Store:
     datasets.find_source(store, tmp_path, TARGET)
     datasets.index_images(store, TARGET)
     datasets.split_images(store, TARGET)
+    datasets.prepare_images(store, TARGET, datasets.FIRST_SIDE)
     return store
 
 

@@ -9,8 +9,9 @@ import pytest
 
 from rkd_pipeline.cli.main import main
 from rkd_pipeline.data.user_targets import targets_in
-from rkd_pipeline.operations import champions
+from rkd_pipeline.operations import champions, work_orders
 from rkd_pipeline.operations.pruning import Prunable, prunable, prune, sizes
+from rkd_pipeline.recipes.plans import PlannedTraining
 from rkd_pipeline.stages import datasets
 from rkd_pipeline.stages.trained_model import checkpoint_file
 from rkd_pipeline.store import stage_versions as flow
@@ -134,6 +135,9 @@ def test_sides_that_nothing_uses(arena: Arena) -> None:
     for side in (128, 192):
         datasets.prepare_images(store, TARGET, side)
     touch(checkpoint_file(store, TARGET, "rkd-official-brief@resnet18.random~1e-s0"))
+    ordered = work_orders.place(store, "some", "some", [PlannedTraining(TARGET, "mkd-brief-s0")])  # of 128 pixels
+    assert prunable(store) == []
+    work_orders.end(store, ordered, {})
     [item] = prunable(store)
     assert item.result == Ref(PREPARED_IMAGES.name, TARGET, "128px")
     assert prune(store, [item]) == {}

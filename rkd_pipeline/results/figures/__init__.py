@@ -14,6 +14,7 @@ from rkd_pipeline.results.figures.style import (
     SKY,
     message,
     png,
+    small_image,
     thumbnail,
     tidy,
 )
@@ -39,6 +40,7 @@ __all__ = [
     "rank_diagram",
     "recipe_losses",
     "score_distribution",
+    "small_image",
     "thumbnail",
     "tidy",
 ]
