@@ -4,6 +4,9 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
+# A process per core, each with one torch thread (tests/conftest.py) and about 2 GB of memory. A file stays in one process:
+# its tests share what its fixtures made.
+PARALLEL := --numprocesses logical --maxprocesses 8 --dist loadfile
 
 # For `make ui`. Not from the environment, where PORT often belongs to something else.
 PORT        := 3000
@@ -31,10 +34,10 @@ ui: setup ## Dagster on 127.0.0.1:3000 and MLflow on 127.0.0.1:5000 over the sto
 	$(BIN)/rkd ui --port $(PORT) --mlflow-port $(MLFLOW_PORT)
 
 test: setup ## the tests, but for the slow ones
-	$(BIN)/pytest -m 'not slow'
+	$(BIN)/pytest $(PARALLEL) -m 'not slow'
 
 test-all: setup ## all tests; RKD_DATA=/path/to/data adds those on real images
-	$(BIN)/pytest
+	$(BIN)/pytest $(PARALLEL)
 
 check: setup ## formatting, lint, types, and that Dagster can load the graph
 	$(BIN)/ruff format --check .

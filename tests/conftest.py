@@ -22,6 +22,10 @@ settings.load_profile("no_clock")
 
 REAL_DATA = os.environ.get("RKD_DATA")
 
+if "PYTEST_XDIST_WORKER" in os.environ:  # a process per core: more threads would only wait for each other
+    torch.set_num_threads(1)
+    os.environ |= {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}  # of the commands that tests start
+
 
 @pytest.fixture(autouse=True, scope="session")
 def _own_environment() -> None:
