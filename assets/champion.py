@@ -10,8 +10,8 @@ from assets.partitions import grid_key, target_and_training, target_partitions
 from assets.reporting import OWNER, inline_images, nothing_compared, user_errors
 from resources.storage import StoreResource
 from resources.tracking import ALIAS, MlflowTracking, TrackingError
-from rkd_pipeline.cli.model_commands import champions_table
 from rkd_pipeline.operations import champions
+from rkd_pipeline.operations.status import champions_table
 from rkd_pipeline.store.result_store import Ref, Store
 from rkd_pipeline.store.stage_versions import METRICS
 

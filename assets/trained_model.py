@@ -18,7 +18,6 @@ from assets.reporting import (
 )
 from resources.compute import ComputeResource
 from resources.storage import StoreResource
-from rkd_pipeline import progress
 from rkd_pipeline.recipes.training_key import TrainingKey
 from rkd_pipeline.stages import trained_model as training
 from rkd_pipeline.store.stage_versions import TEACHERS, TRAINED_MODEL
@@ -69,22 +68,19 @@ def trained_model(
     target_name, key = target_and_training(context)
     with user_errors():
         epochs = TrainingKey.parse(key).epochs
-        with progress.bar(epochs, f"{target_name} {key}", "epoch", inner=True) as bar:
 
-            def on_epoch(epoch: "Epoch") -> None:
-                bar.update(epoch.epoch - bar.n)
-                bar.set_postfix_str(f"loss {epoch.train_loss:.4f}")
-                if epoch.epoch % max(1, epochs // 10) == 0:
-                    context.log.info(f"epoch {epoch.epoch} of {epochs}: {epoch}")
+        def on_epoch(epoch: "Epoch") -> None:
+            if epoch.epoch % max(1, epochs // 10) == 0:
+                context.log.info(f"epoch {epoch.epoch} of {epochs}: {epoch}")
 
-            result = training.train_model(
-                store.open(),
-                target_name,
-                key,
-                compute.choose(),
-                checkpoint_seconds=compute.checkpoint_seconds,
-                on_epoch=on_epoch,
-            )
+        result = training.train_model(
+            store.open(),
+            target_name,
+            key,
+            compute.choose(),
+            checkpoint_seconds=compute.checkpoint_seconds,
+            on_epoch=on_epoch,
+        )
     from rkd_pipeline.results.figures import loss_curve
 
     history = training.read_history(result)

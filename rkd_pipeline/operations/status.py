@@ -3,6 +3,8 @@
 import pandas as pd
 
 from rkd_pipeline.data.user_targets import targets_in
+from rkd_pipeline.operations import champions
+from rkd_pipeline.operations.champions import Champion
 from rkd_pipeline.stages.anomaly_scores import read_metrics
 from rkd_pipeline.stages.benchmark import mlflow_run_id, stale_reason
 from rkd_pipeline.stages.datasets import data_note
@@ -68,3 +70,23 @@ def image_auroc_summary(store: Store, cells: list[tuple[str, str]]) -> pd.DataFr
         rows.append(row | {"state": state})
     table = pd.DataFrame(rows).fillna("")
     return table.drop(columns="note") if "note" in table and (table["note"] == "").all() else table
+
+
+def champions_table(store: Store, champions_now: list[Champion]) -> pd.DataFrame:
+    """For people: who reigns, how, by which number (selected, so for no other table), and whether it is up to date."""
+    return pd.DataFrame(
+        {
+            "target": champion.target,
+            "champion": champion.training,
+            "since": champion.since,
+            "how": champion.how,
+            "threshold": f"{champion.threshold:.4f}",
+            f"image AUROC ({champions.SELECTED})": _percent(champion.selected["value"]),
+            "standing": champions.standing(store, champion),
+        }
+        for champion in champions_now
+    )
+
+
+def _percent(value: float | None) -> str:
+    return "not known" if value is None else f"{100 * value:.1f}"

@@ -9,8 +9,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from rkd_pipeline.cli import main as cli
 from rkd_pipeline.cli.main import main
+from rkd_pipeline.operations import status
 from rkd_pipeline.results.schema import COLUMNS
 from rkd_pipeline.stages.benchmark import read_benchmark
 from rkd_pipeline.store.result_store import Ref
@@ -136,11 +136,11 @@ def test_a_second_store_is_a_second_world(rkd_in: Callable[..., Rkd], demo: Rkd,
 def test_a_full_disk_is_an_error_with_its_fix(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def full(options: object) -> int:
+    def full(store: object) -> None:
         raise RuntimeError("could not save") from OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     for name in ("RKD_STORE", "RKD_DATA", "DAGSTER_HOME"):
         monkeypatch.setenv(name, "")
-    monkeypatch.setattr(cli, "_status", full)
+    monkeypatch.setattr(status, "training_states", full)
     assert main(["status"]) == 1
     assert "No space left on device. Make room" in capsys.readouterr().err

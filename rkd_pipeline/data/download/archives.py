@@ -53,7 +53,7 @@ def unpack(archive: Path, into: Path) -> None:
                                 f"size: a decompression bomb, or no archive of images; {_GET}"
                             )
                         out.write(chunk)
-                progress.update(max(0, min(written, progress.total or 0) - progress.n))
+                progress.update(max(0, min(written, progress.total) - progress.n))
     except FileExistsError as error:
         raise DataError(f"{archive} holds {Path(str(error.filename)).relative_to(into)} twice; {_GET}") from error
     except (NotADirectoryError, IsADirectoryError) as error:

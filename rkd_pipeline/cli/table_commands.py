@@ -1,0 +1,34 @@
+"""``rkd table`` and ``rkd report``: what the store's results amount to."""
+
+from typing import Annotated, Literal
+
+import typer
+
+from rkd_pipeline.cli.options import group, with_places
+
+commands = group()
+
+
+@commands.command()
+@with_places
+def table(
+    number: Annotated[
+        Literal["1", "2", "3", "4", "demo"],
+        typer.Argument(help="Of the paper; demo is the demo's own table, in the same layout."),
+    ],
+) -> int:
+    """Refresh the tables, and print one of the paper as markdown."""
+    from rkd_pipeline.cli.session import Session
+
+    print(Session.open().table(number))
+    return 0
+
+
+@commands.command()
+@with_places
+def report() -> int:
+    """Refresh the report, and print where it is."""
+    from rkd_pipeline.cli.session import Session
+
+    print(Session.open().report())
+    return 0
