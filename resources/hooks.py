@@ -32,7 +32,7 @@ class Hook(dg.ConfigurableResource):
     def tell(self, event: str, text: str, facts: dict[str, Any]) -> bool:
         """Log it, and send it where there is a webhook. False where the webhook did not take it; never raises."""
         _log.warning("%s: %s", event, text)
-        address = Settings.from_environment().hook_url
+        address = Settings.from_environment().hook_url.get_secret_value()
         if not address:
             return True
         body = json.dumps({"event": event, "text": text, "version": __version__, **facts}, default=str)
