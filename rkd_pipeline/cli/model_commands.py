@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from rkd_pipeline.cli.options import group, with_places
+from rkd_pipeline.cli.options import group, open_session, with_places
 from rkd_pipeline.errors import DataError
 
 if TYPE_CHECKING:
@@ -108,9 +108,8 @@ def force(
 def _announce(store: "Store", new: "Champion") -> None:
     """Tell MLflow and Dagster of a new champion, which is on record whatever they say."""
     from assets.champion import told
-    from rkd_pipeline.cli.session import Session
 
-    session = Session.open()
+    session = open_session()
     print(told(store, new, session.tracking(), session.instance))
 
 

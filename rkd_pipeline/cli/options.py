@@ -5,9 +5,14 @@ import os
 from collections.abc import Callable, Collection
 from functools import wraps
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+from rkd_pipeline.progress import bar
+
+if TYPE_CHECKING:
+    from rkd_pipeline.cli.session import Session
 
 Command = Callable[..., int]
 
@@ -76,6 +81,14 @@ def with_places(command: Command) -> Command:
     run.__signature__ = own.replace(parameters=[*own.parameters.values(), *added])  # type: ignore[attr-defined]
     run.__annotations__ = command.__annotations__ | {name: kind for name, (kind, _) in places.items()}
     return run
+
+
+def open_session() -> "Session":
+    """Dagster's graph over the store. Imports alone take seconds, so the first thing is to say what is going on."""
+    with bar(0, "start Dagster", "step", inner=True):
+        from rkd_pipeline.cli.session import Session
+
+        return Session.open()
 
 
 def export(prefix: str = "RKD_", **values: object) -> None:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from rkd_pipeline.cli.options import export, group, one_of, refuse_beside, with_places
+from rkd_pipeline.cli.options import export, group, one_of, open_session, refuse_beside, with_places
 from rkd_pipeline.errors import RkdError
 from rkd_pipeline.recipes.ablation_design import INTERACTIONS
 from rkd_pipeline.recipes.plans import PLANS, named
@@ -94,9 +94,7 @@ def run(
     if interactions is not None and not ablation:
         raise typer.BadParameter("--interactions says which pairs --ablation trains; give both, or neither")
     export(device=device, skip_bad=skip_bad)
-    from rkd_pipeline.cli.session import Session
-
-    session = Session.open()
+    session = open_session()
     further = ["score_product_maps"] if ablation or plan == "ablation" else []
     cells = (
         named(plan)
@@ -158,9 +156,7 @@ def rebenchmark(
         refuse_beside(context, "new_reference", why, ("plan", "seeds", "new_draws"), environment=False)
         return _accept(new_reference)
     export("RKD_REBENCHMARK_", plan=plan, seeds=seeds, new_draws=new_draws)
-    from rkd_pipeline.cli.session import Session
-
-    return _printed(Session.open().rebenchmark())
+    return _printed(open_session().rebenchmark())
 
 
 def _accept(why: str) -> int:

@@ -75,18 +75,16 @@ class Session:
     @classmethod
     def open(cls) -> "Session":
         """Open store and instance; runs of dead processes are reported failed first."""
+        from assets.partitions import offer_targets
+        from resources.instance import open_instance
+
         settings = Settings.from_environment()
         store = Store(settings.store)
-        with bar(0, f"open {store.root}", "step", inner=True):  # the imports alone take seconds
-            from assets.partitions import offer_targets
-            from resources.instance import open_instance
-
-            instance, dead = open_instance(store)
-            offer_targets(instance, targets_in(store))
-            session = cls(settings, store, instance)
+        instance, dead = open_instance(store)
+        offer_targets(instance, targets_in(store))
         for run_id in dead:
             say(f"run {run_id[:8]} was left by a process that is gone; reported as failed")
-        return session
+        return cls(settings, store, instance)
 
     def plan(
         self,

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from rkd_pipeline.cli.options import group, with_places
+from rkd_pipeline.cli.options import group, open_session, with_places
 from rkd_pipeline.errors import RkdError
 
 commands = group()
@@ -72,9 +72,8 @@ def mirror() -> int:
     Finished trainings, the report and champions that could not be sent while MLflow was away.
     """
     from rkd_pipeline.addresses import shown
-    from rkd_pipeline.cli.session import Session
 
-    session = Session.open()
+    session = open_session()
     if error := session.launch("mirror_to_mlflow"):
         raise RkdError(error)
     uri = shown(session.tracking().tracking_uri(session.store))

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from rkd_pipeline.cli.options import group, with_places
+from rkd_pipeline.cli.options import group, open_session, with_places
 
 commands = group()
 
@@ -18,9 +18,7 @@ def table(
     ],
 ) -> int:
     """Refresh the tables, and print one of the paper as markdown."""
-    from rkd_pipeline.cli.session import Session
-
-    print(Session.open().table(number))
+    print(open_session().table(number))
     return 0
 
 
@@ -28,7 +26,5 @@ def table(
 @with_places
 def report() -> int:
     """Refresh the report, and print where it is."""
-    from rkd_pipeline.cli.session import Session
-
-    print(Session.open().report())
+    print(open_session().report())
     return 0

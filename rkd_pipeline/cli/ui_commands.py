@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from rkd_pipeline.addresses import port_fault, shown, web_address
-from rkd_pipeline.cli.options import group, with_places
+from rkd_pipeline.cli.options import group, open_session, with_places
 from rkd_pipeline.errors import RkdError
 
 commands = group()
@@ -34,9 +34,7 @@ def ui(
 
     elsewhere = Settings.from_environment().mlflow_uri.startswith(("http://", "https://", "databricks"))
     _require_ports(host, {"--port": port} if elsewhere else {"--port": port, "--mlflow-port": mlflow_port})
-    from rkd_pipeline.cli.session import Session
-
-    session = Session.open()
+    session = open_session()
     session.offer_paper_keys()
     tracking = session.tracking()
     uri = tracking.tracking_uri(session.store)
