@@ -22,7 +22,6 @@ from assets.reporting import (
 from resources.compute import ComputeResource
 from resources.storage import StoreResource
 from resources.tracking import MlflowTracking
-from rkd_pipeline import progress
 from rkd_pipeline.recipes.training_key import TrainingKey
 from rkd_pipeline.stages import trained_model as training
 from rkd_pipeline.store.stage_versions import TEACHERS, TRAINED_MODEL
@@ -69,13 +68,10 @@ def trained_model(
     target_name, key = target_and_training(context)
     with user_errors():
         epochs = TrainingKey.parse(key).epochs
-        curves = tracking.live_curves(store.open(), target_name, key, {"dagster.run_id": context.run.run_id})
-        with curves, progress.bar(epochs, f"{target_name} {key}", "epoch", inner=True) as bar:
+        with tracking.live_curves(store.open(), target_name, key, {"dagster.run_id": context.run.run_id}) as curves:
 
             def on_epoch(epoch: "Epoch") -> None:
                 curves.log(epoch)
-                bar.update(epoch.epoch - bar.n)
-                bar.set_postfix_str(f"loss {epoch.train_loss:.4f}")
                 if epoch.epoch % max(1, epochs // 10) == 0:
                     context.log.info(f"epoch {epoch.epoch} of {epochs}: {epoch}")
 

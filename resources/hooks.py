@@ -34,7 +34,7 @@ class Hook(dg.ConfigurableResource):
     def of(cls, settings: Settings) -> "Hook":
         """As the settings ask for; the address is resolved from the environment when it is needed."""
         # A variable that is not set cannot be resolved: then there is no webhook.
-        return cls(address=dg.EnvVar("RKD_HOOK_URL")) if settings.hook_url else cls()
+        return cls(address=dg.EnvVar("RKD_HOOK_URL")) if settings.hook_url.get_secret_value() else cls()
 
     def tell(self, event: str, text: str, facts: dict[str, Any]) -> bool:
         """Log it, and send it where there is a webhook. False where the webhook did not take it; never raises."""

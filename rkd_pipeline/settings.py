@@ -1,35 +1,54 @@
 """Configuration, from ``RKD_…`` environment variables; the command line overrides them."""
 
-import os
 from pathlib import Path
 from typing import Literal
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from rkd_pipeline.addresses import tracking_fault, web_fault
 from rkd_pipeline.errors import RkdError
 from rkd_pipeline.names import printable
 
-_SECRET = ("hook_url", "mlflow_uri")  # addresses may hold a password or a token
+_PREFIX = "RKD_"
+_MLFLOW = "MLFLOW_TRACKING_URI"  # MLflow's own variable
+# Addresses may hold a password or a token, so no message quotes them.
+_NEVER_SHOWN = ("hook_url", "mlflow_uri", _MLFLOW, "mvtec_ad_urls")
 
 
-class Settings(BaseModel):
-    """Where things are and how to compute. Field ``data`` reads ``RKD_DATA``, and so on."""
+class Settings(BaseSettings):
+    """Where things are and how to compute. Field ``data`` reads ``RKD_DATA``, and so on; arguments win.
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    Raises ``ValidationError`` for a wrong value; ``from_environment`` says it in words that name the variable.
+    """
+
+    model_config = SettingsConfigDict(
+        env_prefix=_PREFIX,
+        env_ignore_empty=True,
+        extra="forbid",
+        frozen=True,
+        populate_by_name=True,
+        hide_input_in_errors=True,
+        validate_default=False,
+    )
 
     data: Path = Field(Path("data"), description="folder that holds the datasets' folders")
     archives: Path | None = Field(None, description="folder of datasets' archives that were downloaded by hand")
     download: bool = Field(False, description="download datasets that are absent")
-    mvtec_ad_urls: str = Field("", description="addresses of MVTec AD's archive, separated by commas")
+    mvtec_ad_urls: str = Field("", repr=False, description="addresses of MVTec AD's archive, separated by commas")
     skip_bad: bool = Field(False, description="go on without images that cannot be used, and say so everywhere")
     store: Path = Field(
         Path("store"), validate_default=True, description="folder of all results; a second store is a second world"
     )
     device: Literal["auto", "cpu", "cuda"] = "auto"
     precision: Literal["auto", "fp32", "bf16"] = "auto"
-    mlflow_uri: str = Field("", description="tracking server; MLFLOW_TRACKING_URI; empty: the store's own")
+    mlflow_uri: str = Field(
+        "",
+        validation_alias=_MLFLOW,
+        repr=False,
+        description="tracking server; MLFLOW_TRACKING_URI; empty: the store's own",
+    )
     mlflow_pages: str = Field("http://127.0.0.1:5000", description="where the store's own MLflow is served, for links")
     feature_gib: float = Field(4.0, ge=0, description="memory for cached teacher features, in GiB")
     checkpoint_seconds: float = Field(30.0, ge=0, description="at most this much training is lost when it is killed")
@@ -40,7 +59,9 @@ class Settings(BaseModel):
     rebenchmark_new_draws: int = Field(
         0, ge=0, description="trainings per configuration on another draw of the test set"
     )
-    hook_url: str = Field("", description="webhook that is told of failures and of numbers that got worse or better")
+    hook_url: SecretStr = Field(
+        SecretStr(""), description="webhook that is told of failures and of numbers that got worse or better"
+    )
     watch: Path | None = Field(None, description="folder whose new images are scored")
     watch_model: str = Field("", description="what scores them: a target (its champion) or TARGET|TRAINING")
 
@@ -68,8 +89,9 @@ class Settings(BaseModel):
 
     @field_validator("hook_url", "mlflow_pages")
     @classmethod
-    def _is_web(cls, address: str) -> str:
-        if address and (fault := web_fault(address)):
+    def _is_web(cls, address: SecretStr | str) -> SecretStr | str:
+        text = address.get_secret_value() if isinstance(address, SecretStr) else address
+        if text and (fault := web_fault(text)):
             raise ValueError(f"it {fault}; a web address looks like http://localhost:5000")
         return address
 
@@ -83,13 +105,12 @@ class Settings(BaseModel):
     @classmethod
     def from_environment(cls) -> "Settings":
         """The settings that the environment asks for; raises ``RkdError`` naming the variable that is wrong."""
-        variables = {name: f"RKD_{name.upper()}" for name in cls.model_fields} | {"mlflow_uri": "MLFLOW_TRACKING_URI"}
-        given = {name: value for name, variable in variables.items() if (value := os.environ.get(variable))}
         try:
-            return cls.model_validate(given)
+            return cls()
         except ValidationError as error:
-            first = error.errors()[0]
-            variable = variables[str(first["loc"][0])]
-            shown = "(not shown)" if first["loc"][0] in _SECRET else repr(first["input"])
-            # Without its cause: pydantic quotes what was given, secret or not.
+            first = error.errors(include_url=False)[0]
+            found = str(first["loc"][0])
+            variable = found if found == _MLFLOW else f"{_PREFIX}{found.upper()}"
+            shown = "(not shown)" if found in _NEVER_SHOWN else repr(first["input"])
+            # Without its cause, which quotes what was given, secret or not.
             raise RkdError(f"{variable}={shown}: {first['msg']}") from None

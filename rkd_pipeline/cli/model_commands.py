@@ -1,130 +1,162 @@
-"""``rkd champion ...`` and ``rkd predict``: on the store alone, without Dagster or MLflow.
+"""``rkd champion ...`` and ``rkd predict``: the models that predict."""
 
-Whoever adds these commands says how a new champion is announced to the outside.
-"""
-
-import argparse
 import math
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated
 
-import pandas as pd
+import typer
 
-from rkd_pipeline.data.user_targets import targets_in
+from rkd_pipeline.cli.options import group, open_session, with_places
 from rkd_pipeline.errors import DataError
-from rkd_pipeline.operations import champions, gate
-from rkd_pipeline.operations.champions import Champion
-from rkd_pipeline.recipes.training_key import TrainingKey
-from rkd_pipeline.settings import Settings
-from rkd_pipeline.store.result_store import Store
-from rkd_pipeline.store.stage_versions import TRAINED_MODEL
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from rkd_pipeline.detectors.exported_model import ExportedModel
+    from rkd_pipeline.operations.champions import Champion
+    from rkd_pipeline.store.result_store import Store
 
-Announce = Callable[[Store, Champion], None]
-
-
-def add_parsers(commands: Any, shared: argparse.ArgumentParser, announce: Announce) -> None:
-    """Add the commands to the ``rkd`` parser; ``announce`` hears of every new champion."""
-    parser = commands.add_parser("champion", help="the model of a target that predicts: show, challenge or force it")
-    actions = parser.add_subparsers(required=True, metavar="ACTION")
-
-    action = actions.add_parser("show", parents=[shared], help="who reigns, since when and why")
-    action.add_argument("targets", nargs="*", metavar="TARGET", help="all that have one, where not given")
-    action.set_defaults(command=show)
-
-    action = actions.add_parser(
-        "challenge",
-        parents=[shared],
-        help="compare with the champion, which is replaced if a challenger is better beyond noise",
-    )
-    action.add_argument("target", metavar="TARGET")
-    action.add_argument("trainings", nargs="*", metavar="TRAINING", help="all finished configurations, where not given")
-    action.set_defaults(command=lambda options: challenge(options, announce))
-
-    action = actions.add_parser("force", parents=[shared], help="make a training champion by hand; the reason is kept")
-    action.add_argument("target", metavar="TARGET")
-    action.add_argument("training", metavar="TRAINING")
-    action.add_argument("--why", required=True, metavar="REASON")
-    action.set_defaults(command=lambda options: force(options, announce))
-
-    action = commands.add_parser(
-        "predict", parents=[shared], help="score images with a target's champion, or a training"
-    )
-    action.add_argument("images", nargs="+", metavar="IMAGE", help="files, or folders of them")
-    action.add_argument("--target", required=True)
-    action.add_argument("--training", metavar="KEY", help="score with this training, not with the champion")
-    action.add_argument(
-        "--threshold",
-        type=_number,
-        metavar="X",
-        help="above which a score is anomalous; the model's own, where not given",
-    )
-    action.add_argument(
-        "--output", default="predictions", metavar="DIR", help="for overlays and predictions.csv, default predictions/"
-    )
-    action.set_defaults(command=predict)
+commands = group()
+champion = group(help="Show, challenge or choose the model that predicts.")
+_Target = Annotated[str, typer.Argument(metavar="TARGET", help="Whose champion.")]
 
 
-def _store() -> Store:
+def _store() -> "Store":
+    from rkd_pipeline.settings import Settings
+    from rkd_pipeline.store.result_store import Store
+
     return Store(Settings.from_environment().store)
 
 
-def show(options: argparse.Namespace) -> int:
-    """One row per target; for named targets the history and the looks too."""
+@champion.command()
+@with_places
+def show(
+    targets: Annotated[
+        list[str] | None, typer.Argument(metavar="[TARGET]...", help="All that have a champion if none is given.")
+    ] = None,
+) -> int:
+    """Show the champions: since when, and why.
+
+    For targets that are named, the history too.
+    """
+    from rkd_pipeline.cli.terminal import print_table
+    from rkd_pipeline.operations import champions
+
     store = _store()
-    names = options.targets or champions.targets_with_champions(store)
+    names = targets or champions.targets_with_champions(store)
     champions_now = [champions.require_champion(store, name) for name in names]
     if not champions_now:
         print("no target has a champion yet; train one, then `rkd champion challenge TARGET`")
         return 0
-    print(champions.champions_table(store, champions_now).to_markdown(index=False))
-    for name in options.targets:
+    print_table(champions.champions_table(store, champions_now))
+    for name in targets or []:
         print(f"\n{name}")
-        for champion in champions.champions_of(store, name):
-            print(f"  {champion.number}. {champion.training}, since {champion.since}, {champion.how}: {champion.why}")
-        for entry in champions.looks(store, name):
-            print(f"  look {entry['number']} at challengers of {entry['reign']}, {entry['when']}:")
-            print("\n".join(f"    {line}" for line in entry["lines"]))
+        for entry in champions.champions_of(store, name):
+            print(f"  {entry.number}. {entry.training}, since {entry.since}, {entry.how}: {entry.why}")
+        for look in champions.looks(store, name):
+            print(f"  look {look['number']} at challengers of {look['reign']}, {look['when']}:")
+            print("\n".join(f"    {line}" for line in look["lines"]))
     return 0
 
 
-def challenge(options: argparse.Namespace, announce: Announce) -> int:
-    """Print a line per challenger, and who reigns now."""
+@champion.command()
+@with_places
+def challenge(
+    target: _Target,
+    trainings: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[TRAINING]...", help="All finished configurations if none is given."),
+    ] = None,
+) -> int:
+    """Compare trainings with the champion.
+
+    One that is better by more than chance explains becomes champion.
+    """
+    from rkd_pipeline.operations import champions
+
     store = _store()
-    outcome = champions.challenge(store, options.target, options.trainings)
+    outcome = champions.challenge(store, target, trainings or [])
     print("\n".join(outcome.lines))
     verdict = "is the new champion" if outcome.moved else "stays champion"
-    print(f"{outcome.champion.training} {verdict} of {options.target}")
+    print(f"{outcome.champion.training} {verdict} of {target}")
     if outcome.moved:
-        announce(store, outcome.champion)
+        _announce(store, outcome.champion)
     return 0
 
 
-def force(options: argparse.Namespace, announce: Announce) -> int:
-    """Make a champion by hand."""
+@champion.command()
+@with_places
+def force(
+    target: _Target,
+    training: Annotated[str, typer.Argument(metavar="TRAINING", help="The key of a finished training.")],
+    why: Annotated[
+        str, typer.Option(envvar="RKD_CHAMPION_FORCE_WHY", metavar="REASON", help="Kept in the champion's history.")
+    ],
+) -> int:
+    """Make a training champion by hand."""
+    from rkd_pipeline.operations import champions
+
     store = _store()
-    champion = champions.force(store, options.target, options.training, options.why)
-    print(f"{champion.training} is the new champion of {options.target}, forced: {champion.why}")
-    announce(store, champion)
+    made = champions.force(store, target, training, why)
+    print(f"{made.training} is the new champion of {target}, forced: {made.why}")
+    _announce(store, made)
     return 0
 
 
-def predict(options: argparse.Namespace) -> int:
-    """Print score and decision per image and write overlays; 1 where an image has a problem."""
+def _announce(store: "Store", new: "Champion") -> None:
+    """Tell MLflow and Dagster of a new champion, which is on record whatever they say."""
+    from assets.champion import told
+
+    session = open_session()
+    print(told(store, new, session.tracking(), session.instance))
+
+
+def _threshold(value: float | None) -> float | None:
+    if value is not None and not math.isfinite(value):
+        raise typer.BadParameter(f"{value} is no threshold")
+    return value
+
+
+@commands.command()
+@with_places
+def predict(
+    images: Annotated[list[str], typer.Argument(metavar="IMAGE...", help="Files, or folders of them.")],
+    target: Annotated[str, typer.Option(envvar="RKD_PREDICT_TARGET", metavar="NAME", help="What the images show.")],
+    training: Annotated[
+        str | None,
+        typer.Option(
+            envvar="RKD_PREDICT_TRAINING", metavar="KEY", help="Score with this training, not with the champion."
+        ),
+    ] = None,
+    threshold: Annotated[
+        float | None,
+        typer.Option(
+            envvar="RKD_PREDICT_THRESHOLD",
+            metavar="X",
+            callback=_threshold,
+            help="An image whose score is above it is anomalous; the model's own if not given.",
+        ),
+    ] = None,
+    output: Annotated[
+        Path,
+        typer.Option(envvar="RKD_PREDICT_OUTPUT", metavar="DIR", help="Folder for overlays and predictions.csv."),
+    ] = Path("predictions"),
+) -> int:
+    """Score images with a champion, or with a training.
+
+    The exit status is 1 if an image has a problem.
+    """
+    from rkd_pipeline.cli.terminal import print_table
     from rkd_pipeline.operations.prediction import TABLE
     from rkd_pipeline.operations.prediction import predict as score
 
     store = _store()
-    images = _images(options.images)
-    scorer, who = _scorer(store, options.target, options.training, asks=options.threshold is None)
-    output = Path(options.output)
-    found = score(scorer, images, output, options.threshold)
+    files = _images(images)
+    scorer, who = _scorer(store, target, training, asks=threshold is None)
+    found = score(scorer, files, output, threshold)
     print(who)
-    print(_for_people(found.table).to_markdown(index=False, disable_numparse=True))
+    print_table(_for_people(found.table), numbers=False)
     print(f"table   {output / TABLE}")
     if found.problems:
         print(f"rkd: {found.problems} of {len(found.table)} images have a problem:", file=sys.stderr)
@@ -132,13 +164,17 @@ def predict(options: argparse.Namespace) -> int:
     return 1 if found.problems else 0
 
 
-def _scorer(store: Store, target: str, training: str | None, *, asks: bool) -> "tuple[ExportedModel, str]":
+def _scorer(store: "Store", target: str, training: str | None, *, asks: bool) -> "tuple[ExportedModel, str]":
     """Who scores, and a line that says so; ``asks`` for a threshold: then it says too why there is none."""
+    from rkd_pipeline.data.user_targets import targets_in
+    from rkd_pipeline.operations import champions, gate
+    from rkd_pipeline.recipes.training_key import TrainingKey
     from rkd_pipeline.stages.export import model_in_place
+    from rkd_pipeline.store.stage_versions import TRAINED_MODEL
 
     if training is None:
-        champion = champions.require_champion(store, target)
-        return champions.open_scorer(champion), f"champion {champion.training}, since {champion.since}"
+        reigning = champions.require_champion(store, target)
+        return champions.open_scorer(reigning), f"champion {reigning.training}, since {reigning.since}"
     targets_in(store).target(target)
     TrainingKey.parse(training)
     model = store.require(TRAINED_MODEL, target, training)
@@ -147,7 +183,9 @@ def _scorer(store: Store, target: str, training: str | None, *, asks: bool) -> "
     return model_in_place(store, model, threshold), line
 
 
-def _for_people(table: pd.DataFrame) -> pd.DataFrame:
+def _for_people(table: "pd.DataFrame") -> "pd.DataFrame":
+    import pandas as pd
+
     called = {True: "anomalous", False: "normal"}
     return pd.DataFrame(
         {
@@ -159,13 +197,6 @@ def _for_people(table: pd.DataFrame) -> pd.DataFrame:
         }
         for row in table.itertuples()
     )
-
-
-def _number(text: str) -> float:
-    value = float(text)
-    if not math.isfinite(value):
-        raise ValueError(f"{text} is no threshold")
-    return value
 
 
 def _images(named: list[str]) -> list[Path]:

@@ -3,6 +3,9 @@
 The hash is the well-known pHash: the sign, against their median, of the 64 lowest frequencies (without the constant)
 of the image at 32x32 pixels. Images of the same part in the same pose share it, so a pair counts only where the
 detail left after removing a blurred copy correlates as well: noise and grain repeat in a copy, and in nothing else.
+
+The package imagehash resizes by another filter and keeps the constant: its hashes differ from those that stores hold,
+and every index of images would have to be made again for no better pairs.
 """
 
 import numpy as np

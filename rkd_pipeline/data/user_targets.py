@@ -10,13 +10,14 @@ bad/ where there are bad ones), ``manifest`` (a CSV or parquet table). What is n
 What belongs here: names and where the images are. What does not: reading them (``data/``).
 """
 
-import json
 import re
-import tomllib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
+
+import tomlkit
+from tomlkit.exceptions import TOMLKitError
 
 from rkd_pipeline.data import catalog
 from rkd_pipeline.data.catalog import Dataset, Kind, Target
@@ -173,12 +174,7 @@ class OwnTargets:
 
     def entries(self) -> dict[str, OwnTarget]:
         """All own targets by name; empty where there is no file. Raises ``DataError`` if it is unreadable."""
-        if not self.path.exists():
-            return {}
-        try:
-            table = tomllib.loads(self.path.read_text(encoding="utf-8"))
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise DataError(f"{self.path} is not readable ({error}); mend that line") from error
+        table = self._read().unwrap()
         targets = table.pop("targets", {})
         if table or not isinstance(targets, dict):
             raise DataError(f'{self.path}: entries belong under [targets], as NAME = "/path/to/images"')
@@ -198,52 +194,39 @@ class OwnTargets:
 
     def add(self, entry: OwnTarget) -> None:
         """Enter a target, keeping everything else in the file. Raises ``DataError`` where the name is taken."""
+        values = {"path": str(entry.path), "layout": entry.layout, "kind": entry.kind, "skip_bad": entry.skip_bad}
+        line = tomlkit.inline_table()
+        line.update({key: value for key, value in values.items() if value})
         with edited(self.path):
-            self._add(entry)
-
-    def _add(self, entry: OwnTarget) -> None:
-        if entry.name in self.entries():
-            raise DataError(f"{entry.name} is in {self.path} already; choose another name, or change that line")
-        values = {"path": str(entry.path), "layout": entry.layout, "kind": entry.kind}
-        # A JSON string is a TOML string; the standard library reads TOML but does not write it.
-        inline = ", ".join(f"{k} = {json.dumps(v)}" for k, v in values.items() if v)
-        line = f"{json.dumps(entry.name)} = {{ {inline}{', skip_bad = true' if entry.skip_bad else ''} }}\n"
-        before = self.path.read_text(encoding="utf-8") if self.path.exists() else ""
-        header = re.search(r"^\[targets\][ \t]*(#.*)?\n", before, re.MULTILINE)
-        if header:  # right below it: what follows may be another table
-            after = before[: header.end()] + line + before[header.end() :]
-        else:
-            after = (
-                (before + "\n" if before else "# The user's own targets; see `rkd add-target`.\n")
-                + "[targets]\n"
-                + line
-            )
-        tomllib.loads(after)
-        write_atomically(self.path, after.encode())
+            if entry.name in self.entries():
+                raise DataError(f"{entry.name} is in {self.path} already; choose another name, or change that line")
+            file = self._read()
+            if not file:
+                file.add(tomlkit.comment("The user's own targets; see `rkd add-target`."))
+            file.setdefault("targets", tomlkit.table())[entry.name] = line
+            self._write(file)
 
     def remove(self, name: str) -> None:
-        """Take a target's line out, keeping everything else in the file.
-
-        Raises ``DataError`` where there is no such target, or it is written in a way that only its author can undo.
-        """
+        """Take a target out, keeping everything else in the file. Raises ``DataError`` where there is no such target."""
         with edited(self.path):
-            self._remove(name)
+            file = self._read()
+            if name not in file.get("targets", {}):
+                raise DataError(f"{name} is not in {self.path}")
+            del file["targets"][name]
+            self._write(file)
 
-    def _remove(self, name: str) -> None:
-        before = self.path.read_text(encoding="utf-8") if self.path.exists() else ""
-        wanted = tomllib.loads(before)
-        if name not in wanted.get("targets", {}):
-            raise DataError(f"{name} is not in {self.path}")
-        del wanted["targets"][name]
-        spelled = "|".join(re.escape(s) for s in (json.dumps(name), f"'{name}'", name))
-        line = rf"^[ \t]*(?:{spelled})[ \t]*=.*\n?"
-        table = rf"^[ \t]*\[targets\.(?:{spelled})\].*\n?(?:(?![ \t]*\[).*\n?)*"
-        for pattern in (line, table):
-            after = re.sub(pattern, "", before, count=1, flags=re.MULTILINE)
-            if _read_toml(after) in (wanted, {k: v for k, v in wanted.items() if v}):
-                write_atomically(self.path, after.encode())
-                return
-        raise DataError(f"{self.path}: {name} is not on a line of its own; take it out by hand")
+    def _read(self) -> tomlkit.TOMLDocument:
+        """The file as its authors laid it out, comments and all; raises ``DataError`` if it is unreadable."""
+        try:
+            with self.path.open(encoding="utf-8", newline="") as stream:
+                return tomlkit.load(stream)
+        except FileNotFoundError:
+            return tomlkit.document()
+        except (TOMLKitError, UnicodeDecodeError) as error:
+            raise DataError(f"{self.path} is not readable ({error}); mend that line") from error
+
+    def _write(self, file: tomlkit.TOMLDocument) -> None:
+        write_atomically(self.path, tomlkit.dumps(file).encode())
 
     def names(self) -> list[str]:
         """The catalog's targets, then the user's own."""
@@ -267,13 +250,6 @@ class OwnTargets:
 def targets_in(store: Store) -> OwnTargets:
     """The catalog's targets and the user's own, of a store."""
     return OwnTargets(store.targets_file)
-
-
-def _read_toml(text: str) -> dict[str, Any] | None:
-    try:
-        return tomllib.loads(text)
-    except tomllib.TOMLDecodeError:
-        return None
 
 
 def check_name(name: str) -> None:

@@ -7,6 +7,7 @@ from torch import nn
 from rkd_pipeline.data.rows import Images
 from rkd_pipeline.detectors import system_of
 from rkd_pipeline.device import Compute
+from rkd_pipeline.progress import bar
 from rkd_pipeline.recipes.recipe import Recipe
 from rkd_pipeline.training.loop import OnEpoch, TrainedStudent, train
 
@@ -48,14 +49,17 @@ def fit(
     """
     if (validation is None) == recipe.held_out:
         raise ValueError(f"recipe {recipe.name} and validation images disagree about early stopping or normalisation")
-    return train(
-        recipe,
-        system_of(recipe).task(recipe, teacher, images, validation, seed, compute, cache),
-        images=len(images),
-        epochs=epochs,
-        seed=seed,
-        checkpoint=checkpoint,
-        identity=identity,
-        checkpoint_seconds=checkpoint_seconds,
-        on_epoch=on_epoch,
-    )
+    what = " ".join(identity.split()[:2])  # target and training, without the hash
+    with bar(epochs * len(images), what, "image", inner=True) as shown:
+        return train(
+            recipe,
+            system_of(recipe).task(recipe, teacher, images, validation, seed, compute, cache),
+            images=len(images),
+            epochs=epochs,
+            seed=seed,
+            checkpoint=checkpoint,
+            identity=identity,
+            checkpoint_seconds=checkpoint_seconds,
+            on_epoch=on_epoch,
+            shown=shown,
+        )

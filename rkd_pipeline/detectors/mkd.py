@@ -17,6 +17,7 @@ from rkd_pipeline.detectors.anomaly_map import Scores, anomaly_map, smoothed
 from rkd_pipeline.device import Compute, place
 from rkd_pipeline.models.multiresolution import Cloner, Source, guided
 from rkd_pipeline.models.weights import TeacherWeights
+from rkd_pipeline.progress import batches
 from rkd_pipeline.recipes.recipe import MultiresolutionKD, Recipe
 from rkd_pipeline.training.features import EVALUATION_BATCH, FeatureSource
 from rkd_pipeline.training.losses import Features, discrepancy, l_kd_flat, l_val
@@ -97,7 +98,7 @@ class MultiresolutionKDDetector(Detector):
         """Maps by the recipe's localisation, smoothed; scores by loss and map's maximum."""
         device = next(self.cloner.parameters()).device
         maps, losses = [], []
-        for start in range(0, len(images), batch_size):
+        for start in batches(len(images), batch_size, "score images"):
             batch = torch.from_numpy(np.ascontiguousarray(images[start : start + batch_size])).to(device)
             x = self.source.prepared(batch)
             with torch.no_grad():

@@ -17,6 +17,7 @@ from rkd_pipeline.device import Compute, place
 from rkd_pipeline.models.reverse_distillation import ReverseDistillation
 from rkd_pipeline.models.teacher import Teacher
 from rkd_pipeline.models.weights import TeacherWeights
+from rkd_pipeline.progress import batches
 from rkd_pipeline.recipes.recipe import Recipe, ReverseKD
 from rkd_pipeline.training.features import EVALUATION_BATCH, FeatureSource
 from rkd_pipeline.training.losses import Features, discrepancy, l_kd, l_val, training_loss
@@ -113,7 +114,7 @@ def score(
     device = next(student.parameters()).device
     student.eval()
     maps, kd, val = [], [], []
-    for start in range(0, len(images), batch_size):
+    for start in batches(len(images), batch_size, "score images"):
         batch = torch.from_numpy(np.ascontiguousarray(images[start : start + batch_size])).to(device)
         features = teacher(batch)
         reconstructed = student(features)

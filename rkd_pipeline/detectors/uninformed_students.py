@@ -30,6 +30,7 @@ from rkd_pipeline.models.patch_network import PatchNetwork, padded, patches_at
 from rkd_pipeline.models.pretraining.formulas import formula
 from rkd_pipeline.models.teacher import Teacher
 from rkd_pipeline.models.weights import TeacherWeights, not_finite
+from rkd_pipeline.progress import batches
 from rkd_pipeline.recipes.recipe import Recipe, UninformedStudents
 from rkd_pipeline.store.files import canonical_json, keep
 from rkd_pipeline.training.task import TrainingTask
@@ -289,7 +290,8 @@ def _distil(
     learning = [*network.parameters(), *decoder.parameters()]
     optimiser = torch.optim.Adam(learning, _DESCRIPTOR_RATE, weight_decay=_DESCRIPTOR_DECAY, fused=True)
     generator = torch.Generator().manual_seed(_DESCRIPTOR_SEED)
-    for _ in range(recipe.descriptor_steps):
+    what = f"descriptors of {receptive_field} pixels"
+    for _ in batches(recipe.descriptor_steps, 1, what, "step"):
         chosen = torch.randint(len(images), (recipe.descriptor_batch,), generator=generator).to(compute.device)
         patches = random_patches(images[chosen], 1, receptive_field, generator)
         wanted = pooled_features(teacher, patches)
@@ -335,7 +337,7 @@ class UninformedStudentsDetector(Detector):
         """Maps averaged over scales; the score is the map's maximum."""
         device = next(self.ensemble.parameters()).device
         maps = []
-        for start in range(0, len(images), batch_size):
+        for start in batches(len(images), batch_size, "score images"):
             x = prepared(images[start : start + batch_size], device)
             mean = torch.stack([scale.score(x) for scale in self.ensemble]).mean(0)
             maps.append(smoothed(mean, self.recipe.sigma).cpu())

@@ -19,7 +19,8 @@ class Interval:
 def wilson(successes: float, trials: float, level: float = 0.95) -> Interval:
     """Wilson's score interval for a proportion; raises ``ValueError`` for less than one trial.
 
-    Where trials are copies of each other, both numbers are those that they are worth (``image_noise``).
+    Where trials are copies of each other, both numbers are those that they are worth (``image_noise``): they are then
+    no whole numbers, which scipy's ``binomtest`` refuses. For whole numbers the two agree, as a test checks.
 
     >>> wilson(0, 10)
     Interval(low=0.0, high=0.277..., method='wilson')

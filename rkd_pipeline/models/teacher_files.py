@@ -9,15 +9,17 @@ ever falls back to another set: a missing file is an error.
 What belongs here: names. What does not: tensors (``models/weights.py``), so that keys parse without torch.
 """
 
-import json
 import re
-import tomllib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rkd_pipeline.errors import TeacherError
 from rkd_pipeline.models.architectures import network
 from rkd_pipeline.store.files import edited, write_atomically
+
+if TYPE_CHECKING:
+    from tomlkit import TOMLDocument
 
 DEFAULT_WEIGHTS = "imagenet1k_v1"
 RANDOM = "random"
@@ -81,27 +83,44 @@ class TeacherRegistry:
 
     def files(self) -> dict[str, RegisteredFile]:
         """Registered files by teacher name; empty where nothing was. Raises ``TeacherError`` if unreadable."""
-        if not self.path.exists():
-            return {}
         try:
-            table = tomllib.loads(self.path.read_text(encoding="utf-8")).get("teachers", {})
+            table = self._read().unwrap().get("teachers", {})
             return {name: RegisteredFile(Path(entry["path"]), entry["sha256"]) for name, entry in table.items()}
-        except (tomllib.TOMLDecodeError, KeyError, TypeError, AttributeError) as error:
-            raise TeacherError(
-                f'{self.path} is not readable ({error!r}); each entry is [teachers."<arch>.<8 hex digits>"] with '
-                "path and sha256. Mend it, or delete it and register the files again with --weights FILE"
-            ) from error
+        except (KeyError, TypeError, AttributeError) as error:
+            raise self._unreadable(error) from error
 
     def add(self, name: TeacherName, file: RegisteredFile) -> None:
-        """Enter a file under a name, replacing an older path of the same file."""
+        """Enter a file under a name, replacing an older path of the same file; keeps all else in ``teachers.toml``."""
+        import tomlkit
+
         with edited(self.path):
-            files = self.files() | {str(name): file}
-            lines = ["# Weights files by name; written by `rkd run --weights FILE`.\n"]
-            for key, entry in sorted(files.items()):
-                # A JSON string is a TOML string; the standard library reads TOML but does not write it.
-                path, digest = json.dumps(str(entry.path)), json.dumps(entry.sha256)
-                lines.append(f"[teachers.{json.dumps(key)}]\npath = {path}\nsha256 = {digest}\n")
-            write_atomically(self.path, "\n".join(lines).encode())
+            self.files()  # a damaged registry is mended by people, not written over
+            registry = self._read()
+            if not registry:
+                registry.add(tomlkit.comment("Weights files by name; written by `rkd run --weights FILE`."))
+            teachers = registry.setdefault("teachers", tomlkit.table(is_super_table=True))
+            entry = teachers.setdefault(str(name), tomlkit.table())
+            entry.update({"path": str(file.path), "sha256": file.sha256})
+            write_atomically(self.path, tomlkit.dumps(registry).encode())
+
+    def _read(self) -> "TOMLDocument":
+        """The file as it is laid out, comments and all."""
+        import tomlkit
+        from tomlkit.exceptions import TOMLKitError
+
+        try:
+            with self.path.open(encoding="utf-8", newline="") as stream:
+                return tomlkit.load(stream)
+        except FileNotFoundError:
+            return tomlkit.document()
+        except (TOMLKitError, UnicodeDecodeError) as error:
+            raise self._unreadable(error) from error
+
+    def _unreadable(self, error: Exception) -> TeacherError:
+        return TeacherError(
+            f'{self.path} is not readable ({error!r}); each entry is [teachers."<arch>.<8 hex digits>"] with '
+            "path and sha256. Mend it, or delete it and register the files again with --weights FILE"
+        )
 
     def find(self, name: TeacherName) -> RegisteredFile:
         """The file of that name; raises ``TeacherError`` with the fix when it was never registered."""

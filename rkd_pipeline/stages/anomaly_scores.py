@@ -10,6 +10,7 @@ import pandas as pd
 
 from rkd_pipeline.data.split import part_of
 from rkd_pipeline.data.user_targets import targets_in
+from rkd_pipeline.progress import bar
 from rkd_pipeline.recipes.training_key import TrainingKey
 from rkd_pipeline.stages.datasets import open_prepared, read_index, read_verified_split
 from rkd_pipeline.stages.trained_model import open_detector, read_history
@@ -76,7 +77,8 @@ def score_images(store: Store, target_name: str, training: str, compute: "Comput
         }
 
     inputs = [model, split_result, prepared]
-    return store.produce(ANOMALY_SCORES, [target_name, training], write, inputs=inputs)
+    with bar(0, f"score {target_name} {training}", "step", inner=True):
+        return store.produce(ANOMALY_SCORES, [target_name, training], write, inputs=inputs)
 
 
 def median_seconds(detector: "Detector", images: "Images", most: int = 11, budget: float = 5.0) -> float:
@@ -146,7 +148,8 @@ def evaluate(store: Store, target_name: str, training: str) -> Result:
             "computed_on": computed_on(model.facts, scores_result.facts),
         }
 
-    return store.produce(METRICS, [target_name, training], write, inputs=[model, scores_result, prepared])
+    with bar(0, f"measure {target_name} {training}", "step", inner=True):
+        return store.produce(METRICS, [target_name, training], write, inputs=[model, scores_result, prepared])
 
 
 def _curve_of_pixels(

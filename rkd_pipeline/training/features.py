@@ -14,6 +14,7 @@ from torch import Tensor
 
 from rkd_pipeline.data.rows import Images
 from rkd_pipeline.device import Compute
+from rkd_pipeline.progress import batches
 
 EVALUATION_BATCH = 32
 
@@ -101,7 +102,7 @@ class FeatureSource:
     def _compute_all(self) -> list[Tensor]:
         """All features as ``(N, H, W, C)``, where a gathered batch is channels_last without a copy."""
         kept: list[Tensor] = []
-        for start in range(0, len(self), EVALUATION_BATCH):
+        for start in batches(len(self), EVALUATION_BATCH, "features of the teacher"):
             stop = min(start + EVALUATION_BATCH, len(self))
             features = [f.permute(0, 2, 3, 1) for f in self._features(self._images[start:stop])]
             if not kept:

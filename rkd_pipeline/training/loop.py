@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from rkd_pipeline.device import full_precision
 from rkd_pipeline.errors import CheckpointError, StoreError
 from rkd_pipeline.models.weights import not_finite
+from rkd_pipeline.progress import Bar
 from rkd_pipeline.recipes.recipe import Recipe
 from rkd_pipeline.store.files import write_atomically
 from rkd_pipeline.training.task import TrainingTask
@@ -81,6 +82,7 @@ def train(
     identity: str,
     checkpoint_seconds: float = 30.0,
     on_epoch: OnEpoch = lambda epoch: None,
+    shown: Bar | None = None,
 ) -> TrainedStudent:
     """Run a training; resumes from ``checkpoint`` where that file is of the same one.
 
@@ -92,7 +94,8 @@ def train(
         seed: seeds the order of images, per epoch.
         checkpoint: written at the end of an epoch, at most every ``checkpoint_seconds``; the caller deletes it.
         identity: says what is trained; a checkpoint of another identity is an error, never resumed.
-        on_epoch: called after each epoch, for progress.
+        on_epoch: called after each epoch.
+        shown: counts images, over all epochs, and names epoch and loss.
 
     Raises:
         CheckpointError: the checkpoint is damaged or belongs to another training.
@@ -112,6 +115,8 @@ def train(
     task.lambda_ = progress.lambda_
 
     last_saved = monotonic()
+    if shown:
+        shown.skip(progress.epoch * images)
     while progress.epoch < epochs and not _patience_is_out(recipe, progress):
         generator = torch.Generator().manual_seed(seed * 1_000_003 + progress.epoch)
         order = torch.randperm(images, generator=generator)
@@ -126,6 +131,10 @@ def train(
             if not np.isfinite(loss):
                 raise _diverged(identity, f"the loss of epoch {progress.epoch + 1}, step {step}, is {loss}")
             train_loss += loss
+            if shown:
+                mean = train_loss / min(step * recipe.batch_size, images)
+                shown.note(f"epoch {progress.epoch + 1}/{epochs}, loss {mean:.4f}")
+                shown.update(len(indices))
         validation_loss = _validation_loss(task) if recipe.held_out else None
         epoch = Epoch(progress.epoch + 1, train_loss / images, validation_loss)
         if validation_loss is not None and not np.isfinite(validation_loss):

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
-from scipy.stats import norm
+from scipy.stats import binomtest, norm
 from sklearn.metrics import f1_score, roc_auc_score
 
 from rkd_pipeline.data.catalog import Target
@@ -137,6 +137,13 @@ def test_ap_of_a_perfect_and_of_a_useless_score() -> None:
 def test_what_has_no_auroc_is_an_error(labels: list[bool], scores: list[float], says: str) -> None:
     with pytest.raises(ValueError, match=says):
         image_auroc(np.array(labels), np.array(scores))
+
+
+@pytest.mark.parametrize(("successes", "trials"), [(0, 1), (1, 1), (0, 20), (3, 7), (81, 263), (999, 1000)])
+def test_wilson_is_scipy_s_for_whole_numbers(successes: int, trials: int) -> None:
+    expected = binomtest(successes, trials).proportion_ci(0.95, method="wilson")
+    found = wilson(successes, trials)
+    assert (found.low, found.high) == pytest.approx((expected.low, expected.high), abs=1e-14)
 
 
 def test_wilson_by_known_values() -> None:

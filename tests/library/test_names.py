@@ -42,7 +42,7 @@ def test_a_terminal_that_lacks_a_letter_ends_no_command(monkeypatch: pytest.Monk
         print(f"样品 ü {NOT_UTF8}")
         raise RkdError("样品 is odd")
 
-    monkeypatch.setattr(cli, "_status", status)
+    monkeypatch.setattr("rkd_pipeline.operations.status.training_states", status)
     assert cli.main(["status"]) == 1
     out.flush()
     err.flush()
@@ -68,7 +68,7 @@ def test_a_store_of_another_user_is_named_with_the_fix(
     def status(_: object) -> int:
         raise ValueError("wrapped") from error
 
-    monkeypatch.setattr(cli, "_status", status)
+    monkeypatch.setattr("rkd_pipeline.operations.status.training_states", status)
     assert cli.main(["status"]) == 1
     said = capsys.readouterr().err
     assert said.startswith("rkd: ")

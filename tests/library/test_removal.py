@@ -77,13 +77,22 @@ def test_a_line_is_taken_out_and_the_rest_stays_as_it_is(tmp_path: Path, entry: 
     assert file.read_text() == begin + end
 
 
-def test_a_table_of_its_own_is_taken_out_too_and_what_cannot_be_is_named(tmp_path: Path) -> None:
+def test_tables_and_entries_of_an_inline_table_are_taken_out_too(tmp_path: Path) -> None:
     file = tmp_path / "targets.toml"
     file.write_text('[targets.b]\npath = "/b"\nkind = "object"\n[targets."c.d"]\npath = "/c"\n')
     OwnTargets(file).remove("b")
     assert tomllib.loads(file.read_text()) == {"targets": {"c.d": {"path": "/c"}}}
-    inline = 'targets = { b = "/b", c = "/c" }\n'
-    file.write_text(inline)
-    with pytest.raises(DataError, match="take it out by hand"):
+    file.write_text('targets = { b = "/b", c = "/c" }\n')
+    OwnTargets(file).remove("b")
+    assert tomllib.loads(file.read_text()) == {"targets": {"c": "/c"}}
+
+
+def test_what_is_not_there_cannot_be_taken_out(tmp_path: Path) -> None:
+    file = tmp_path / "targets.toml"
+    with pytest.raises(DataError, match="b is not in"):
         OwnTargets(file).remove("b")
-    assert file.read_text() == inline
+    assert not file.exists()
+    file.write_text('# none\n[targets]\na = "/a"\n')
+    with pytest.raises(DataError, match="b is not in"):
+        OwnTargets(file).remove("b")
+    assert file.read_text() == '# none\n[targets]\na = "/a"\n'

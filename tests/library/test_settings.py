@@ -110,3 +110,55 @@ def test_other_web_addresses_too(monkeypatch: pytest.MonkeyPatch, variable: str)
     monkeypatch.setenv(variable, "localhost:5000")
     with pytest.raises(RkdError, match=rf"{variable}=.*begins with neither http:// nor https://"):
         Settings.from_environment()
+
+
+SECRET = "t0ken"
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("RKD_HOOK_URL", f"https://hooks.example.org/{SECRET}"),
+        ("MLFLOW_TRACKING_URI", f"https://robot:{SECRET}@host.example.org"),
+        ("RKD_MVTEC_AD_URLS", f"https://host.example.org/x?signature={SECRET}"),
+    ],
+)
+def test_what_may_hold_a_secret_shows_in_no_text(monkeypatch: pytest.MonkeyPatch, variable: str, value: str) -> None:
+    monkeypatch.setenv(variable, value)
+    settings = Settings.from_environment()
+    assert SECRET not in f"{settings!r} {settings}"
+
+
+def test_the_webhook_is_a_secret_that_is_read_on_purpose(monkeypatch: pytest.MonkeyPatch) -> None:
+    address = f"https://hooks.example.org/{SECRET}"
+    monkeypatch.setenv("RKD_HOOK_URL", address)
+    settings = Settings.from_environment()
+    assert SECRET not in str(settings.model_dump(include={"hook_url"}))
+    assert SECRET not in settings.model_dump_json(include={"hook_url"})
+    assert settings.hook_url.get_secret_value() == address
+
+
+@pytest.mark.parametrize("variable", ["RKD_HOOK_URL", "MLFLOW_TRACKING_URI"])
+def test_a_wrong_secret_is_not_quoted(monkeypatch: pytest.MonkeyPatch, variable: str) -> None:
+    monkeypatch.setenv(variable, f"ftp:{SECRET}")
+    with pytest.raises(RkdError, match=rf"{variable}=\(not shown\)") as refused:
+        Settings.from_environment()
+    assert SECRET not in str(refused.value)
+    assert refused.value.__cause__ is None
+
+
+def test_arguments_win_and_empty_variables_are_as_good_as_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RKD_DEVICE", "cuda")
+    monkeypatch.setenv("RKD_REBENCHMARK_SEEDS", "")
+    settings = Settings(device="cpu", mlflow_uri="http://127.0.0.1:9")
+    assert (settings.device, settings.mlflow_uri, settings.rebenchmark_seeds) == ("cpu", "http://127.0.0.1:9", 2)
+
+
+@pytest.mark.parametrize(("value", "says"), [("gpu", "'auto', 'cpu' or 'cuda'"), ("", "")])
+def test_a_wrong_value_is_answered_with_what_would_fit(monkeypatch: pytest.MonkeyPatch, value: str, says: str) -> None:
+    monkeypatch.setenv("RKD_DEVICE", value)
+    if not says:
+        assert Settings.from_environment().device == "auto"
+        return
+    with pytest.raises(RkdError, match=says):
+        Settings.from_environment()

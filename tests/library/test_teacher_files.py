@@ -2,6 +2,7 @@ import errno
 import shutil
 import subprocess
 import sys
+import tomllib
 import zipfile
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from rkd_pipeline.data.user_targets import OwnTargets
 from rkd_pipeline.errors import StoreError, TeacherError
 from rkd_pipeline.models.teacher import Teacher
-from rkd_pipeline.models.teacher_files import TeacherName, TeacherRegistry
+from rkd_pipeline.models.teacher_files import RegisteredFile, TeacherName, TeacherRegistry
 from rkd_pipeline.models.weights import EMBEDDED_FILE, load_weights, read_state, register_weights
 from rkd_pipeline.store.files import edited, file_sha256
 
@@ -249,6 +250,26 @@ def test_a_damaged_registry_says_how_to_mend_it(registry: TeacherRegistry) -> No
     registry.path.write_text('[teachers."resnet18.4c740094"]\npath = "x"\n')
     with pytest.raises(TeacherError, match="sha256"):
         registry.files()
+
+
+def test_what_people_wrote_into_the_registry_stays(registry: TeacherRegistry, tmp_path: Path) -> None:
+    by_hand = '# ours\n\n[teachers."resnet18.00000001"]  # from the lab\npath = "/old"  # moved often\nsha256 = "1"\n'
+    registry.path.write_text(by_hand)
+    registry.add(TeacherName("resnet18", "00000002"), RegisteredFile(tmp_path / 'a "b"', "2"))
+    assert registry.path.read_text().startswith(by_hand)
+    registry.add(TeacherName("resnet18", "00000001"), RegisteredFile(Path("/new"), "1"))
+    assert registry.path.read_text().startswith(by_hand.replace("/old", "/new"))
+    assert tomllib.loads(registry.path.read_text())["teachers"] == {
+        "resnet18.00000001": {"path": "/new", "sha256": "1"},
+        "resnet18.00000002": {"path": str(tmp_path / 'a "b"'), "sha256": "2"},
+    }
+
+
+def test_a_registry_that_is_no_toml_is_not_written_over(registry: TeacherRegistry) -> None:
+    registry.path.write_text("[teachers\n")
+    with pytest.raises(TeacherError, match="is not readable"):
+        registry.add(TeacherName("resnet18", "00000002"), RegisteredFile(Path("/x"), "2"))
+    assert registry.path.read_text() == "[teachers\n"
 
 
 EACH = 12

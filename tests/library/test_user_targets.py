@@ -2,6 +2,7 @@
 
 import os
 import struct
+import tomllib
 import unicodedata
 import zlib
 from pathlib import Path
@@ -16,7 +17,7 @@ from rkd_pipeline.data.image_files import BadImage, Listing, full_mask
 from rkd_pipeline.data.index import Index, index_listing
 from rkd_pipeline.data.layouts.layout_of import list_images
 from rkd_pipeline.data.layouts.litter import files_below
-from rkd_pipeline.data.user_targets import make_entry, recognise
+from rkd_pipeline.data.user_targets import OwnTargets, make_entry, recognise
 from rkd_pipeline.errors import BadFiles, DataError, Problem
 
 SIZE = (12, 10)
@@ -478,3 +479,34 @@ def test_the_catalog_s_readers_do_not_mind_case_and_name_what_they_do_not_read(t
     found = list_images(TARGETS["retinal_oct"], oct_folder)
     assert counted(found) == (6, 2, 0)
     assert found.warnings == ["not used, since training is on normal images: Train/CNV/ (5 files)"]
+
+
+# targets.toml
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        "",
+        "# none yet\n",
+        "[targets]",
+        '# by hand\n[targets]\n  a = "/a"  # the first\n\n# the end\n',
+        '[targets]\na = "/a"\n[targets.b]\npath = "/b"\n',
+        '[targets.b]\npath = "/b"  # far away\n',
+        'targets = { a = "/a" }\n',
+        'targets.a = "/a"\n',
+        '[targets]\r\na = "/a"\r\n',
+    ],
+)
+def test_whatever_form_the_file_has_what_is_added_can_be_taken_out_again(tmp_path: Path, written: str) -> None:
+    """Read by the standard library's parser, not by the one that writes."""
+    file = tmp_path / "targets.toml"
+    file.write_bytes(written.encode())
+    before = tomllib.loads(written).get("targets", {})
+    OwnTargets(file).add(make_entry("new.x", '/data/"quoted" ä'))
+    added = {"new.x": {"path": '/data/"quoted" ä', "kind": "object"}}
+    assert tomllib.loads(file.read_bytes().decode()) == {"targets": before | added}
+    assert [line for line in written.splitlines() if "#" in line and line not in file.read_text()] == []
+    OwnTargets(file).remove("new.x")
+    assert tomllib.loads(file.read_bytes().decode()).get("targets", {}) == before
+    assert ("\r\n" in written) == (b"\r\n" in file.read_bytes())

@@ -130,7 +130,7 @@ class _Resuming:
                 self._part.open("ab" if have else "wb") as out,
                 bar(total or 0, f"download {self._part.name[1:-5]}", "B") as progress,
             ):
-                progress.update(have)
+                progress.skip(have)
                 for chunk in response.iter_content(_CHUNK):
                     out.write(chunk)
                     progress.update(len(chunk))

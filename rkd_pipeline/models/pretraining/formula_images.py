@@ -26,7 +26,7 @@ def draw_collection(classes: int, per_class: int, side: int, seed: int, processe
     # Forking a process that has run torch can hang; a spawned one cannot.
     with (
         ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool,
-        progress.bar(classes, "classes", "images by formula") as bar,
+        progress.bar(classes, "images by formula", "class") as bar,
     ):
         for number, drawn in enumerate(pool.map(draw_class, *jobs)):
             images[number] = drawn
