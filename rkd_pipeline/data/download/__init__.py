@@ -1,0 +1,1 @@
+"""Fetching datasets: finding or downloading them, and unpacking archives safely."""

@@ -1,0 +1,1 @@
+"""How images lie on disk: one module per dataset, or form of folder."""
