@@ -49,6 +49,7 @@ class LiveCurves:
         self._queue: SimpleQueue[list[Point]] = SimpleQueue()
         self._closed = Event()
         self._outcome = ""
+        self._made = _now()
         self._given_up = False
         self._thread: Thread | None = None
         self._run: tuple[Server, str] | None = None
@@ -58,7 +59,7 @@ class LiveCurves:
 
     def log(self, epoch: "Epoch") -> None:
         """Note an epoch that has just ended, and leave the rest to the thread."""
-        now = int(time.time() * 1000)
+        now = _now()
         if self._given_up:
             return
         try:
@@ -124,11 +125,11 @@ class LiveCurves:
         with self._store.lock(lock_name(self._store, self._record)):
             if self._closed.is_set() or not points:
                 return
-            server, run_id = self._run = self._run or self._open(self._begun, points[0].time)
+            server, run_id = self._run = self._run or self._open(self._begun)
             with answering():
                 mlflow_mirror.log_losses(server, run_id, points)
 
-    def _open(self, begun: Begun, began: int) -> tuple[Server, str]:
+    def _open(self, begun: Begun) -> tuple[Server, str]:
         """The run that this training began before it was killed, or a new one."""
         server = self._reach(self._store)
         with answering():
@@ -140,7 +141,7 @@ class LiveCurves:
                     delete_run(server, left.info.run_id)
             if run is None:
                 tags = self._tags | new_attempt(self._record)
-                return server, mlflow_mirror.begin_run(server, begun, began, tags)
+                return server, mlflow_mirror.begin_run(server, begun, self._made, tags)
             run_id = str(run.info.run_id)
             server.client.update_run(run_id, status="RUNNING")
             for name, value in self._tags.items():
@@ -153,3 +154,8 @@ class LiveCurves:
         server, run_id = self._run
         with self._store.lock(lock_name(self._store, self._record)), answering():
             server.client.set_terminated(run_id, self._outcome)
+
+
+def _now() -> int:
+    """In ms since 1970, as MLflow counts."""
+    return int(time.time() * 1000)
