@@ -17,7 +17,7 @@ from rkd_pipeline.store.result_store import Result
 from rkd_pipeline.store.stage_versions import Stage
 
 OWNER = "team:benchmark"
-THUMBNAIL_WIDTH = 320  # pixels
+THUMBNAIL_WIDTH = 256  # pixels
 _BLANKS = re.compile(r"(?<=\|) +| +(?=\|)")
 
 
