@@ -1,21 +1,15 @@
 """Anomaly maps, image scores and metrics of every trained model."""
 
-from collections.abc import Iterator
-
 import dagster as dg
 import numpy as np
-import pandas as pd
 
 from assets.datasets import resized_images, split_asset
 from assets.partitions import grid, of_its_target, of_the_same_cell, target_and_training
 from assets.reporting import (
-    NothingCompared,
     asset_options,
-    check_of,
     column_schema,
     inline_images,
     materialised,
-    outcomes,
     table,
     user_errors,
 )
@@ -23,14 +17,13 @@ from assets.trained_model import DEVICE_POOL, trained_model
 from resources.compute import ComputeResource
 from resources.storage import StoreResource
 from rkd_pipeline.recipes.score_rules import SCORE_RULES
-from rkd_pipeline.results import comparison
 from rkd_pipeline.results.schema import COLUMN_TYPES, COLUMNS
 from rkd_pipeline.stages import anomaly_scores as evaluation
 from rkd_pipeline.store.stage_versions import ANOMALY_SCORES, METRICS
 from rkd_pipeline.training.conditions import NOT_RECORDED
 
 GROUP = "evaluation"
-FINITE, CHANCE, PUBLISHED = "finite", "better_than_chance", "not_below_published"
+FINITE = "finite"
 METRIC_COLUMNS = (
     "metric",
     "score_rule",
@@ -118,55 +111,3 @@ def metrics(context: dg.AssetExecutionContext, store: StoreResource) -> dg.Mater
     if note := evaluation.mask_note(rows):
         said["images_without_mask"] = note
     return materialised(result, {"maps": inline_images(maps), "metrics": table(rows), **auroc, **said, **figures})
-
-
-@check_of(
-    metrics,
-    (CHANCE, "Image AUROC's interval lies above one half."),
-    (
-        PUBLISHED,
-        "No number lies, with its interval, below the one that the paper or RD4AD published. "
-        "An error where it is the published experiment; a warning where schedule or teacher differ.",
-    ),
-)
-def check_metrics(context: dg.AssetCheckExecutionContext, store: StoreResource) -> Iterator[dg.AssetCheckResult]:
-    """What a training's numbers are worth."""
-    key = target_and_training(context.op_execution_context)
-    with user_errors():
-        rows = evaluation.read_metrics(store.open().require(METRICS, *key))
-    yield from outcomes(context, {CHANCE: _above_chance(rows), PUBLISHED: _as_published(*key, rows)})
-
-
-CHECKS = [check_metrics]
-
-
-def _above_chance(rows: pd.DataFrame) -> dg.AssetCheckResult | NothingCompared:
-    auroc = rows[(rows["metric"] == "image_auroc") & rows["value"].notna()]
-    if auroc.empty:
-        return NothingCompared("there is no image AUROC; its rows say why")
-    below = auroc[~(auroc["ci_low"] > 0.5)]
-    return dg.AssetCheckResult(
-        check_name=CHANCE,
-        passed=below.empty,
-        severity=dg.AssetCheckSeverity.WARN,
-        metadata={"at_chance": table(below[["score_rule", "value", "ci_low", "ci_high"]])},
-    )
-
-
-def _as_published(target_name: str, training_key: str, rows: pd.DataFrame) -> dg.AssetCheckResult | NothingCompared:
-    compared, same_experiment = comparison.with_published(target_name, training_key, rows)
-    compared = compared[compared["ci_high"].notna()]
-    if compared.empty:
-        return NothingCompared(f"nothing is published that {target_name} {training_key} repeats")
-    below = compared[compared["ci_high"] < compared["published"]]
-    severity = dg.AssetCheckSeverity.ERROR if same_experiment else dg.AssetCheckSeverity.WARN
-    return dg.AssetCheckResult(
-        check_name=PUBLISHED,
-        passed=below.empty,
-        severity=severity,
-        metadata={
-            "below": table(below),
-            "compared": table(compared),
-            "same_experiment": same_experiment,
-        },
-    )

@@ -1,20 +1,19 @@
 """The champion of each target, and whether new trainings keep up with it."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import dagster as dg
 
 from assets.anomaly_scores import metrics
-from assets.partitions import grid_key, of_its_target, target_and_training, target_partitions
-from assets.reporting import OWNER, NothingCompared, inline_images, outcomes, user_errors
+from assets.partitions import grid_key, of_its_target, target_partitions
+from assets.reporting import OWNER, inline_images, user_errors
 from resources.storage import StoreResource
 from resources.tracking import ALIAS, MlflowTracking, TrackingError
 from rkd_pipeline.operations import champions
 from rkd_pipeline.store.result_store import Ref, Store
 from rkd_pipeline.store.stage_versions import METRICS
 
-NAME, CHECK = "champion", "keeps_up_with_champion"
+NAME = "champion"
 
 
 champion = dg.AssetSpec(
@@ -92,38 +91,6 @@ def shown(store: Store, champion: champions.Champion) -> dict[str, Any]:
         "folder": dg.MetadataValue.path(str(champion.folder)),
     }
     return page | ({"maps": inline_images(result.folder / "maps.png")} if result else {})
-
-
-@dg.multi_asset_check(
-    specs=[
-        dg.AssetCheckSpec(
-            CHECK,
-            asset=metrics,
-            description="A training of the champion's configuration is not worse than the champion beyond the noise of "
-            "the test images: paired, one-sided at 95%. Others have no verdict, and skip this.",
-        )
-    ],
-    can_subset=True,
-)
-def keeps_up_with_champion(
-    context: dg.AssetCheckExecutionContext, store: StoreResource
-) -> Iterator[dg.AssetCheckResult]:
-    """A regression of code, data or teacher shows here, where the training alone looks unsuspicious."""
-    opened = store.open()
-    with user_errors():
-        key = target_and_training(context.op_execution_context)
-        quality = champions.against_champion(opened, opened.require(METRICS, *key))
-    yield from outcomes(context, {CHECK: _verdict(quality)})
-
-
-def _verdict(quality: champions.Quality) -> dg.AssetCheckResult | NothingCompared:
-    if quality.worse is None:
-        return NothingCompared(quality.text)
-    numbers = {"difference": quality.difference, "standard_error": quality.error}
-    shown = {"comparison": quality.text} | {k: v for k, v in numbers.items() if v is not None}
-    return dg.AssetCheckResult(
-        check_name=CHECK, passed=not quality.worse, severity=dg.AssetCheckSeverity.WARN, metadata=shown
-    )
 
 
 @dg.op(description="Send to MLflow what it lacks: finished trainings, the report, champions.")

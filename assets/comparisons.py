@@ -83,7 +83,7 @@ def check_ablation(context: dg.AssetCheckExecutionContext, store: StoreResource)
     """What an ablation still lacks."""
     with user_errors():
         result = store.open().require(ABLATION)
-    yield from outcomes(context, {COMPLETE: _complete(result)})
+    yield from outcomes(context, {COMPLETE: lambda: _complete(result)})
 
 
 def _complete(result: Result) -> dg.AssetCheckResult | NothingCompared:

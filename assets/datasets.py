@@ -160,7 +160,7 @@ def resized_images(context: dg.AssetExecutionContext, store: StoreResource) -> d
         size = TrainingKey.parse(training).recipe.side
         result = datasets.prepare_images(store.open(), target_name, size)
     context.log.info(f"{target_name} at {size} pixels: {'there already' if result.reused else 'decoded and resized'}")
-    return materialised(result, {k: str(v) for k, v in result.facts.items()})
+    return materialised(result, {"size": size, "images": result.facts["pictures"]})
 
 
 @dg.asset(

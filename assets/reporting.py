@@ -13,11 +13,11 @@ import pandas as pd
 
 from resources import last_words
 from rkd_pipeline.errors import RkdError, of_the_system
-from rkd_pipeline.store.result_store import PROVENANCE, Result
+from rkd_pipeline.store.result_store import Result
 from rkd_pipeline.store.stage_versions import Stage
 
 OWNER = "team:benchmark"
-THUMBNAIL_WIDTH = 320  # pixels
+THUMBNAIL_WIDTH = 256  # pixels
 _BLANKS = re.compile(r"(?<=\|) +| +(?=\|)")
 
 
@@ -65,12 +65,11 @@ def same_columns(asset: str, upstream: Iterable[str], columns: Iterable[str]) ->
 def materialised(
     result: Result, metadata: Mapping[str, Any] | None = None, checks: list[dg.AssetCheckResult] | None = None
 ) -> dg.MaterializeResult:
-    """Report a stored result: where it lies, its data version, whether it was there already, and what to show."""
+    """Report a stored result: its folder, which holds its provenance too, its data version, and what to show."""
     record: dict[str, Any] = {
         "folder": dg.MetadataValue.path(str(result.folder)),
         "already_in_store": result.reused,
         "seconds": result.provenance.environment["seconds"],
-        "provenance": dg.MetadataValue.path(str(result.folder / PROVENANCE)),
     }
     return dg.MaterializeResult(
         metadata=dict(metadata or {}) | record,  # what people look for comes first
@@ -96,14 +95,15 @@ def check_of(asset: dg.AssetsDefinition, *checks: tuple[str, str]) -> Callable[[
 
 
 def outcomes(
-    context: dg.AssetCheckExecutionContext, found: Mapping[str, dg.AssetCheckResult | NothingCompared]
+    context: dg.AssetCheckExecutionContext, found: Mapping[str, Callable[[], dg.AssetCheckResult | NothingCompared]]
 ) -> Iterator[dg.AssetCheckResult]:
     """What to yield of the checks that were asked for; of one that compared nothing the log says why."""
     asked = {key.name for key in context.op_execution_context.selected_asset_check_keys}
-    for name, result in found.items():
+    for name in [name for name in found if name in asked]:
+        result = found[name]()
         if isinstance(result, NothingCompared):
             context.log.warning(f"check {name} is skipped, nothing was compared: {result.why}")
-        elif name in asked:
+        else:
             yield result
 
 

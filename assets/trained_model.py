@@ -1,6 +1,5 @@
 """Teachers and training: one model per target and training key."""
 
-from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import dagster as dg
@@ -9,13 +8,10 @@ import pandas as pd
 from assets.datasets import resized_images, split_asset
 from assets.partitions import grid, of_its_target, of_the_same_cell, target_and_training
 from assets.reporting import (
-    NothingCompared,
     asset_options,
-    check_of,
     column_schema,
     inline_image,
     materialised,
-    outcomes,
     table,
     user_errors,
 )
@@ -29,12 +25,12 @@ from rkd_pipeline.store.stage_versions import TEACHERS, TRAINED_MODEL
 if TYPE_CHECKING:
     from rkd_pipeline.training.loop import Epoch
 
-LEARNT = "loss_fell"
 HISTORY_COLUMNS = {
     "epoch": "from 1",
     "train_loss": "mean over the training images, no unit",
     "validation_loss": "mean over held-out normals; empty where the recipe has none",
 }
+PLOTTED = ("final_train_loss", "pictures_per_second")  # over trainings, by the UI; the other facts are together
 DEVICE_POOL = "device"  # guards runs that the daemon launches; inside a run, file locks do
 
 
@@ -86,32 +82,13 @@ def trained_model(
     from rkd_pipeline.results.figures import loss_curve
 
     history = training.read_history(result)
-    facts = {k: _readable(v) for k, v in result.facts.items()}
+    facts = {name: _readable(fact) for name, fact in result.facts.items()}
+    plotted = {name: facts.pop(name) for name in PLOTTED}
     curve = inline_image("losses", loss_curve(history, f"{target_name}, {key}"))
-    return materialised(result, {"losses": curve} | facts | {"last_epochs": table(history.tail(10))})
-
-
-@check_of(trained_model, (LEARNT, "The last epoch's loss is below the first one's, and finite."))
-def check_trained_model(context: dg.AssetCheckExecutionContext, store: StoreResource) -> Iterator[dg.AssetCheckResult]:
-    """A training that does not learn shows here."""
-    with user_errors():
-        model = store.open().require(TRAINED_MODEL, *target_and_training(context.op_execution_context))
-    yield from outcomes(context, {LEARNT: _learnt(training.read_history(model))})
-
-
-def _learnt(history: pd.DataFrame) -> dg.AssetCheckResult | NothingCompared:
-    if len(history) == 1:
-        return NothingCompared("one epoch has one loss")
-    first, last = history["train_loss"].iloc[0], history["train_loss"].iloc[-1]
-    return dg.AssetCheckResult(
-        check_name=LEARNT,
-        passed=bool(last < first),  # a finite one: training refuses others
-        severity=dg.AssetCheckSeverity.WARN,
-        metadata={"first": float(first), "last": float(last), "epochs": len(history)},
+    return materialised(
+        result,
+        {"losses": curve, **plotted, "facts": dg.MetadataValue.json(facts), "last_epochs": table(history.tail(10))},
     )
-
-
-CHECKS = [check_trained_model]
 
 
 def _readable(fact: object) -> int | float | str:

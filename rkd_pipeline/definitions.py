@@ -8,7 +8,7 @@ import dagster as dg
 from assets import anomaly_scores as evaluation
 from assets import benchmark as tables
 from assets import champion as champions
-from assets import comparisons, datasets, history, jobs, launching, paper_figures, reports, upkeep
+from assets import comparisons, datasets, history, jobs, launching, paper_figures, reports, training_checks, upkeep
 from assets import mlflow_run as tracking
 from assets import trained_model as training
 from assets import watching as inbox
@@ -46,11 +46,9 @@ ASSETS = [
     inbox.scored_pictures,
 ]
 CHECKS = [
-    *training.CHECKS,
-    *evaluation.CHECKS,
+    *training_checks.CHECKS,
     *comparisons.CHECKS,
     *history.CHECKS,
-    champions.keeps_up_with_champion,
     upkeep.in_step_with_store,
 ]
 

@@ -70,7 +70,7 @@ def look(sensor: dg.SensorDefinition, store: Store, instance: dg.DagsterInstance
     for request in said.dynamic_partitions_requests or []:
         assert isinstance(request, dg.AddDynamicPartitionsRequest)
         instance.add_dynamic_partitions(request.partitions_def_name, list(request.partition_keys))
-    if said.dynamic_partitions_requests and not said.run_requests:
+    if said.dynamic_partitions_requests:
         return look(sensor, store, instance)
     return list(said.run_requests or [])
 

@@ -12,13 +12,12 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from assets.anomaly_scores import _above_chance, _as_published
 from assets.datasets import split_asset
 from assets.following import BUSY, DONE, Progress, progress_of
 from assets.history import _not_worse
 from assets.partitions import TRAINING_DIMENSION, grid, grid_key, offer_targets
 from assets.reporting import NothingCompared
-from assets.trained_model import CHECKS
+from assets.training_checks import CHECKS, above_chance, as_published
 from assets.upkeep import changes_followed
 from resources.storage import StoreResource
 from rkd_pipeline.data.user_targets import OwnTarget, targets_in
@@ -173,6 +172,7 @@ def test_a_check_that_compares_nothing_is_skipped_and_the_log_says_why(images: P
             instance.add_dynamic_partitions(TRAINING_DIMENSION, [TRAINING])
             done = dg.materialize(
                 [as_if_trained, *CHECKS],
+                selection=dg.AssetSelection.assets(as_if_trained),
                 partition_key=grid_key(TARGET, TRAINING),
                 instance=instance,
                 resources={"store": StoreResource(root=str(store.root))},
@@ -189,17 +189,17 @@ def test_a_check_has_an_outcome_where_there_is_something_to_compare() -> None:
     none = measured.assign(value=np.nan, ci_low=np.nan, ci_high=np.nan)
     other_data = moves(table(rows(0, {0: [0.9, 0.91]}), rows(1, {0: [0.2, 0.21]}, images="other")))
     for check, why in (
-        (_as_published("mine", "rkd-s0", measured), "nothing is published that mine rkd-s0 repeats"),
-        (_above_chance(none), "there is no image AUROC"),
+        (as_published("mine", "rkd-s0", measured), "nothing is published that mine rkd-s0 repeats"),
+        (above_chance(none), "there is no image AUROC"),
         (_not_worse(other_data), "not comparable: earlier rounds are of other data"),
         (_not_worse(other_data.iloc[:0]), "there is no re-benchmark yet"),
     ):
         assert isinstance(check, NothingCompared)
         assert why in check.why
     # Where there is something: Table 3's 0.813 of Ours+ES on Head CT lies within the interval, or above it.
-    assert _as_published("head_ct", "rkd-es-s0", measured).passed
-    assert not _as_published("head_ct", "rkd-es-s0", measured.assign(ci_high=0.8)).passed
-    assert _above_chance(measured).passed
+    assert as_published("head_ct", "rkd-es-s0", measured).passed
+    assert not as_published("head_ct", "rkd-es-s0", measured.assign(ci_high=0.8)).passed
+    assert above_chance(measured).passed
     within = moves(table(rows(0, {0: [0.9, 0.91]}), rows(1, {0: [0.9, 0.91]})))
     assert _not_worse(within).passed
 

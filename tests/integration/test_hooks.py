@@ -58,11 +58,14 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
         server.shutdown()
 
 
-def tell() -> bool:
-    """As the graph is set up by the environment of now."""
+def tell(hook: Hook | None = None) -> bool:
+    return (hook or quick()).tell("regression", "head_ct got worse", {"round": 3, "moves": [{"move": -0.1}]})
+
+
+def quick() -> Hook:
+    """As the environment of now configures it, but for its patience."""
     hook = Hook.of(Settings.from_environment()).process_config_and_initialize()
-    quick = hook.model_copy(update={"timeout_seconds": 0.5, "pause_seconds": 0.01})
-    return quick.tell("regression", "head_ct got worse", {"round": 3, "moves": [{"move": -0.1}]})
+    return hook.model_copy(update={"timeout_seconds": 0.5, "pause_seconds": 0.01})
 
 
 def test_it_gets_the_facts_as_json(server: Server, caplog: pytest.LogCaptureFixture) -> None:
@@ -93,8 +96,9 @@ def test_a_server_that_hangs_or_is_gone_holds_nobody_up(
     server: Server, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     server.delay = 3
+    hook = quick()
     started = time.monotonic()
-    assert not tell()
+    assert not tell(hook)
     assert time.monotonic() - started < 2.5
     assert "ReadTimeout" in caplog.text
     monkeypatch.setenv("RKD_HOOK_URL", f"http://robot:{SECRET}@127.0.0.1:9/")

@@ -25,8 +25,8 @@ import pytest
 from PIL import Image
 
 from assets import upkeep
-from assets.champion import keeps_up_with_champion
 from assets.partitions import TRAINING_DIMENSION, grid_key, offer_targets
+from assets.training_checks import CHECKS
 from assets.watching import Watch
 from resources.storage import StoreResource
 from resources.tracking import MlflowTracking
@@ -405,7 +405,7 @@ def test_the_graph_lets_configurations_challenge_and_checks_that_trainings_keep_
 
         finish(f"{ES}-s0", 0.1)  # the same key, trained again, and much worse
         check = dg.materialize(
-            [*ASSETS, keeps_up_with_champion],
+            [*ASSETS, *CHECKS],
             selection=dg.AssetSelection.assets(METRICS.name),
             partition_key=grid_key(TARGET, f"{ES}-s0"),
             instance=instance,

@@ -136,7 +136,7 @@ def test_the_dataset_card_shows_its_images(browser: WebDriver, pages: Pages) -> 
     browser.get(f"{pages.dagster}/assets/dataset_card?partition=demo.weave&view=partitions")
     show_markdown(browser, 1)
     wait_for(browser, r"montage\.png")
-    assert min(inline_widths(browser)) > 300
+    assert min(inline_widths(browser)) >= 256
 
 
 @pytest.mark.slow
@@ -144,7 +144,7 @@ def test_a_trained_model_shows_its_losses(browser: WebDriver, pages: Pages) -> N
     browser.get(f"{pages.dagster}/assets/trained_model?partition={quote(f'demo.weave|{TRAINING}')}&view=partitions")
     wait_for(browser, "final_train_loss")
     show_markdown(browser, 0)
-    assert min(inline_widths(browser)) > 300
+    assert min(inline_widths(browser)) >= 256
 
 
 @pytest.mark.slow

@@ -46,7 +46,7 @@ def small_image(png: bytes, width: int) -> bytes:
         small = image.convert("RGB")
         small.thumbnail((width, width))
     buffer = BytesIO()
-    small.save(buffer, "WEBP", quality=60, method=6)
+    small.save(buffer, "WEBP", quality=45, method=6)
     return buffer.getvalue()
 
 
