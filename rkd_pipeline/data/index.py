@@ -14,13 +14,10 @@ import numpy as np
 import pandas as pd
 
 from rkd_pipeline.data.catalog import Target
-from rkd_pipeline.data.prepared_arrays import ArrayFile
-from rkd_pipeline.data.layouts.listing import some
-from rkd_pipeline.data.near_duplicates import perceptual_hash
 from rkd_pipeline.data.image_files import (
     BadImage,
-    Listing,
     ListedImage,
+    Listing,
     decode,
     full_mask,
     in_parallel,
@@ -28,6 +25,9 @@ from rkd_pipeline.data.image_files import (
     resized,
     resized_mask,
 )
+from rkd_pipeline.data.layouts.listing import some
+from rkd_pipeline.data.near_duplicates import perceptual_hash
+from rkd_pipeline.data.prepared_arrays import ArrayFile
 from rkd_pipeline.errors import BadFiles, DataError, Problem
 from rkd_pipeline.names import printable
 from rkd_pipeline.progress import bar

@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from rkd_pipeline.data.prepared_arrays import ArrayFile
-from rkd_pipeline.data.index import MASKS, PIXELS
 from rkd_pipeline.data.image_files import decode, full_mask, in_parallel, resized, resized_mask
+from rkd_pipeline.data.index import MASKS, PIXELS
+from rkd_pipeline.data.prepared_arrays import ArrayFile
 from rkd_pipeline.errors import BadFiles, Problem
 from rkd_pipeline.progress import bar
 

@@ -21,13 +21,11 @@ from tomlkit.exceptions import TOMLKitError
 
 from rkd_pipeline.data import catalog
 from rkd_pipeline.data.catalog import Dataset, Kind, Target
-from rkd_pipeline.data.layouts import folder
-from rkd_pipeline.data.layouts import manifest
-from rkd_pipeline.data.layouts import mvtec
+from rkd_pipeline.data.image_files import Listing
+from rkd_pipeline.data.layouts import folder, manifest, mvtec
 from rkd_pipeline.data.layouts.class_names import TRAIN, is_good
 from rkd_pipeline.data.layouts.listing import NORMAL, folders_in, is_image, one_called
 from rkd_pipeline.data.layouts.litter import entries_of
-from rkd_pipeline.data.image_files import Listing
 from rkd_pipeline.errors import DataError, UnknownName
 from rkd_pipeline.store.files import edited, write_atomically
 from rkd_pipeline.store.result_store import Store
@@ -207,7 +205,7 @@ class OwnTargets:
             self._write(file)
 
     def remove(self, name: str) -> None:
-        """Take a target out, keeping everything else in the file. Raises ``DataError`` where there is no such target."""
+        """Take a target out, and keep everything else in the file. Raises ``DataError`` where there is none."""
         with edited(self.path):
             file = self._read()
             if name not in file.get("targets", {}):

@@ -14,8 +14,8 @@ from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
-from rkd_pipeline.store.locks import locked
 from rkd_pipeline.progress import bar
+from rkd_pipeline.store.locks import locked
 
 _log = logging.getLogger(__name__)
 

@@ -11,8 +11,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from rkd_pipeline.store.files import file_sha256, sync, write_atomically
 from rkd_pipeline.progress import bar
+from rkd_pipeline.store.files import file_sha256, sync, write_atomically
 
 # A file may change twice within one tick of the clock that stamps it, and look the same; FAT's ticks are the longest.
 _TICK = 2_000_000_000

@@ -15,8 +15,8 @@ from urllib.parse import urlsplit, urlunsplit
 
 from rkd_pipeline.data.download.archives import disk_message
 from rkd_pipeline.errors import DataError
-from rkd_pipeline.store.files import sync
 from rkd_pipeline.progress import bar
+from rkd_pipeline.store.files import sync
 
 ATTEMPTS = 3
 _CHUNK = 1 << 16

@@ -6,10 +6,10 @@ VisA keeps classes and masks apart: ``Images/{Normal,Anomaly}`` and ``Masks/Anom
 
 from pathlib import Path
 
+from rkd_pipeline.data.image_files import ListedImage, Listing
 from rkd_pipeline.data.layouts.class_names import GOOD, GOOD_SHOWN, IMAGES, MASKS, is_good
-from rkd_pipeline.data.layouts.listing import NORMAL, class_folders, name_the_rest, one_called, images_in, relative
+from rkd_pipeline.data.layouts.listing import NORMAL, class_folders, images_in, name_the_rest, one_called, relative
 from rkd_pipeline.data.layouts.mask_folders import MaskFolder, lone_masks, warn_of_shared_masks
-from rkd_pipeline.data.image_files import Listing, ListedImage
 from rkd_pipeline.errors import DataError
 
 

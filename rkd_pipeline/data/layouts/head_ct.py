@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pandas as pd
 
+from rkd_pipeline.data.image_files import ListedImage, Listing
 from rkd_pipeline.data.layouts.class_names import fold
 from rkd_pipeline.data.layouts.listing import child, name_the_rest, relative
 from rkd_pipeline.data.layouts.litter import entries_of
-from rkd_pipeline.data.image_files import Listing, ListedImage
 from rkd_pipeline.errors import DataError, Problem
 
 

@@ -4,11 +4,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from rkd_pipeline.data.catalog import Target
-from rkd_pipeline.data.layouts import brain_mri
-from rkd_pipeline.data.layouts import head_ct
-from rkd_pipeline.data.layouts import mvtec
-from rkd_pipeline.data.layouts import retinal_oct
 from rkd_pipeline.data.image_files import Listing
+from rkd_pipeline.data.layouts import brain_mri, head_ct, mvtec, retinal_oct
 
 _READERS: dict[str, Callable[[Path, str], Listing]] = {
     "brain_mri": brain_mri.listing,

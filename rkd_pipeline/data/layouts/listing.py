@@ -7,12 +7,12 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+from rkd_pipeline.data.image_files import SUFFIXES, Listing
 from rkd_pipeline.data.layouts.class_names import GOOD_SHOWN, MASKS, fold, is_doubtful, is_good, plain
 from rkd_pipeline.data.layouts.litter import entries_of, files_below
-from rkd_pipeline.data.image_files import SUFFIXES, Listing
 from rkd_pipeline.errors import DataError, Problem
-from rkd_pipeline.store.hashes import HashRecord, state_of
 from rkd_pipeline.names import printable
+from rkd_pipeline.store.hashes import HashRecord, state_of
 
 NORMAL = "good"  # what normal images have as their kind of defect, whatever their folder is called
 _SHOWN = 10

@@ -8,10 +8,10 @@ from typing import Any
 
 import pandas as pd
 
+from rkd_pipeline.data.image_files import ListedImage, Listing
 from rkd_pipeline.data.layouts.class_names import BAD, GOOD, plain
 from rkd_pipeline.data.layouts.listing import child, relative, some
 from rkd_pipeline.data.layouts.mask_folders import warn_of_shared_masks
-from rkd_pipeline.data.image_files import Listing, ListedImage
 from rkd_pipeline.errors import DataError, Problem
 
 SUFFIXES = frozenset({".csv", ".tsv", ".parquet"})

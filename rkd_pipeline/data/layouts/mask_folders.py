@@ -6,10 +6,10 @@ Suffix, case and Unicode form do not matter. A folder is MVTec LOCO's way: its m
 from collections.abc import Iterator
 from pathlib import Path
 
+from rkd_pipeline.data.image_files import Listing
 from rkd_pipeline.data.layouts.class_names import fold, is_good
 from rkd_pipeline.data.layouts.listing import NORMAL, folders_in, is_image, relative, some
 from rkd_pipeline.data.layouts.litter import entries_of
-from rkd_pipeline.data.image_files import Listing
 from rkd_pipeline.errors import DataError, Problem
 
 _FORMS = ("{stem}_mask", "{stem}", "{stem}-mask", "{stem}.mask", "{stem}_gt", "{stem}_label", "{name}", "{name}_mask")

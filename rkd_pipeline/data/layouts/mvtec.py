@@ -9,20 +9,20 @@ image), MVTec AD 2 (``test_public`` with its masks inside, ``test_private``), BT
 from dataclasses import replace
 from pathlib import Path
 
+from rkd_pipeline.data.image_files import ListedImage, Listing
 from rkd_pipeline.data.layouts.class_names import BAD, MASKS, TEST, TRAIN, VALIDATION, WITHOUT_LABELS, is_good, plain
 from rkd_pipeline.data.layouts.listing import (
     NORMAL,
     class_folders,
     folders_in,
+    images_in,
     is_image,
     name_the_rest,
     one_called,
-    images_in,
     relative,
 )
 from rkd_pipeline.data.layouts.litter import files_below
 from rkd_pipeline.data.layouts.mask_folders import MaskFolder, lone_masks, warn_of_shared_masks
-from rkd_pipeline.data.image_files import Listing, ListedImage
 from rkd_pipeline.errors import DataError, Problem
 
 _PARTS = {"train": TRAIN, "validation": VALIDATION, "test": TEST}

@@ -7,8 +7,8 @@ and 32 in ``val``. Both give the same target: the test part is the thousand, and
 from hashlib import sha256
 from pathlib import Path
 
-from rkd_pipeline.data.layouts.listing import child, name_the_rest, images_in, relative
-from rkd_pipeline.data.image_files import Listing, ListedImage
+from rkd_pipeline.data.image_files import ListedImage, Listing
+from rkd_pipeline.data.layouts.listing import child, images_in, name_the_rest, relative
 from rkd_pipeline.errors import DataError
 
 NORMAL = "NORMAL"

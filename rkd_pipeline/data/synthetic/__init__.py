@@ -12,12 +12,9 @@ from typing import Protocol, cast
 import numpy as np
 from PIL import Image
 
-from rkd_pipeline.data.synthetic import bracket
-from rkd_pipeline.data.synthetic import grain
-from rkd_pipeline.data.synthetic import printed
-from rkd_pipeline.data.synthetic import weave
-from rkd_pipeline.data.synthetic.camera import SIDE, Array, Rng, Scene, photograph
 from rkd_pipeline.data.image_files import in_parallel
+from rkd_pipeline.data.synthetic import bracket, grain, printed, weave
+from rkd_pipeline.data.synthetic.camera import SIDE, Array, Rng, Scene, photograph
 
 VERSION = 8
 SEED = 20221

@@ -1,4 +1,4 @@
-"""Demo object: a milled steel plate, rotated and shifted, on a rubber mat: four drilled holes, a slot, brushed faces."""
+"""Demo object: a milled steel plate at any angle on a rubber mat: four drilled holes, a slot, brushed faces."""
 
 import numpy as np
 from scipy.ndimage import gaussian_filter, map_coordinates, shift
@@ -11,8 +11,8 @@ from rkd_pipeline.data.synthetic.camera import (
     inside,
     noise,
     positions,
-    scratch_distance,
     rotated,
+    scratch_distance,
 )
 
 # Centres of the holes on the plate, pixels from its centre; the plate is not symmetric, as real ones are not.

@@ -13,8 +13,8 @@ from rkd_pipeline.data.synthetic.camera import (
     noise,
     place,
     positions,
-    scratch_distance,
     rotated,
+    scratch_distance,
 )
 
 

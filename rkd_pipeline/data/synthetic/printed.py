@@ -10,8 +10,8 @@ from rkd_pipeline.data.synthetic.camera import (
     inside,
     noise,
     positions,
-    scratch_distance,
     rotated,
+    scratch_distance,
 )
 
 _DOTS, _RING, _DOT = 14, 74.0, 9.0
