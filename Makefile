@@ -5,8 +5,8 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 # A process per core, each with one torch thread (tests/conftest.py) and about 2 GB of memory. A file stays in one process:
-# its tests share what its fixtures made.
-PARALLEL := --numprocesses logical --maxprocesses 8 --dist loadfile
+# its tests share what its fixtures made; files start in their order, since the long ones come first.
+PARALLEL := --numprocesses logical --maxprocesses 8 --dist loadfile --no-loadscope-reorder
 
 # For `make ui`. Not from the environment, where PORT often belongs to something else.
 PORT        := 3000

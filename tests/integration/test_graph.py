@@ -161,7 +161,8 @@ def test_mlflow_holds_the_run_and_a_model_that_scores_as_the_store_says(head_ct:
         )
     assert run.data.params["recipe.loss"] == "kd"
     assert run.data.tags["rkd.target"] == "head_ct"
-    assert run.inputs.dataset_inputs[0].dataset.name == "head_ct"
+    used = {given.dataset.name for given in run.inputs.dataset_inputs}
+    assert used == {"head_ct training", "head_ct validation", "head_ct testing"}
     metrics = read_metrics(head_ct.store.require(METRICS, "head_ct", TRAINING)).set_index(["metric", "score_rule"])
     value = metrics.loc[("image_auroc", "map_max"), "value"]
     assert run.data.metrics["image_auroc.map_max"] == pytest.approx(value)

@@ -111,7 +111,7 @@ def test_published_rows_fit_the_table_and_say_where_they_are_from() -> None:
 
 def test_what_must_be_said_about_images_stands_below_their_cells() -> None:
     said = "without 1 of 200 files, which could not be used"
-    row = measured("head_ct", "rkd", 0, 0.7, source=f"metrics/head_ct/rkd-s0; {said}")
+    row = measured("head_ct", "rkd", 0, 0.7, n_normal=50, source=f"metrics/head_ct/rkd-s0; {said}")
     cells = table_3(benchmark(row), {("head_ct", "rkd-s0"): 90})
     assert cell(cells, "head_ct", "Ours")["note"] == said
     assert cell(cells, "head_ct", "Ours+ES")["note"] == ""
