@@ -75,18 +75,8 @@ def look(sensor: dg.SensorDefinition, store: Store, instance: dg.DagsterInstance
     return list(said.run_requests or [])
 
 
-DEMO = (
-    "run",
-    "--targets",
-    "demo.weave",
-    "--recipes",
-    "rkd-official-brief",
-    "--teacher",
-    "resnet18",
-    "--weights",
-    "random",
-)
-TRAINING = "rkd-official-brief@resnet18.random~2e-s0"
+DEMO = ("run", "--targets", "demo.weave", "--recipes", "rkd-official", "--teacher", "resnet18", "--weights", "random")
+TRAINING = "rkd-official@resnet18.random~2e-s0"
 
 
 @pytest.fixture(scope="session")

@@ -108,7 +108,7 @@ def test_wrong_words_are_answered_with_the_right_ones(
 
 def test_options_can_come_from_the_environment(demo: Rkd) -> None:
     run = demo(
-        "run", RKD_TARGETS="demo.weave", RKD_RECIPES="rkd-official-brief", RKD_SEEDS="0", RKD_TEACHER="resnet18",
+        "run", RKD_TARGETS="demo.weave", RKD_RECIPES="rkd-official", RKD_SEEDS="0", RKD_TEACHER="resnet18",
         RKD_WEIGHTS="random", RKD_EPOCHS="2",
     )  # fmt: skip
     assert run.returncode == 0, run.stderr

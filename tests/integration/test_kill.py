@@ -16,7 +16,7 @@ from rkd_pipeline.store.stage_versions import IMAGES, TRAINED_MODEL
 from tests.integration.conftest import DEMO, Rkd
 
 EPOCHS = 4
-TRAINING = f"rkd-official-brief@resnet18.random~{EPOCHS}e-s0"
+TRAINING = f"rkd-official@resnet18.random~{EPOCHS}e-s0"
 COMMAND = (*DEMO, "--epochs", str(EPOCHS))
 
 

@@ -21,7 +21,7 @@ from tests.integration.tracking_server import TrackingServer, free_port, silent_
 from tests.library.arena import TARGET, Finish
 
 ES = "rkd-es-cal@resnet18.random~1e"
-TRAINING = "rkd-official-brief@resnet18.random~1e-s{}"
+TRAINING = "rkd-official@resnet18.random~1e-s{}"
 
 
 @pytest.fixture(scope="module")

@@ -95,8 +95,8 @@ def test_a_round_has_fresh_seeds_on_the_plan_s_repeats(store: Store) -> None:
     begun = rebenchmark.begin(store, "measured", "Sunday", seeds=2)
     keys = [TrainingKey.parse(cell.training) for cell in begun.cells]
     assert [(k.seed, k.repeat, k.epochs, k.recipe.name) for k in keys] == [
-        (1000, 0, 2, "rkd-official-brief"),
-        (1001, 0, 2, "rkd-official-brief"),
+        (1000, 0, 2, "rkd-official"),
+        (1001, 0, 2, "rkd-official"),
     ]
     assert begun.baseline == [CELL]
     assert rebenchmark.begin(store, "measured", "Sunday", seeds=2) == begun  # asked again, by a retry
@@ -151,7 +151,7 @@ def test_a_regression_reaches_the_hook_once_and_history_and_its_check(
         cursor = context.cursor
     [sent] = server.received
     assert (sent["event"], sent["round"], sent["failures"]) == ("regression", 4, {})
-    assert "demo.weave rkd-official-brief: image_auroc worse by" in str(sent["text"])
+    assert "demo.weave rkd-official: image_auroc worse by" in str(sent["text"])
     [check] = run.get_asset_check_evaluations()
     assert (check.check_name, check.passed, check.severity) == ("not_worse", False, dg.AssetCheckSeverity.WARN)
     result = store.require(HISTORY)
