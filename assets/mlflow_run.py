@@ -1,5 +1,6 @@
 """MLflow's copy of every training, and of the report."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import dagster as dg
@@ -25,7 +26,9 @@ from rkd_pipeline.store.result_store import Store
     code_version="1",
     output_required=False,
 )
-def mlflow_run(context: dg.AssetExecutionContext, store: StoreResource, tracking: MlflowTracking):  # type: ignore[no-untyped-def]
+def mlflow_run(
+    context: dg.AssetExecutionContext, store: StoreResource, tracking: MlflowTracking
+) -> Iterator[dg.MaterializeResult]:
     """The MLflow run of a training: parameters, curves, metrics, dataset, figures, and a model that scores images.
 
     A mirror of the store. Where MLflow is away, this stays unmaterialised, nothing else suffers, and materialising it
@@ -56,7 +59,9 @@ def mlflow_run(context: dg.AssetExecutionContext, store: StoreResource, tracking
     automation_condition=REFRESH,
     pool=TABLES_POOL,
 )
-def mlflow_report(context: dg.AssetExecutionContext, store: StoreResource, tracking: MlflowTracking):  # type: ignore[no-untyped-def]
+def mlflow_report(
+    context: dg.AssetExecutionContext, store: StoreResource, tracking: MlflowTracking
+) -> Iterator[dg.MaterializeResult]:
     """The MLflow run of a report: the HTML file, the paper's tables and figures, and the leaderboard, at full size.
 
     A mirror too: where MLflow is away, this stays unmaterialised, and materialising it later sends it.

@@ -107,8 +107,7 @@ class LiveCurves:
                         _log.warning("MLflow does not take the curves of %s for now: %s", self._begun.name, error)
                 self._closed.wait(PAUSE)
             self._tell_outcome()
-        except Exception:
-            # Of our own. The training goes on; `mlflow_run`, which sends by the same functions, fails with it.
+        except Exception:  # of our own; the training goes on, and `mlflow_run`, which sends by the same code, fails
             _log.exception(_NOT_LIVE, self._target, self._training)
 
     def _next(self) -> list[Point]:

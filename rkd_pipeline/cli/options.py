@@ -78,6 +78,7 @@ def with_places(command: Command) -> Command:
         inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, annotation=kind, default=default)
         for name, (kind, default) in places.items()
     ]
+    # typer reads the options from here; the type of functions does not list it.
     run.__signature__ = own.replace(parameters=[*own.parameters.values(), *added])  # type: ignore[attr-defined]
     run.__annotations__ = command.__annotations__ | {name: kind for name, (kind, _) in places.items()}
     return run

@@ -14,7 +14,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, cast, get_args
 
 import tomlkit
 from tomlkit.exceptions import TOMLKitError
@@ -275,4 +275,5 @@ def make_entry(
     if kind not in get_args(Kind):
         raise DataError(f"{where}: kind {kind!r} is not known; choose {', '.join(get_args(Kind))}")
     resolved = Path(path).expanduser()
-    return OwnTarget(name, (base / resolved if base else resolved.absolute()), layout, kind, skip_bad)  # type: ignore[arg-type]
+    place = base / resolved if base else resolved.absolute()
+    return OwnTarget(name, place, layout, cast(Kind, kind), skip_bad)

@@ -33,6 +33,7 @@ class Detector(ABC):
 
         super().__init_subclass__()
         if "score" in vars(cls):
+            # mypy takes every method that is set for a slip; here it is how no system can forget the precision.
             cls.score = full_precision()(cls.score)  # type: ignore[method-assign]
 
     @abstractmethod

@@ -1,6 +1,6 @@
 """NumPy arrays and torch tensors, taken alike. torch is imported by whoever made the tensor, not here."""
 
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeGuard
 
 import numpy as np
 
@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 Array: TypeAlias = "np.ndarray | torch.Tensor"
 
 
-def is_tensor(array: Any) -> bool:
+def is_tensor(array: Any) -> "TypeGuard[torch.Tensor]":
     """Whether this is a torch tensor."""
     return hasattr(array, "detach")
 

@@ -86,8 +86,8 @@ def pixels_of(maps: Array, images: np.ndarray | None = None) -> Pixels:
 
     A tensor on a GPU is worked on there; one on the CPU shares its memory with NumPy.
     """
-    if is_tensor(maps) and maps.device.type != "cpu":  # type: ignore[union-attr]
-        return TensorPixels(maps, images)  # type: ignore[arg-type]
+    if is_tensor(maps) and maps.device.type != "cpu":
+        return TensorPixels(maps, images)
     return ArrayPixels(to_numpy(maps), images)
 
 

@@ -10,6 +10,7 @@ that is needed of it, and it does not leave out targets that not every system wa
 
 from dataclasses import dataclass
 from itertools import combinations
+from typing import Any
 
 import pandas as pd
 from scipy.stats import rankdata, wilcoxon
@@ -241,8 +242,8 @@ def diagram_title(board: Leaderboard) -> str:
     return f"Mean rank by image AUROC over {n} target{'s' * (n != 1)}; {bars}"
 
 
-def _number(value: object, factor: float, digits: int) -> str:
-    return NOT_PUBLISHED if pd.isna(value) else f"{factor * float(value):.{digits}f}"  # type: ignore[arg-type]
+def _number(value: Any, factor: float, digits: int) -> str:
+    return NOT_PUBLISHED if pd.isna(value) else f"{factor * float(value):.{digits}f}"
 
 
 def shown_ranks(systems: pd.DataFrame) -> dict[str, float]:

@@ -33,5 +33,5 @@ class TrainingTask(ABC):
     def validation_loss(self) -> float:
         """Mean loss of the held-out images; the student is in eval mode, gradients are off."""
 
-    def finish(self) -> None:  # noqa: B027 - most systems have nothing to do here
+    def finish(self) -> None:  # noqa: B027 - optional: only scores that are normalised need it
         """After the last step, with the weights that are kept: may fill buffers of the student."""

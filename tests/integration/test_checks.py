@@ -123,7 +123,7 @@ def test_a_leak_fails_its_check(images: Path, store: Store) -> None:
     with dg.DagsterInstance.ephemeral() as instance:
         offer_targets(instance, targets_in(store))
         options = {"partition_key": TARGET, "instance": instance, "resources": resources, "raise_on_error": False}
-        failed = dg.materialize([split_asset], **options)  # type: ignore[arg-type]
+        failed = dg.materialize([split_asset], **options)
         assert not failed.success
         [check] = failed.get_asset_check_evaluations()
         assert (check.check_name, check.passed, check.severity) == ("no_leak", False, dg.AssetCheckSeverity.ERROR)
@@ -133,7 +133,7 @@ def test_a_leak_fails_its_check(images: Path, store: Store) -> None:
         (images / "good" / "twin.png").unlink()
         data.find_source(store, store.root, TARGET)
         data.index_images(store, TARGET)
-        [check] = dg.materialize([split_asset], **options).get_asset_check_evaluations()  # type: ignore[arg-type]
+        [check] = dg.materialize([split_asset], **options).get_asset_check_evaluations()
         assert check.passed
         assert check.metadata["test"].value == 2 + 2  # a fifth of eight good images, and all bad ones
 

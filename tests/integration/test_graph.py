@@ -211,7 +211,7 @@ def test_training_refuses_a_split_that_was_not_verified(head_ct: Graph) -> None:
     file.write_bytes(file.read_bytes()[: len(original)].ljust(len(original), b"\0"))
     try:
         with pytest.raises(Exception, match="not the split that was verified"):
-            read_verified_split(head_ct.store.find(Ref("split", "head_ct")))  # type: ignore[arg-type]
+            read_verified_split(head_ct.store.find(Ref("split", "head_ct")))
         key = TRAINING.replace("-s0", "-s1")
         head_ct.instance.add_dynamic_partitions(TRAINING_DIMENSION, [key])
         failed = head_ct.materialise("resized_images", "trained_model", partition=grid_key("head_ct", key), ok=False)

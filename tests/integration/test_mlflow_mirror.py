@@ -376,7 +376,7 @@ class Refuses(BaseHTTPRequestHandler):
     """A server behind a door: whoever asks is rotated away, in HTML."""
 
     def do_GET(self) -> None:
-        self.send_response(self.server.status)  # type: ignore[attr-defined]
+        self.send_response(self.server.status)
         self.end_headers()
         self.wfile.write(b"<html>no</html>")
 
@@ -395,7 +395,7 @@ def test_trying_again_is_advised_only_where_it_can_help(
     mirrored: Mirrored, status: int, passing: bool, said: str
 ) -> None:
     server = ThreadingHTTPServer(("127.0.0.1", 0), Refuses)
-    server.status = status  # type: ignore[attr-defined]
+    server.status = status
     Thread(target=server.serve_forever, daemon=True).start()
     uri = f"http://robot:s3cret@127.0.0.1:{server.server_port}"
     with pytest.raises(TrackingError, match=said) as refused:

@@ -467,4 +467,4 @@ def post(address: str, images: list[str], **params: object) -> dict[str, list[di
     headers = {"Content-Type": "application/json"}
     request = urllib.request.Request(f"{address}/invocations", json.dumps(body).encode(), headers)
     with urllib.request.urlopen(request, timeout=120) as reply:
-        return json.load(reply)  # type: ignore[no-any-return]
+        return json.load(reply)

@@ -181,7 +181,7 @@ def test_new_images_are_scored_once_and_as_in_the_test(
         _settle(file)
     settings = {"watch": watched, "watch_model": f"{CELL.target}|{CELL.training}"}
     run = materialise("scored_pictures", **settings)
-    found = watched_folder.read_scored(store.find(Ref("scored_pictures"))).set_index("picture")  # type: ignore[arg-type]
+    found = watched_folder.read_scored(store.find(Ref("scored_pictures"))).set_index("picture")
     assert len(found) == 3
     assert "cannot be decoded" in found.loc["broken.png", "problem"]
     for row in chosen.itertuples():
@@ -332,7 +332,7 @@ def test_a_round_is_an_order_and_what_fails_of_it_is_told(
     [record] = rounds.records(store)
     assert record["failures"][name] == f"train_and_evaluate: run {run_id[:8]} ended as failure; its page says why"
     [sent] = server.received
-    assert (sent["event"], list(sent["failures"])) == ("failure", [name])  # type: ignore[call-overload]
+    assert (sent["event"], list(sent["failures"])) == ("failure", [name])
 
 
 def as_if_run(

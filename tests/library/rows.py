@@ -24,7 +24,7 @@ def localised(category: str, recipe: str, metric: str, value: float, **more: obj
     """One measured number of an MVTec AD category's maps."""
     defaults: dict[str, object] = {"seed": 0, "kind": "texture", "metric": metric, "score_rule": "map"}
     given = defaults | {"ci_low": value - 0.01, "ci_high": value + 0.01, "interval_method": "bootstrap"} | more
-    return measured(f"mvtec_ad.{category}", recipe, value=value, **given)  # type: ignore[arg-type]
+    return measured(f"mvtec_ad.{category}", recipe, value=value, **given)
 
 
 def benchmark(*rows: dict[str, object]) -> pd.DataFrame:

@@ -26,7 +26,7 @@ def test_the_map_is_the_official_code_s_bilinear_and_gaussian(fusion: str) -> No
     up = [interpolate(m[:, None], size=64, mode="bilinear", align_corners=True)[:, 0].numpy() for m in scales]
     fused = np.sum(up, axis=0) if fusion == "sum" else np.prod(up, axis=0)
     expected = np.stack([gaussian_filter(m, sigma=4) for m in fused])
-    ours = anomaly_map(scales, 64, fusion=fusion)  # type: ignore[arg-type]
+    ours = anomaly_map(scales, 64, fusion=fusion)
     np.testing.assert_allclose(ours.numpy(), expected, rtol=1e-4, atol=1e-5)
 
 
@@ -55,14 +55,14 @@ def test_convolutions_and_products_are_float32_while_scoring_whatever_is_set(
     switches = (torch.backends.cuda.matmul, gpu.conv, cpu.matmul, cpu.conv)
 
     def settings() -> list[str]:
-        return [s.fp32_precision for s in switches]  # type: ignore[union-attr]
+        return [s.fp32_precision for s in switches]
 
     before, seen = settings(), []
     forward = Teacher.forward
     monkeypatch.setattr(Teacher, "forward", lambda self, x: (seen.append(settings()), forward(self, x))[1])
     teacher = random_teacher("resnet18")
     student = ReverseDistillation(teacher.arch, "narrow").eval()
-    detector = ReverseKDDetector(RECIPES["rkd"], teacher, student, 1.0)  # type: ignore[arg-type]
+    detector = ReverseKDDetector(RECIPES["rkd"], teacher, student, 1.0)
     torch.set_float32_matmul_precision("medium")
     try:
         around = settings()
@@ -85,7 +85,7 @@ def test_every_system_scores_in_full_precision(system: str) -> None:
     assert made
     for detector in made:
         # A subclass that computes nothing but the setting.
-        class Looks(detector):  # type: ignore[misc, valid-type]
+        class Looks(detector):
             def __init__(self) -> None: ...
 
             def score(self, images: object) -> str:
@@ -101,9 +101,9 @@ def test_scores_do_not_depend_on_tf32(random_teacher: Callable[[str], Teacher], 
     teacher = random_teacher("resnet18").cuda()
     torch.manual_seed(0)
     student = ReverseDistillation(teacher.arch, "narrow").cuda().eval()
-    detector = ReverseKDDetector(RECIPES["rkd"], teacher, student, 1.0)  # type: ignore[arg-type]
+    detector = ReverseKDDetector(RECIPES["rkd"], teacher, student, 1.0)
     gpu = detector.score(images).maps
-    cpu = ReverseKDDetector(RECIPES["rkd"], teacher.cpu(), student.cpu(), 1.0).score(images).maps  # type: ignore[arg-type]
+    cpu = ReverseKDDetector(RECIPES["rkd"], teacher.cpu(), student.cpu(), 1.0).score(images).maps
     np.testing.assert_allclose(gpu, cpu, rtol=1e-3, atol=1e-4)
 
 

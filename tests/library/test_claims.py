@@ -43,11 +43,11 @@ def evidence_of(values: Mapping[Quantity, float], seed: int = 0, regions: pd.Dat
 def configuration(
     cells: Mapping[Block, Mapping[str, Evidence]], *, kind: str = "texture", epochs: int = 40, **more: object
 ) -> Configuration:
-    targets = {cell[0] for cell in cells} | {cell[0] for cell in more.get("histories", {})}  # type: ignore[attr-defined]
+    targets = {cell[0] for cell in cells} | {cell[0] for cell in more.get("histories", {})}
     given = {"rotated": {}, "histories": {}} | more
     return Configuration(
         "resnet18", epochs, cells, kinds=dict.fromkeys(targets, kind), test_to_train=dict.fromkeys(targets), **given
-    )  # type: ignore[arg-type]
+    )
 
 
 def found_in(c: Configuration, claim: str) -> list[Finding]:
@@ -89,11 +89,11 @@ def test_with_nothing_measured_every_claim_says_what_to_run() -> None:
             assert CLAIMS[f.claim].command in f.reason
     rest = {(f.claim, f.targets): f for f in found if f.estimate}
     # From the paper's own tables: 93.2 against 93.4 over ten objects, 94.58 against 97.3 over four textures.
-    assert rest["pro", "10 objects"].estimate.value == pytest.approx(-0.002, abs=5e-4)  # type: ignore[union-attr]
+    assert rest["pro", "10 objects"].estimate.value == pytest.approx(-0.002, abs=5e-4)
     assert rest["pro", "10 objects"].verdict == CANNOT_TELL
     assert rest["pro", "5 textures"].verdict == NOT_SUPPORTED
     cured = next(f for f in found if f.compared.startswith("cured") and f.estimate)
-    assert cured.estimate.value == pytest.approx(0.9458 - 0.973, abs=1e-3)  # type: ignore[union-attr]
+    assert cured.estimate.value == pytest.approx(0.9458 - 0.973, abs=1e-3)
 
 
 def regions(small: float, large: float) -> pd.DataFrame:

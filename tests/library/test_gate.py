@@ -64,7 +64,7 @@ def test_a_comparison_is_over_shared_repeats_with_seeds_averaged(arena: tuple[St
     assert found is not None
 
     def auroc(training: str) -> float:
-        scores, _ = read_scores(store.find(Ref("anomaly_scores", TARGET, training)))  # type: ignore[arg-type]
+        scores, _ = read_scores(store.find(Ref("anomaly_scores", TARGET, training)))
         test = scores[scores["part"] == "test"]
         return float(roc_auc_score(test["anomalous"], test["map_max"]))
 

@@ -24,7 +24,7 @@ def costs(rows: list[dict[str, object]], **given: float) -> pd.DataFrame:
     return pd.DataFrame(pairs).reindex(columns=["target", "training", *COSTS, "device"])
 
 
-def board_of(values: dict[str, list[float]], **given: float):  # type: ignore[no-untyped-def]
+def board_of(values: dict[str, list[float]], **given: float):
     rows = rows_of(values)
     return leaderboard(benchmark(*rows), costs(rows, **given))
 

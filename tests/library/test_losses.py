@@ -51,7 +51,7 @@ def test_a_perfect_student_has_no_loss_and_any_other_a_gradient(
     name: str, features: tuple[list[torch.Tensor], list[torch.Tensor]]
 ) -> None:
     a, b = features
-    loss = training_loss(name, 0.5, "sum")  # type: ignore[arg-type]
+    loss = training_loss(name, 0.5, "sum")
     torch.testing.assert_close(loss(a, a), torch.zeros(3), atol=1e-5, rtol=0)
     b = [y.double().requires_grad_() for y in b]
     assert torch.autograd.gradcheck(lambda *y: loss([x.double() for x in a], list(y)).double(), b, eps=1e-3, atol=1e-2)
@@ -70,7 +70,7 @@ def test_zero_features_give_no_nan_and_no_nan_gradient(name: str, zeros: str) ->
     if zeros == "both networks":
         teacher[:] = 0
     before = student.requires_grad_()
-    value = training_loss(name, 0.5, "sum")([teacher], [before.relu()])  # type: ignore[arg-type]
+    value = training_loss(name, 0.5, "sum")([teacher], [before.relu()])
     value.mean().backward()
     assert torch.isfinite(value).all()
     assert before.grad is not None

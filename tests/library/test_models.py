@@ -39,7 +39,7 @@ def test_parameter_counts_are_the_official_ones(
     arch: str, width: str, ocbe_with_dead_layer: float, decoder: float
 ) -> None:
     with torch.device("meta"):
-        student = ReverseDistillation(ARCHITECTURES[arch], width)  # type: ignore[arg-type]
+        student = ReverseDistillation(ARCHITECTURES[arch], width)
     expected = ocbe_with_dead_layer - dead_layer(ARCHITECTURES[arch].expansion)
     assert millions(student.ocbe) == pytest.approx(expected, abs=0.006)
     assert millions(student.decoder) == pytest.approx(decoder, abs=0.006)
@@ -52,7 +52,7 @@ def test_parameter_counts_are_the_official_ones(
 def test_the_embedding_is_as_deep_as_in_the_code_that_is_followed(arch: str, rd4ad: int, anomalib: int) -> None:
     """RD4AD's resnet.py hands 2, 3, 3, 3 to BN_layer; anomalib's get_bottleneck_layer 2 for both basic ResNets."""
     with torch.device("meta"):
-        found = [len(ReverseDistillation(ARCHITECTURES[arch], width).ocbe.oce) for width in ("wide", "narrow")]  # type: ignore[arg-type]
+        found = [len(ReverseDistillation(ARCHITECTURES[arch], width).ocbe.oce) for width in ("wide", "narrow")]
     assert found == [rd4ad, anomalib]
     assert {r.oce_width for r in RECIPES.values() if isinstance(r, ReverseKD) and "anomalib" in r.code} == {"narrow"}
     assert {r.oce_width for r in RECIPES.values() if isinstance(r, ReverseKD) and r.code == "RD4AD"} == {"wide"}

@@ -46,7 +46,7 @@ def test_a_terminal_that_lacks_a_letter_ends_no_command(monkeypatch: pytest.Monk
     assert cli.main(["status"]) == 1
     out.flush()
     err.flush()
-    said = out.buffer.getvalue() + err.buffer.getvalue()  # type: ignore[attr-defined]
+    said = out.buffer.getvalue() + err.buffer.getvalue()
     letters = "样品" if encoding == "utf-8" else r"\u6837\u54c1"
     assert said.decode(encoding).count(letters) == 2
 

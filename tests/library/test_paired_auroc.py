@@ -57,7 +57,7 @@ def test_swapping_the_systems_turns_everything_round(seed: int) -> None:
     assert one.difference == pytest.approx(-other.difference)
     assert one.p_better is not None
     assert other.p_better == pytest.approx(1 - one.p_better)
-    assert one.ci_low == pytest.approx(-other.ci_high)  # type: ignore[operator]
+    assert one.ci_low == pytest.approx(-other.ci_high)
 
 
 def test_equal_systems_differ_by_nothing_as_far_as_sixty_images_tell() -> None:

@@ -137,7 +137,7 @@ machinery = st.builds(
 @given(cases(), st.sampled_from([0.05, 0.1, 0.3, 0.5, 1.0]), machinery)
 @settings(max_examples=120, deadline=None)
 def test_aupro_is_its_definition(case: tuple[np.ndarray, np.ndarray], limit: float, machinery: None) -> None:
-    with machinery:  # type: ignore[attr-defined]
+    with machinery:
         assert aupro(*case, limit) == pytest.approx(aupro_by_definition(*case, limit), abs=1e-9)
 
 
@@ -145,7 +145,7 @@ def test_aupro_is_its_definition(case: tuple[np.ndarray, np.ndarray], limit: flo
 @settings(max_examples=80, deadline=None)
 def test_all_in_one_pass_are_their_definitions(case: tuple[np.ndarray, np.ndarray], machinery: None) -> None:
     maps, masks = case
-    with machinery:  # type: ignore[attr-defined]
+    with machinery:
         found = pixel_metrics(maps, masks)
     scores, labels = maps.ravel().astype(float), masks.ravel()
     assert found.pixel_auroc == pytest.approx(roc_auc_score(labels, scores), abs=1e-9)
@@ -199,7 +199,7 @@ def test_a_device_counts_as_the_cpu_does(case: tuple[np.ndarray, np.ndarray], ma
     """The torch passes, run on the CPU, against the NumPy ones; and tensors in the public entry."""
     maps, masks = case
     tensors = torch.from_numpy(maps), torch.from_numpy(masks)
-    with machinery:  # type: ignore[attr-defined]
+    with machinery:
         expected = pixel_metrics(maps, masks)
         assert pixel_metrics(*tensors) == expected
         with patch.object(pixel_curve, "pixels_of", TensorPixels):

@@ -34,7 +34,7 @@ class MeanScorer:
 
 
 def run(images: list[Path], output: Path | None, **given: object) -> pd.DataFrame:
-    return predict(MeanScorer(), images, output, **given).table  # type: ignore[arg-type]
+    return predict(MeanScorer(), images, output, **given).table
 
 
 def grey(file: Path, value: int, size: tuple[int, int] = (24, 20)) -> Path:
@@ -82,7 +82,7 @@ def test_the_decision_is_by_the_threshold_that_is_given(tmp_path: Path) -> None:
     images = [grey(tmp_path / f"{value}.png", value) for value in (50, 90, 150)]
     assert run(images, None)["anomalous"].tolist() == [False, False, True]
     assert run(images, None, threshold=60.0)["anomalous"].tolist() == [False, True, True]
-    undecided = predict(MeanScorer(None), images, tmp_path / "out").table  # type: ignore[arg-type]
+    undecided = predict(MeanScorer(None), images, tmp_path / "out").table
     assert undecided["anomalous"].isna().all()
     assert undecided["threshold"].isna().all()
     np.testing.assert_allclose(undecided["score"], [50, 90, 150])
@@ -129,7 +129,7 @@ def test_an_overlay_that_fails_leaves_the_score(tmp_path: Path, monkeypatch: pyt
     def fails(ground: Image.Image, *rest: object) -> bytes:
         if ground.getpixel((0, 0)) == (10, 10, 10):
             raise ValueError("no glyph")
-        return real(ground, *rest)  # type: ignore[arg-type]
+        return real(ground, *rest)
 
     monkeypatch.setattr("rkd_pipeline.results.figures.overlay.overlay", fails)
     table = run(images, tmp_path / "out")

@@ -18,7 +18,7 @@ from rkd_pipeline.models.weights import register_weights
 
 @pytest.mark.parametrize("family", sorted(set(FAMILIES), key=lambda f: f.__name__), ids=lambda f: f.__name__)
 def test_every_family_draws_varied_images_of_the_same_class(family: object) -> None:
-    number = FAMILIES.index(family)  # type: ignore[arg-type]
+    number = FAMILIES.index(family)
     for draw in (formula(number, 0), formula(number + 10, 0)):
         first, second = (draw(np.random.default_rng(i), 64) for i in (0, 1))
         assert first.shape == (64, 64, 3)
@@ -98,7 +98,7 @@ def test_a_small_pretraining_learns_is_repeatable_and_makes_a_teacher(cpu: Compu
     images = np.concatenate([draw_class(n, 0, 8, 48) for n in range(4)])
     runs: list[list[tuple[float, dict[str, Tensor]]]] = [[], []]
     for run in runs:
-        pretrain(settings, images, cpu, lambda epoch, loss, accuracy, state, run=run: run.append((loss, state)))  # type: ignore[misc]
+        pretrain(settings, images, cpu, lambda epoch, loss, accuracy, state, run=run: run.append((loss, state)))
     losses = [loss for loss, _ in runs[0]]
     assert min(losses[1:]) < losses[0]
     for a, b in zip(runs[0][-1][1].values(), runs[1][-1][1].values(), strict=True):

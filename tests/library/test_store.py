@@ -18,7 +18,7 @@ from rkd_pipeline.store.result_store import Ref, Result, Store
 from rkd_pipeline.store.stage_versions import IMAGES, METRICS, SPLIT, Stage
 
 
-def write(text: str):  # type: ignore[no-untyped-def]
+def write(text: str):
     def into(folder: Path) -> dict[str, str]:
         (folder / "data.txt").write_text(text)
         return {"said": text}

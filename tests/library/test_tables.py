@@ -122,7 +122,7 @@ def test_an_interval_from_few_images_says_what_it_cannot_promise() -> None:
     """Brain MRI tests on ten normal images; the same number from fifty and more needs no such word."""
     few = measured("brain_mri", "rkd", 0, 0.9, n_normal=10, n_anomalous=155)
     enough = measured("head_ct", "rkd", 0, 0.9, n_normal=50, n_anomalous=50)
-    cells = table_3(benchmark(few, enough), {(r["target"], r["training"]): 80 for r in (few, enough)})  # type: ignore[misc]
+    cells = table_3(benchmark(few, enough), {(r["target"], r["training"]): 80 for r in (few, enough)})
     notes = cells[cells["measured"].notna()].set_index("dataset")["note"]
     assert "10 test images of a class" in notes["brain_mri"]
     assert "88 to 93%" in notes["brain_mri"]

@@ -32,7 +32,7 @@ def run(teacher: Teacher, images: np.ndarray, cpu: Compute, tmp_path: Path) -> C
         validation = images[9:] if recipe.early_stopping else None
         chosen = {"compute": cpu, "checkpoint": tmp_path / "c.safetensors", "identity": "test"} | more
         train_pictures = images[:9] if recipe.early_stopping else images
-        return fit(recipe, teacher, train_pictures, validation, epochs=epochs, seed=seed, **chosen)  # type: ignore[arg-type]
+        return fit(recipe, teacher, train_pictures, validation, epochs=epochs, seed=seed, **chosen)
 
     return call
 
@@ -107,7 +107,7 @@ def test_early_stopping_stops_and_keeps_the_best_weights(run: Callable[..., Trai
     losses = [e.validation_loss for e in result.history]
     assert result.stopped_early
     assert len(losses) == result.best_epoch + 3 < 60
-    assert losses[result.best_epoch - 1] == min(losses)  # type: ignore[type-var]
+    assert losses[result.best_epoch - 1] == min(losses)
     until_best = run(recipe, epochs=result.best_epoch, checkpoint=tmp_path / "other")
     assert all(torch.equal(v, until_best.state[k]) for k, v in result.state.items())
 

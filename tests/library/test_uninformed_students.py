@@ -209,7 +209,7 @@ def test_descriptors_that_are_no_numbers_are_not_kept_for_later_trainings(
 ) -> None:
     network = PatchNetwork(SMALL.receptive_fields[0], SMALL.width, SMALL.descriptor)
     with torch.no_grad():
-        network.convolutions[0].weight[0] = float("nan")  # type: ignore[index, union-attr]
+        network.convolutions[0].weight[0] = float("nan")
     monkeypatch.setattr(uninformed_students, "_distil", lambda *_: network)
     with pytest.raises(
         StoreError, match=r"descriptors .* hold NaN or infinity in .*convolutions\.0\.weight; nothing was"

@@ -32,7 +32,10 @@ def listing(file: Path) -> Listing:
         found.warnings.append(f"columns that are not read: {some(unknown)}; known: {', '.join(REQUIRED + OPTIONAL)}")
     for number, row in enumerate(table.to_dict("records"), start=2):  # as editors count, below the header
         image = _image(row, f"{file.name}, row {number}", file.parent, split)
-        (found.problems if isinstance(image, Problem) else found.images).append(image)  # type: ignore[arg-type]
+        if isinstance(image, Problem):
+            found.problems.append(image)
+        else:
+            found.images.append(image)
     if not any(p.part == "test" for p in found.images):
         found.images = [replace(p, part=None) for p in found.images]  # nobody has split what only trains
     warn_of_shared_masks(found)

@@ -431,13 +431,10 @@ def _count(cell: Mapping[str, object]) -> str:
     return "1 category" if number == 1 else f"{number} categories"
 
 
-def _difference(cell: Mapping[str, object]) -> str:
+def _difference(cell: Mapping[str, Any]) -> str:
     if pd.isna(cell["difference"]):
         return NOT_PUBLISHED
-    low, high = (
-        None if pd.isna(cell[k]) else float(cell[k]) - float(cell["compared"])  # type: ignore[arg-type]
-        for k in ("ci_low", "ci_high")
-    )
+    low, high = (None if pd.isna(cell[k]) else float(cell[k]) - float(cell["compared"]) for k in ("ci_low", "ci_high"))
     return with_interval(cell["difference"], low, high, sign=True)
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import pandas as pd
 
@@ -41,11 +42,11 @@ class Sheet:
         return "\n".join(lines) + "\n\n" + "\n\n".join(self.notes()) + "\n"
 
 
-def percent(value: object, missing: str = NOT_PUBLISHED, *, sign: bool = False) -> str:
+def percent(value: Any, missing: str = NOT_PUBLISHED, *, sign: bool = False) -> str:
     """A fraction in percent with one decimal, or ``missing``; ``sign`` for differences."""
     if _absent(value):
         return missing
-    return f"{100 * float(value):{'+' if sign else ''}.1f}"  # type: ignore[arg-type]
+    return f"{100 * float(value):{'+' if sign else ''}.1f}"
 
 
 def in_epochs(number: object) -> str:
