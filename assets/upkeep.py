@@ -186,7 +186,7 @@ def in_step_with_store(store: StoreResource) -> dg.AssetCheckResult:
     )
 
 
-# Tables and checks follow what changes. Without a sensor of our own, Dagster's would be there, rotated off.
+# Tables and checks follow what changes. Without a sensor of our own, Dagster's would be there, turned off.
 refresh = dg.AutomationConditionSensorDefinition(
     "refresh",
     target=dg.AssetSelection.all() | dg.AssetSelection.all_asset_checks(),

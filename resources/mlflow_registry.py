@@ -1,4 +1,4 @@
-"""Champions in MLflow: a registered model per target, a version per reign, and the alias of who reigns."""
+"""Champions in MLflow: a registered model per target, a version per champion, and the alias of the present one."""
 
 from contextlib import nullcontext
 from typing import Any
@@ -15,7 +15,7 @@ ALIAS = "champion"
 
 
 def champion_item(store: Store, champion: Champion) -> Item:
-    """A version of the target's registered model, for one reign."""
+    """A version of the target's registered model, for one champion."""
     record = store.root / TRACKING_FOLDER / "champions" / champion.target / f"{champion.number:04d}.json"
     marks = mirror_marks(read_tracking(record), f"champion {champion.target} {champion.number} {champion.model}")
 
@@ -69,7 +69,7 @@ def register(server: Server, champion: Champion, mirrored: tuple[str, str] | Non
 
 
 def version_of(server: Server, target_name: str, contents: set[str]) -> str | None:
-    """The version that mirrors a reign, with its model; one whose model is gone can score nothing, and is deleted."""
+    """The version that mirrors a champion, with its model; one whose model is gone can score nothing, and is deleted."""
     found = None
     for version in server.client.search_model_versions(f"name = '{target_name}'"):
         if version.tags.get(CONTENT_TAG) not in contents:
@@ -83,7 +83,7 @@ def version_of(server: Server, target_name: str, contents: set[str]) -> str | No
 
 
 def point_alias(server: Server, target_name: str, version: str) -> None:
-    """Let the alias name who reigns, whoever has moved it meanwhile."""
+    """Let the alias name the present champion, whoever has moved it meanwhile."""
     known: dict[str, Any] = server.client.get_registered_model(target_name).aliases
     if str(known.get(ALIAS)) != version:
         server.client.set_registered_model_alias(target_name, ALIAS, version)

@@ -118,12 +118,14 @@ class MlflowTracking(dg.ConfigurableResource):
         return self._once(store, mlflow_mirror.report_item(store), tags)[0]
 
     def mirror_champions(self, store: Store, target_name: str, tags: Tags) -> str:
-        """Register every champion that a target has had, and move the alias to who reigns; returns that version.
+        """Register every champion that a target has had, and move the alias to the present one; returns that version.
 
         Raises as ``mirror`` does. A version that is there already is not made again.
         """
-        reigns = champions_of(store, target_name)
-        versions = [self._once(store, mlflow_registry.champion_item(store, champion), tags)[0] for champion in reigns]
+        champions = champions_of(store, target_name)
+        versions = [
+            self._once(store, mlflow_registry.champion_item(store, champion), tags)[0] for champion in champions
+        ]
         server = self._reach(store)
         with reachable():
             mlflow_registry.point_alias(server, target_name, versions[-1])

@@ -173,8 +173,8 @@ def _scorer(store: "Store", target: str, training: str | None, *, asks: bool) ->
     from rkd_pipeline.store.stage_versions import TRAINED_MODEL
 
     if training is None:
-        reigning = champions.require_champion(store, target)
-        return champions.open_scorer(reigning), f"champion {reigning.training}, since {reigning.since}"
+        present = champions.require_champion(store, target)
+        return champions.open_scorer(present), f"champion {present.training}, since {present.since}"
     targets_in(store).target(target)
     TrainingKey.parse(training)
     model = store.require(TRAINED_MODEL, target, training)

@@ -1,10 +1,10 @@
 """The champion of each target: one trained model, kept apart, and the record of how it became champion.
 
-    champions/<target>/0001/         the first reign, written whole and never changed: the scorer (safetensors and
+    champions/<target>/0001/         the first champion, written whole, never changed: the model (safetensors and
                                      scorer.json), example.jpg, scores.parquet of its test images, reign.json
     champions/<target>/looks.json    every look at challengers, with what was compared and found
 
-The highest number reigns. Weights are hard links into the store where the file system allows, so a champion outlives
+The highest number is the champion. Weights are hard links into the store where the file system allows, so a champion outlives
 its training's folder. MLflow's alias ``champion`` mirrors this. The value that a champion was chosen by is
 ``selected``: it stands in its record and in no table, for the best of several looks better than it is.
 """
@@ -96,13 +96,13 @@ def champions_of(store: Store, target_name: str) -> list[Champion]:
 
 
 def current_champion(store: Store, target_name: str) -> Champion | None:
-    """Who reigns; None while nobody does."""
+    """The champion; None where there is none yet."""
     found = champions_of(store, target_name)
     return found[-1] if found else None
 
 
 def require_champion(store: Store, target_name: str) -> Champion:
-    """Who reigns; raises ``NoChampion`` with the way to one."""
+    """The champion; raises ``NoChampion`` with the way to one."""
     targets_in(store).target(target_name)
     champion = current_champion(store, target_name)
     if champion is None:
@@ -140,13 +140,13 @@ def standing(store: Store, champion: Champion) -> str:
     if model is None:
         return "its training is no longer in the store; the champion's own copy serves on"
     if model.data_version != champion.model:
-        return f"{champion.training} has been trained again since; force it, if the new one is to reign"
+        return f"{champion.training} has been trained again since; force it, if the new one is to be champion"
     reason = store.why_stale(model)
     return f"its training is out of date: {reason}" if reason else "up to date"
 
 
 def champions_table(store: Store, champions_now: Sequence[Champion]) -> pd.DataFrame:
-    """For people: who reigns, how, by which number (selected, so for no other table), and whether it is up to date."""
+    """For people: who is champion, how, by which number (selected, so for no other table), and whether it is up to date."""
 
     def percent(value: float | None) -> str:
         return "not known" if value is None else f"{100 * value:.1f}"
@@ -167,7 +167,7 @@ def champions_table(store: Store, champions_now: Sequence[Champion]) -> pd.DataF
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a challenge came to: who reigns now, whether that is new, and a line per challenger."""
+    """What a challenge came to: who is champion now, whether that is new, and a line per challenger."""
 
     champion: Champion
     moved: bool
@@ -179,7 +179,7 @@ def challenge(store: Store, target_name: str, trainings: Sequence[str] = ()) -> 
     """Let configurations challenge the champion: the given trainings', or all others that are finished and eligible.
 
     The first champion has nobody to beat: it is the eligible configuration of the highest mean image AUROC. Of a
-    configuration, the given training reigns, or the first in order of repeat and seed: not the one that tests best.
+    configuration, the given training is champion, or the first in order of repeat and seed: not the one that tests best.
     Raises ``NotEligible`` for a given training that cannot be champion and for two of one configuration,
     ``NoChampion`` where nothing is eligible.
     """
@@ -195,7 +195,7 @@ def challenge(store: Store, target_name: str, trainings: Sequence[str] = ()) -> 
         if named and own in named:
             raise gate.NotEligible(
                 f"{named[own].provenance.key[1]} is of the champion's own configuration ({own}): seeds do not "
-                "challenge each other, since the best of them is the luckiest. Force it, if it is to reign"
+                "challenge each other, since the best of them is the luckiest. Force it, if it is to be champion"
             )
         challengers = {name: finished[name] for name in candidates if name != own}
         if own not in finished:
@@ -238,7 +238,7 @@ def _named(store: Store, target_name: str, trainings: Sequence[str]) -> dict[str
             raise gate.NotEligible(
                 f"{found[name].provenance.key[1]} and {training} are of one configuration ({name}). A configuration is "
                 "compared with all its finished trainings, averaged over those of one repeat; name only the training "
-                "that is to reign if it wins"
+                "that is to be champion if it wins"
             )
         found[name] = gate.require_eligible(store, target_name, training)
     return found
@@ -318,7 +318,7 @@ def looks(store: Store, target_name: str) -> list[dict[str, Any]]:
 
 
 def _crown(store: Store, metrics: Result, how: How, why: str, value: float | None) -> Champion:
-    """Export a model into the next reign's folder, whole or not at all."""
+    """Export a model into the next champion's folder, whole or not at all."""
     from rkd_pipeline.stages.export import export_model
 
     target_name, training = metrics.provenance.key
@@ -368,7 +368,7 @@ def _crown(store: Store, metrics: Result, how: How, why: str, value: float | Non
 
 
 def _next_number(store: Store, target_name: str) -> int:
-    """One more than any reign has had: a damaged folder may have been deleted, and looks name reigns by number."""
+    """One more than any champion has had: a damaged folder may be gone, and looks name champions by number."""
     folders = [int(p.name) for p in _folder(store, target_name).glob("[0-9]*") if p.name.isdecimal()]
     return max([*folders, *(int(entry["reign"]) for entry in looks(store, target_name))], default=0) + 1
 

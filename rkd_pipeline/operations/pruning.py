@@ -6,7 +6,7 @@
 - Prepared images of a side length that no result, no training under way and no plan uses. They are made again on
   demand. The side of the paper's recipes stays: it shares its files with ``images``.
 
-Never: what a champion keeps (its own folder, and the results of the training that reigns), and what a process works on.
+Never: what a champion keeps (its own folder, and the results of its training), and what a process works on.
 """
 
 import os

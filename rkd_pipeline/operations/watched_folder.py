@@ -52,7 +52,7 @@ class Inbox:
         folder: that is watched.
         target, training: whose model scores.
         model: the same with the weights' data version, as rows name it.
-        reign: of the champion; None where a training was named.
+        champion: that scores; None where a training was named.
         images: name to fingerprint.
         new: those that this model has not scored.
         files: name to the file itself.

@@ -373,7 +373,7 @@ def test_links_lead_to_pages_of_training(mirrored: Mirrored) -> None:
 
 
 class Refuses(BaseHTTPRequestHandler):
-    """A server behind a door: whoever asks is rotated away, in HTML."""
+    """A server behind a door: whoever asks is turned away, in HTML."""
 
     def do_GET(self) -> None:
         self.send_response(self.server.status)

@@ -47,7 +47,7 @@ ES, MKD = "rkd-es-cal@resnet18.random~1e", "rkd-cal@resnet18.random~1e"
 
 @dataclass(frozen=True)
 class Arena:
-    """A store with a champion that reigns by force after one that came first; both are in MLflow."""
+    """A store with a champion by force after one that came first; both are in MLflow."""
 
     store: Store
     finish: Finish

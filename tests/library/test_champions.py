@@ -119,7 +119,7 @@ def test_after_a_damaged_folder_was_deleted_as_advised_a_champion_can_be_forced(
     assert [r.number for r in champions.champions_of(store, TARGET)] == [2, 3]
     assert champions.current_champion(store, TARGET) == third
 
-    # Looks at challengers of a reign that was deleted are none at those of the next one.
+    # Looks at challengers of a champion that was deleted are none at those of the next one.
     looks = third.folder.parent / "looks.json"
     looks.write_text(json.dumps([{"reign": 3, "evidence": {}, "comparisons": {}, "number": 1}]))
     shutil.rmtree(third.folder)

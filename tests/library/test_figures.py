@@ -142,7 +142,7 @@ DOLLARS = "part$1_$2 $\\frac{$ 5$ to 6$"
 def test_a_dollar_is_a_dollar_in_every_figure(
     scene: tuple[np.ndarray, np.ndarray, np.ndarray], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As matplotlib itself draws with its mathematics rotated off, which is another way than the code's."""
+    """As matplotlib itself draws with its mathematics turned off, which is another way than the code's."""
     images, maps, masks = scene
     history = pd.DataFrame({"epoch": [1, 2], "train_loss": [2.0, 1.0], "validation_loss": [2.1, 1.0]})
     pair = {"first": "a" + DOLLARS, "second": "b", "first_part": DOLLARS, "second_part": "test", "identical": True}

@@ -82,7 +82,7 @@ def test_results_of_another_version_of_the_code(arena: Arena, monkeypatch: pytes
     monkeypatch.setitem(flow.STAGES, "trained_model", Stage("trained_model", TRAINED_MODEL.version + 1))
     items = prunable(store)
     refs = [Ref(stage.name, TARGET, OTHER) for stage in (TRAINED_MODEL, ANOMALY_SCORES, METRICS)]
-    assert [item.result for item in items] == refs  # not those of the training that reigns
+    assert [item.result for item in items] == refs  # not those of the champion's training
     assert all(f"made by version {TRAINED_MODEL.version} of trained_model" in item.why for item in items)
     weights = store.folder(refs[0]) / "student.safetensors"
     assert weights.stat().st_nlink > 1
