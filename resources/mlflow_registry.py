@@ -69,7 +69,7 @@ def register(server: Server, champion: Champion, mirrored: tuple[str, str] | Non
 
 
 def version_of(server: Server, target_name: str, contents: set[str]) -> str | None:
-    """The version that mirrors a champion, with its model; one whose model is gone can score nothing, and is deleted."""
+    """The version of a champion, with its model; one whose model is gone can score nothing, and is deleted."""
     found = None
     for version in server.client.search_model_versions(f"name = '{target_name}'"):
         if version.tags.get(CONTENT_TAG) not in contents:

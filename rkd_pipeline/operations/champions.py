@@ -4,8 +4,8 @@
                                      scorer.json), example.jpg, scores.parquet of its test images, reign.json
     champions/<target>/looks.json    every look at challengers, with what was compared and found
 
-The highest number is the champion. Weights are hard links into the store where the file system allows, so a champion outlives
-its training's folder. MLflow's alias ``champion`` mirrors this. The value that a champion was chosen by is
+The highest number is the champion. Weights are hard links into the store where the file system allows, so a champion
+outlives its training's folder. MLflow's alias ``champion`` mirrors this. The value that a champion was chosen by is
 ``selected``: it stands in its record and in no table, for the best of several looks better than it is.
 """
 
@@ -146,7 +146,7 @@ def standing(store: Store, champion: Champion) -> str:
 
 
 def champions_table(store: Store, champions_now: Sequence[Champion]) -> pd.DataFrame:
-    """For people: who is champion, how, by which number (selected, so for no other table), and whether it is up to date."""
+    """For people: who is champion, how, by which number (selected, so for no other table), and if it is up to date."""
 
     def percent(value: float | None) -> str:
         return "not known" if value is None else f"{100 * value:.1f}"
@@ -179,7 +179,8 @@ def challenge(store: Store, target_name: str, trainings: Sequence[str] = ()) -> 
     """Let configurations challenge the champion: the given trainings', or all others that are finished and eligible.
 
     The first champion has nobody to beat: it is the eligible configuration of the highest mean image AUROC. Of a
-    configuration, the given training is champion, or the first in order of repeat and seed: not the one that tests best.
+    configuration, the given training is champion, or the first in order of repeat and seed, not the one that tests
+    best.
     Raises ``NotEligible`` for a given training that cannot be champion and for two of one configuration,
     ``NoChampion`` where nothing is eligible.
     """
