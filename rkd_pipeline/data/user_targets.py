@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any, cast, get_args
 
 import tomlkit
-from tomlkit.exceptions import TOMLKitError
 
 from rkd_pipeline.data import catalog
 from rkd_pipeline.data.catalog import Dataset, Kind, Target
@@ -27,8 +26,9 @@ from rkd_pipeline.data.layouts.class_names import TRAIN, is_good
 from rkd_pipeline.data.layouts.listing import NORMAL, folders_in, is_image, one_called
 from rkd_pipeline.data.layouts.litter import entries_of
 from rkd_pipeline.errors import DataError, UnknownName
-from rkd_pipeline.store.files import edited, write_atomically
+from rkd_pipeline.store.files import edited
 from rkd_pipeline.store.result_store import Store
+from rkd_pipeline.store.toml_files import read_toml, write_toml
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 LAYOUTS = ("mvtec", "folder", "manifest")
@@ -202,7 +202,7 @@ class OwnTargets:
             if not file:
                 file.add(tomlkit.comment("The user's own targets; see `rkd add-target`."))
             file.setdefault("targets", tomlkit.table())[entry.name] = line
-            self._write(file)
+            write_toml(self.path, file)
 
     def remove(self, name: str) -> None:
         """Take a target out, and keep everything else in the file. Raises ``DataError`` where there is none."""
@@ -211,20 +211,13 @@ class OwnTargets:
             if name not in file.get("targets", {}):
                 raise DataError(f"{name} is not in {self.path}")
             del file["targets"][name]
-            self._write(file)
+            write_toml(self.path, file)
 
     def _read(self) -> tomlkit.TOMLDocument:
-        """The file as its authors laid it out, comments and all; raises ``DataError`` if it is unreadable."""
         try:
-            with self.path.open(encoding="utf-8", newline="") as stream:
-                return tomlkit.load(stream)
-        except FileNotFoundError:
-            return tomlkit.document()
-        except (TOMLKitError, UnicodeDecodeError) as error:
+            return read_toml(self.path)
+        except ValueError as error:
             raise DataError(f"{self.path} is not readable ({error}); mend that line") from error
-
-    def _write(self, file: tomlkit.TOMLDocument) -> None:
-        write_atomically(self.path, tomlkit.dumps(file).encode())
 
     def names(self) -> list[str]:
         """The catalog's targets, then the user's own."""

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING
 
 from rkd_pipeline.errors import TeacherError
 from rkd_pipeline.models.architectures import network
-from rkd_pipeline.store.files import edited, write_atomically
+from rkd_pipeline.store.files import edited
+from rkd_pipeline.store.toml_files import read_toml, write_toml
 
 if TYPE_CHECKING:
     from tomlkit import TOMLDocument
@@ -101,19 +102,12 @@ class TeacherRegistry:
             teachers = registry.setdefault("teachers", tomlkit.table(is_super_table=True))
             entry = teachers.setdefault(str(name), tomlkit.table())
             entry.update({"path": str(file.path), "sha256": file.sha256})
-            write_atomically(self.path, tomlkit.dumps(registry).encode())
+            write_toml(self.path, registry)
 
     def _read(self) -> "TOMLDocument":
-        """The file as it is laid out, comments and all."""
-        import tomlkit
-        from tomlkit.exceptions import TOMLKitError
-
         try:
-            with self.path.open(encoding="utf-8", newline="") as stream:
-                return tomlkit.load(stream)
-        except FileNotFoundError:
-            return tomlkit.document()
-        except (TOMLKitError, UnicodeDecodeError) as error:
+            return read_toml(self.path)
+        except ValueError as error:
             raise self._unreadable(error) from error
 
     def _unreadable(self, error: Exception) -> TeacherError:
