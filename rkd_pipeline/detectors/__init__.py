@@ -9,8 +9,7 @@ stands here: to add a system, write a module and a recipe (``recipes/named_recip
 
 from abc import ABC, abstractmethod
 from importlib import import_module
-from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 if TYPE_CHECKING:
     import torch
@@ -18,10 +17,12 @@ if TYPE_CHECKING:
 
     from rkd_pipeline.data.rows import Images
     from rkd_pipeline.detectors.anomaly_map import Scores
-    from rkd_pipeline.device import Compute
     from rkd_pipeline.models.weights import TeacherWeights
     from rkd_pipeline.recipes.recipe import Recipe
-    from rkd_pipeline.training.task import TrainingTask
+    from rkd_pipeline.training.task import TaskInputs, TrainingTask
+
+R = TypeVar("R", bound="Recipe")
+T = TypeVar("T", bound="nn.Module")
 
 
 class Detector(ABC):
@@ -41,34 +42,25 @@ class Detector(ABC):
         """Anomaly maps and every image score of uint8 images ``(N, S, S, 3)``, in float32."""
 
 
-class System(ABC):
-    """How one system trains and scores."""
+class System(ABC, Generic[R, T]):
+    """How one system trains and scores, given its kind of recipe ``R`` and its kind of teacher ``T``."""
 
     @abstractmethod
-    def teacher(self, weights: "TeacherWeights", recipe: "Recipe") -> "nn.Module":
+    def teacher(self, weights: "TeacherWeights", recipe: R) -> T:
         """The frozen network that is distilled, on the CPU."""
 
     @abstractmethod
-    def task(
-        self,
-        recipe: "Recipe",
-        teacher: "nn.Module",
-        images: "Images",
-        validation: "Images | None",
-        seed: int,
-        compute: "Compute",
-        cache: Path | None,
-    ) -> "TrainingTask":
-        """A training of uint8 images ``(N, S, S, 3)``; ``cache`` is a folder for what trainings share."""
+    def task(self, recipe: R, teacher: T, given: "TaskInputs") -> "TrainingTask":
+        """What the steps of a training compute; the teacher is on the device."""
 
     @abstractmethod
     def detector(
-        self, recipe: "Recipe", teacher: "nn.Module", state: "dict[str, Tensor]", lambda_: float, device: "torch.device"
+        self, recipe: R, teacher: T, state: "dict[str, Tensor]", lambda_: float, device: "torch.device"
     ) -> Detector:
         """A trained model on a device; ``state`` is what its training left. Raises where they do not fit."""
 
 
-def system_of(recipe: "Recipe") -> System:
+def system_of(recipe: "Recipe") -> System[Any, Any]:
     """The system that a recipe trains."""
-    system: System = import_module(f"{__name__}.{recipe.system}").SYSTEM
+    system: System[Any, Any] = import_module(f"{__name__}.{recipe.system}").SYSTEM
     return system

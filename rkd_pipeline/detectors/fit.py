@@ -10,6 +10,7 @@ from rkd_pipeline.device import Compute
 from rkd_pipeline.progress import bar
 from rkd_pipeline.recipes.recipe import Recipe
 from rkd_pipeline.training.loop import OnEpoch, TrainedStudent, train
+from rkd_pipeline.training.task import TaskInputs
 
 
 def fit(
@@ -53,7 +54,7 @@ def fit(
     with bar(epochs * len(images), what, "image", inner=True) as shown:
         return train(
             recipe,
-            system_of(recipe).task(recipe, teacher, images, validation, seed, compute, cache),
+            system_of(recipe).task(recipe, teacher, TaskInputs(images, validation, seed, compute, cache)),
             images=len(images),
             epochs=epochs,
             seed=seed,

@@ -5,23 +5,21 @@ both networks at each position. All leave out the first compared layer where the
 does (``test_functions.py``).
 """
 
-from pathlib import Path
-
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from rkd_pipeline.data.rows import Images
 from rkd_pipeline.detectors import Detector, System
 from rkd_pipeline.detectors.anomaly_map import Scores, anomaly_map, smoothed
-from rkd_pipeline.device import Compute, place
+from rkd_pipeline.device import place
 from rkd_pipeline.models.multiresolution import Cloner, Source, guided
 from rkd_pipeline.models.weights import TeacherWeights
 from rkd_pipeline.progress import batches
-from rkd_pipeline.recipes.recipe import MultiresolutionKD, Recipe
+from rkd_pipeline.recipes.recipe import MultiresolutionKD
 from rkd_pipeline.training.features import EVALUATION_BATCH, FeatureSource
 from rkd_pipeline.training.losses import Features, discrepancy, l_kd_flat, l_val
-from rkd_pipeline.training.task import TrainingTask
+from rkd_pipeline.training.task import TaskInputs, TrainingTask
 
 SCORED_LAYERS = 3
 SMOOTHGRAD_SAMPLES, SMOOTHGRAD_SIGMA = 50, 0.05
@@ -42,20 +40,12 @@ def loss(source: Features, cloner: Features, recipe: MultiresolutionKD) -> Tenso
 class MultiresolutionKDTask(TrainingTask):
     """The source's features are kept where the memory budget allows; the cloner sees the images."""
 
-    def __init__(
-        self,
-        recipe: MultiresolutionKD,
-        source: Source,
-        images: Images,
-        validation: Images | None,
-        seed: int,
-        compute: Compute,
-    ) -> None:
+    def __init__(self, recipe: MultiresolutionKD, source: Source, given: TaskInputs) -> None:
         self.lambda_, self.notes = recipe.lambda_, {}
-        self._recipe, self._source, self._compute = recipe, source, compute
-        self.student = place(new_cloner(recipe, source, seed), compute.device)
-        self._images, self._held_out = images, validation
-        sources = FeatureSource.within_one_budget(source, images, validation, compute)
+        self._recipe, self._source, self._compute = recipe, source, given.compute
+        self.student = place(new_cloner(recipe, source, given.seed), given.compute.device)
+        self._images, self._held_out = given.images, given.validation
+        sources = FeatureSource.within_one_budget(source, given.images, given.validation, given.compute)
         self._features, self._held_out_features = sources
 
     def begin(self) -> float:
@@ -164,30 +154,16 @@ class MultiresolutionKDDetector(Detector):
         return ((maps - low.view(-1, 1, 1)) / span).clamp(0, 1)
 
 
-class _MultiresolutionKDSystem(System):
-    def teacher(self, weights: TeacherWeights, recipe: Recipe) -> Source:
-        assert isinstance(recipe, MultiresolutionKD)
+class _MultiresolutionKDSystem(System[MultiresolutionKD, Source]):
+    def teacher(self, weights: TeacherWeights, recipe: MultiresolutionKD) -> Source:
         return Source(weights, recipe.normalise)
 
-    def task(
-        self,
-        recipe: Recipe,
-        teacher: nn.Module,
-        images: Images,
-        validation: Images | None,
-        seed: int,
-        compute: Compute,
-        cache: Path | None,
-    ) -> TrainingTask:
-        assert isinstance(recipe, MultiresolutionKD)
-        assert isinstance(teacher, Source)
-        return MultiresolutionKDTask(recipe, teacher, images, validation, seed, compute)
+    def task(self, recipe: MultiresolutionKD, teacher: Source, given: TaskInputs) -> TrainingTask:
+        return MultiresolutionKDTask(recipe, teacher, given)
 
     def detector(
-        self, recipe: Recipe, teacher: nn.Module, state: dict[str, Tensor], lambda_: float, device: torch.device
+        self, recipe: MultiresolutionKD, teacher: Source, state: dict[str, Tensor], lambda_: float, device: torch.device
     ) -> MultiresolutionKDDetector:
-        assert isinstance(recipe, MultiresolutionKD)
-        assert isinstance(teacher, Source)
         cloner = Cloner(teacher.channels, recipe.cloner)
         cloner.load_state_dict(state)
         return MultiresolutionKDDetector(recipe, place(teacher, device), place(cloner, device))

@@ -4,11 +4,10 @@ Equations 1 to 4 are the training losses, equation 5 the map.
 """
 
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from rkd_pipeline.data.rows import Images
 from rkd_pipeline.detectors import Detector, System
@@ -18,28 +17,21 @@ from rkd_pipeline.models.reverse_distillation import ReverseDistillation
 from rkd_pipeline.models.teacher import Teacher
 from rkd_pipeline.models.weights import TeacherWeights
 from rkd_pipeline.progress import batches
-from rkd_pipeline.recipes.recipe import Recipe, ReverseKD
+from rkd_pipeline.recipes.recipe import ReverseKD
 from rkd_pipeline.training.features import EVALUATION_BATCH, FeatureSource
 from rkd_pipeline.training.losses import Features, discrepancy, l_kd, l_val, training_loss
-from rkd_pipeline.training.task import TrainingTask
+from rkd_pipeline.training.task import TaskInputs, TrainingTask
 
 
 class ReverseKDTask(TrainingTask):
     """Features are kept where the memory budget allows, so that a step runs the student alone."""
 
-    def __init__(
-        self,
-        recipe: ReverseKD,
-        teacher: Teacher,
-        images: Images,
-        validation: Images | None,
-        seed: int,
-        compute: Compute,
-    ) -> None:
+    def __init__(self, recipe: ReverseKD, teacher: Teacher, given: TaskInputs) -> None:
         self.lambda_, self.notes = 0.0, {}
-        self._recipe, self._compute = recipe, compute
-        self._student = self.student = place(new_student(recipe, teacher, seed), compute.device)
-        self._features, self._held_out = FeatureSource.within_one_budget(teacher, images, validation, compute)
+        self._recipe, self._compute = recipe, given.compute
+        self._student = self.student = place(new_student(recipe, teacher, given.seed), given.compute.device)
+        sources = FeatureSource.within_one_budget(teacher, given.images, given.validation, given.compute)
+        self._features, self._held_out = sources
 
     def begin(self) -> float:
         """lambda of equation 4."""
@@ -146,29 +138,16 @@ class ReverseKDDetector(Detector):
         return score(self.teacher, self.student, images, self.recipe, self.lambda_, batch_size=batch_size)
 
 
-class _ReverseKDSystem(System):
-    def teacher(self, weights: TeacherWeights, recipe: Recipe) -> Teacher:
+class _ReverseKDSystem(System[ReverseKD, Teacher]):
+    def teacher(self, weights: TeacherWeights, recipe: ReverseKD) -> Teacher:
         return Teacher(weights)
 
-    def task(
-        self,
-        recipe: Recipe,
-        teacher: nn.Module,
-        images: Images,
-        validation: Images | None,
-        seed: int,
-        compute: Compute,
-        cache: Path | None,
-    ) -> TrainingTask:
-        assert isinstance(recipe, ReverseKD)
-        assert isinstance(teacher, Teacher)
-        return ReverseKDTask(recipe, teacher, images, validation, seed, compute)
+    def task(self, recipe: ReverseKD, teacher: Teacher, given: TaskInputs) -> TrainingTask:
+        return ReverseKDTask(recipe, teacher, given)
 
     def detector(
-        self, recipe: Recipe, teacher: nn.Module, state: dict[str, Tensor], lambda_: float, device: torch.device
+        self, recipe: ReverseKD, teacher: Teacher, state: dict[str, Tensor], lambda_: float, device: torch.device
     ) -> ReverseKDDetector:
-        assert isinstance(recipe, ReverseKD)
-        assert isinstance(teacher, Teacher)
         student = ReverseDistillation(teacher.arch, recipe.oce_width, _oce_depth_in(state))
         student.load_state_dict(state)
         return ReverseKDDetector(recipe, place(teacher, device), place(student, device), lambda_)

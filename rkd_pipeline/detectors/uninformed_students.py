@@ -31,9 +31,9 @@ from rkd_pipeline.models.pretraining.formulas import formula
 from rkd_pipeline.models.teacher import Teacher
 from rkd_pipeline.models.weights import TeacherWeights, not_finite
 from rkd_pipeline.progress import batches
-from rkd_pipeline.recipes.recipe import Recipe, UninformedStudents
+from rkd_pipeline.recipes.recipe import UninformedStudents
 from rkd_pipeline.store.files import canonical_json, keep
-from rkd_pipeline.training.task import TrainingTask
+from rkd_pipeline.training.task import TaskInputs, TrainingTask
 
 DESCRIPTOR_VERSION = 1  # bumped by hand when the same settings would give other descriptors
 _DESCRIPTOR_SEED = 0
@@ -156,22 +156,14 @@ def random_windows(
 class UninformedStudentsTask(TrainingTask):
     """Students of all scales, trained together on fresh random patches or windows in every step."""
 
-    def __init__(
-        self,
-        recipe: UninformedStudents,
-        teacher: Teacher,
-        images: Images,
-        validation: Images,
-        seed: int,
-        compute: Compute,
-        cache: Path | None,
-    ) -> None:
+    def __init__(self, recipe: UninformedStudents, teacher: Teacher, given: TaskInputs) -> None:
+        assert given.validation is not None  # the recipe asks for it
         self.lambda_ = 0.0
-        self._recipe, self._teacher, self._compute, self._cache = recipe, teacher, compute, cache
-        self._images, self._validation = images, validation
+        self._recipe, self._teacher, self._compute, self._cache = recipe, teacher, given.compute, given.cache
+        self._images, self._validation = given.images, given.validation
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            self._ensemble = self.student = place(Ensemble(recipe), compute.device)
+            torch.manual_seed(given.seed)
+            self._ensemble = self.student = place(Ensemble(recipe), given.compute.device)
         self.notes = {
             "descriptors": f"distilled from block 3 of {teacher.arch.name} {teacher.sha256[:8]}, pooled, on "
             f"{recipe.descriptor_pictures} images by formula, {recipe.descriptor_steps} steps of "
@@ -345,29 +337,21 @@ class UninformedStudentsDetector(Detector):
         return Scores(stacked, {"map_max": stacked.max(axis=(1, 2)).astype(np.float64)})
 
 
-class _UninformedStudentsSystem(System):
-    def teacher(self, weights: TeacherWeights, recipe: Recipe) -> Teacher:
+class _UninformedStudentsSystem(System[UninformedStudents, Teacher]):
+    def teacher(self, weights: TeacherWeights, recipe: UninformedStudents) -> Teacher:
         return Teacher(weights)
 
-    def task(
-        self,
-        recipe: Recipe,
-        teacher: nn.Module,
-        images: Images,
-        validation: Images | None,
-        seed: int,
-        compute: Compute,
-        cache: Path | None,
-    ) -> TrainingTask:
-        assert isinstance(recipe, UninformedStudents)
-        assert isinstance(teacher, Teacher)
-        assert validation is not None  # the recipe asks for it
-        return UninformedStudentsTask(recipe, teacher, images, validation, seed, compute, cache)
+    def task(self, recipe: UninformedStudents, teacher: Teacher, given: TaskInputs) -> TrainingTask:
+        return UninformedStudentsTask(recipe, teacher, given)
 
     def detector(
-        self, recipe: Recipe, teacher: nn.Module, state: dict[str, Tensor], lambda_: float, device: torch.device
+        self,
+        recipe: UninformedStudents,
+        teacher: Teacher,
+        state: dict[str, Tensor],
+        lambda_: float,
+        device: torch.device,
     ) -> UninformedStudentsDetector:
-        assert isinstance(recipe, UninformedStudents)
         ensemble = Ensemble(recipe)
         ensemble.load_state_dict(state)
         return UninformedStudentsDetector(recipe, place(ensemble, device))

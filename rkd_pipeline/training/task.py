@@ -1,11 +1,35 @@
 """What a training's steps compute: the interface between the loop and a system."""
 
 from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
+
+    from rkd_pipeline.data.rows import Images
+    from rkd_pipeline.device import Compute
+
+
+@dataclass(frozen=True)
+class TaskInputs:
+    """What every system gets for a training, besides its recipe and its teacher.
+
+    Attributes:
+        images: normal training images, uint8 ``(N, S, S, 3)``.
+        validation: held-out normal images, where the recipe holds some out.
+        seed: of the initial weights.
+        compute: device, precision and memory budget.
+        cache: a folder for what trainings of a system share; None makes it anew.
+    """
+
+    images: "Images"
+    validation: "Images | None"
+    seed: int
+    compute: "Compute"
+    cache: Path | None = None
 
 
 class TrainingTask(ABC):
