@@ -2,6 +2,7 @@
 
 import dagster as dg
 import numpy as np
+import pandas as pd
 
 from assets.datasets import resized_images, split_asset
 from assets.partitions import grid, of_its_target, of_the_same_cell, target_and_training
@@ -24,6 +25,7 @@ from rkd_pipeline.training.conditions import NOT_RECORDED
 
 GROUP = "evaluation"
 FINITE = "finite"
+MAPS_WIDTH = 480  # pixels
 METRIC_COLUMNS = (
     "metric",
     "score_rule",
@@ -106,8 +108,21 @@ def metrics(context: dg.AssetExecutionContext, store: StoreResource) -> dg.Mater
         if value is not None
     }
     maps, *others = (result.folder / name for name in evaluation.FIGURES)
+    # As an observation, whose metadata Dagster keeps fewer times: so it can be wide enough to be looked at.
+    seen = {"maps": inline_images(maps, width=MAPS_WIDTH)}
+    context.log_event(dg.AssetObservation(METRICS.name, partition=context.partition_key, metadata=seen))
     figures = {file.stem: dg.MetadataValue.path(str(file)) for file in others}
     said = {"computed_on": result.facts.get("computed_on", NOT_RECORDED)}
     if note := evaluation.mask_note(rows):
         said["images_without_mask"] = note
-    return materialised(result, {"maps": inline_images(maps), "metrics": table(rows), **auroc, **said, **figures})
+    return materialised(result, {**_numbers(rows), **auroc, **said, **figures})
+
+
+def _numbers(rows: pd.DataFrame) -> dict[str, dg.MetadataValue]:
+    """Every number, and what has none with the reason, each reason once."""
+    measured = rows[rows["value"].notna()].drop(columns=["n_normal", "n_anomalous", "n_without_mask"])
+    shown = {"metrics": table(measured), "test_images": table(rows[["n_normal", "n_anomalous"]].head(1))}
+    missing = rows[rows["value"].isna()].groupby("protocol")["metric"].unique().map(", ".join)
+    if len(missing):
+        shown["without_a_number"] = table(missing.rename("metrics").rename_axis("reason").reset_index())
+    return shown

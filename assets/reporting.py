@@ -112,23 +112,25 @@ def table(rows: pd.DataFrame) -> dg.MetadataValue:
     return dg.MetadataValue.md(_BLANKS.sub(" ", rows.to_markdown(index=False, floatfmt=".4f")))
 
 
-def inline_images(*files: Path) -> dg.MetadataValue:
+def inline_images(*files: Path, width: int = THUMBNAIL_WIDTH) -> dg.MetadataValue:
     """PNG files as small thumbnails, each with the place of its full size.
 
-    They live in the event log, which keeps metadata three times: in the run's database twice and in the index.
+    They live in the event log, which keeps a materialisation's metadata three times: in the run's database twice and in
+    the index. An observation stands there twice.
     """
-    return dg.MetadataValue.md("\n\n".join(f"{_inline(file.stem, file.read_bytes())}\n\n`{file}`" for file in files))
+    parts = [f"{_inline(file.stem, file.read_bytes(), width)}\n\n`{file}`" for file in files]
+    return dg.MetadataValue.md("\n\n".join(parts))
 
 
 def inline_image(name: str, png: bytes) -> dg.MetadataValue:
     """An image that is in no file of the result, as a small thumbnail."""
-    return dg.MetadataValue.md(_inline(name, png))
+    return dg.MetadataValue.md(_inline(name, png, THUMBNAIL_WIDTH))
 
 
-def _inline(name: str, png: bytes) -> str:
+def _inline(name: str, png: bytes, width: int) -> str:
     from rkd_pipeline.results.figures import small_image
 
-    encoded = base64.b64encode(small_image(png, THUMBNAIL_WIDTH)).decode()
+    encoded = base64.b64encode(small_image(png, width)).decode()
     return f"![{name}](data:image/webp;base64,{encoded})"
 
 

@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from assets.anomaly_scores import _numbers
 from assets.datasets import split_asset
 from assets.following import BUSY, DONE, Progress, progress_of
 from assets.history import _not_worse
@@ -202,6 +203,29 @@ def test_a_check_has_an_outcome_where_there_is_something_to_compare() -> None:
     assert above_chance(measured).passed
     within = moves(table(rows(0, {0: [0.9, 0.91]}), rows(1, {0: [0.9, 0.91]})))
     assert _not_worse(within).passed
+
+
+def test_a_page_of_metrics_shows_every_number_and_names_what_has_none_once_per_reason() -> None:
+    sizes = {"ci_low": None, "ci_high": None, "interval_method": None, "n_normal": 16, "n_anomalous": 24}
+    lines = [
+        ("image_auroc", "map_max", "last epoch", 0.875),
+        ("threshold", "map_max", "none: why", None),
+        ("threshold", "l_kd", "none: why", None),
+        ("aupro_30", "map", "none: no masks", None),
+    ]
+    named = ["metric", "score_rule", "protocol", "value"]
+    found = _numbers(
+        pd.DataFrame([dict(zip(named, line, strict=True)) | sizes | {"n_without_mask": 0} for line in lines])
+    )
+    text = {name: str(value.value) for name, value in found.items()}
+    assert "image_auroc | map_max | last epoch | 0.8750" in text["metrics"]
+    assert "none: why" not in text["metrics"]
+    assert "| none: why | threshold |" in text["without_a_number"]
+    assert "| none: no masks | aupro_30 |" in text["without_a_number"]
+    assert "| 16 | 24 |" in text["test_images"]
+    assert "without_a_number" not in _numbers(
+        pd.DataFrame([dict(zip(named, lines[0], strict=True)) | sizes | {"n_without_mask": 0}])
+    )
 
 
 def test_an_order_runs_data_then_the_shared_training_then_what_scores_it() -> None:

@@ -71,6 +71,13 @@ def show_markdown(browser: WebDriver, row: int) -> None:
     browser.execute_script("arguments[0].scrollIntoView(); arguments[0].click()", links[row])
 
 
+def show_named(browser: WebDriver, name: str) -> None:
+    """Open the markdown value of that name."""
+    row = f"//tr[.//*[normalize-space(text())='{name}']]//*[text()='[Show Markdown]']"
+    [link] = WebDriverWait(browser, PATIENCE).until(lambda b: b.find_elements(By.XPATH, row))
+    browser.execute_script("arguments[0].scrollIntoView(); arguments[0].click()", link)
+
+
 def test_table_3_is_on_its_page(browser: WebDriver, pages: Pages) -> None:
     browser.get(f"{pages.dagster}/assets/table_3")
     wait_for(browser, "Table 3 of the paper")
@@ -82,10 +89,9 @@ def test_table_3_is_on_its_page(browser: WebDriver, pages: Pages) -> None:
 def test_a_partition_shows_its_images(browser: WebDriver, pages: Pages) -> None:
     browser.get(f"{pages.dagster}/assets/metrics?partition={quote(f'demo.weave|{TRAINING}')}&view=partitions")
     wait_for(browser, "image_auroc_map_max")
-    show_markdown(browser, 0)
+    show_named(browser, "maps")
     wait_for(browser, r"maps\.png")
-    widths = inline_widths(browser)
-    assert widths == [256]  # the maps as a thumbnail; beside it stands where the full size and the other images are
+    assert inline_widths(browser) == [480]  # and where the full size is; the other images are there as paths
 
 
 def test_the_report_reads_in_a_browser_from_its_file_alone(browser: WebDriver, demo: Rkd, tmp_path: Path) -> None:
