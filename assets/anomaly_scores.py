@@ -1,5 +1,7 @@
 """Anomaly maps, image scores and metrics of every trained model."""
 
+from collections.abc import Iterator
+
 import dagster as dg
 import numpy as np
 import pandas as pd
@@ -92,7 +94,7 @@ def anomaly_scores(
         | {"n_normal": [(ANOMALY_SCORES.name, "anomalous")], "n_anomalous": [(ANOMALY_SCORES.name, "anomalous")]},
     ),
 )
-def metrics(context: dg.AssetExecutionContext, store: StoreResource) -> dg.MaterializeResult:
+def metrics(context: dg.AssetExecutionContext, store: StoreResource) -> Iterator[dg.MaterializeResult]:
     """Every metric of a training, with its interval: fractions from 0 to 1, one row per metric and score.
 
     Image AUROC, AP, F1-max and pixel AUROC, AP, AUPRO, PRO and AUPIMO (docs/metrics.md); thresholds in units of the
@@ -108,14 +110,15 @@ def metrics(context: dg.AssetExecutionContext, store: StoreResource) -> dg.Mater
         if value is not None
     }
     maps, *others = (result.folder / name for name in evaluation.FIGURES)
-    # As an observation, whose metadata Dagster keeps fewer times: so it can be wide enough to be looked at.
-    seen = {"maps": inline_images(maps, width=MAPS_WIDTH)}
-    context.log_event(dg.AssetObservation(METRICS.name, partition=context.partition_key, metadata=seen))
     figures = {file.stem: dg.MetadataValue.path(str(file)) for file in others}
     said = {"computed_on": result.facts.get("computed_on", NOT_RECORDED)}
     if note := evaluation.mask_note(rows):
         said["images_without_mask"] = note
-    return materialised(result, {**_numbers(rows), **auroc, **said, **figures})
+    yield materialised(result, {**_numbers(rows), **auroc, **said, **figures})
+    # As an observation, whose metadata Dagster keeps fewer times: so it can be wide enough to be looked at. Pages show
+    # those that come after the materialisation.
+    seen = {"maps": inline_images(maps, width=MAPS_WIDTH)}
+    context.log_event(dg.AssetObservation(METRICS.name, partition=context.partition_key, metadata=seen))
 
 
 def _numbers(rows: pd.DataFrame) -> dict[str, dg.MetadataValue]:
