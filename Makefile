@@ -24,7 +24,7 @@ $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; say make PYTHON=python3.12")'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt uv
-	$(BIN)/uv pip install --python $(BIN)/python --constraint constraints.txt --editable '.[dev]'
+	$(BIN)/uv pip install --python $(BIN)/python --compile-bytecode --constraint constraints.txt --editable '.[dev]'
 	touch $@
 
 demo: setup ## train on generated images with the teacher that comes along, no download: five minutes on two cores with bfloat16, 8 to 14 without
@@ -55,7 +55,7 @@ format: setup ## format and mend what can be mended
 lock: setup ## renew constraints.txt from pyproject.toml
 	$(BIN)/uv pip compile --quiet --extra dev --no-header --no-annotate --no-emit-index-url --upgrade \
 	    --output-file constraints.txt pyproject.toml constraints.in
-	$(BIN)/uv pip install --python $(BIN)/python --constraint constraints.txt --editable '.[dev]'
+	$(BIN)/uv pip install --python $(BIN)/python --compile-bytecode --constraint constraints.txt --editable '.[dev]'
 
 # What an earlier build left in build/ and *.egg-info would go into the wheel, even where the source has it no more.
 dist: setup ## build the wheel into dist/; to install it: pip install --constraint constraints.txt dist/*.whl

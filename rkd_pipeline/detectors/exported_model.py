@@ -16,24 +16,11 @@ from safetensors.torch import load_file
 
 from rkd_pipeline.data.image_files import read_rgb, resized
 from rkd_pipeline.detectors import system_of
+from rkd_pipeline.detectors.model_card import ModelCard
 from rkd_pipeline.models.weights import TeacherWeights
 from rkd_pipeline.recipes.training_key import TrainingKey
 
 STUDENT, TEACHER, CARD = "student.safetensors", "teacher.safetensors", "scorer.json"
-
-
-@dataclass(frozen=True)
-class ModelCard:
-    """What is needed beside the weights to score an image; stored as ``model.json``.
-
-    ``lambda_`` weighs L_KD in L_MKD, frozen before the first step.
-    """
-
-    target: str
-    training: str
-    teacher: str
-    teacher_sha256: str
-    lambda_: float
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal
 from rkd_pipeline.errors import UnknownName
 
 if TYPE_CHECKING:
+    from torch import nn
     from torchvision.models.resnet import BasicBlock, Bottleneck
 
 BlockKind = Literal["basic", "bottleneck"]
@@ -110,3 +111,11 @@ def network(name: str) -> Architecture | Vgg:
         return NETWORKS[name]
     except KeyError:
         raise UnknownName("architecture", name, NETWORKS) from None
+
+
+def torchvision_network(name: str) -> "nn.Module":
+    """torchvision's network of this name, whole, with weights as its authors initialise them."""
+    # Imported here: torchvision brings torch.compile along, which takes as long to load as torch itself.
+    from torchvision.models import get_model
+
+    return get_model(name, weights=None)

@@ -10,10 +10,9 @@ from itertools import pairwise
 from typing import Any, Literal
 
 import torch
-import torchvision
 from torch import Tensor, nn
 
-from rkd_pipeline.models.architectures import Vgg, network
+from rkd_pipeline.models.architectures import Vgg, network, torchvision_network
 from rkd_pipeline.models.frozen import IMAGENET_MEAN, IMAGENET_STD, Frozen
 from rkd_pipeline.models.teacher import Teacher
 from rkd_pipeline.models.weights import TeacherWeights
@@ -69,7 +68,7 @@ class Source(Frozen):
 def _vgg_parts(weights: TeacherWeights) -> list[nn.Module]:
     """From layer to layer: up to max-pool 2, then pool by pool."""
     with torch.device("meta"):
-        features = torchvision.models.get_model(weights.name.arch, weights=None).features
+        features = torchvision_network(weights.name.arch).features
     features.load_state_dict({k.removeprefix("features."): v for k, v in weights.state.items()}, assign=True)
     pools = [i + 1 for i, layer in enumerate(features) if isinstance(layer, nn.MaxPool2d)]
     return [features[start:stop] for start, stop in pairwise([0, *pools[1:]])]

@@ -1,10 +1,9 @@
 """The frozen teacher: blocks 1 to 3 of a torchvision ResNet."""
 
 import torch
-import torchvision
 from torch import Tensor, nn
 
-from rkd_pipeline.models.architectures import architecture
+from rkd_pipeline.models.architectures import architecture, torchvision_network
 from rkd_pipeline.models.frozen import IMAGENET_MEAN, IMAGENET_STD, Frozen
 from rkd_pipeline.models.weights import TeacherWeights
 
@@ -21,7 +20,7 @@ class Teacher(Frozen):
         self.arch = architecture(weights.name.arch)
         self.sha256 = weights.sha256
         with torch.device("meta"):  # no time or random numbers for values that the next lines replace
-            network = torchvision.models.get_model(self.arch.name, weights=None)
+            network = torchvision_network(self.arch.name)
         del network.layer4, network.avgpool, network.fc
         # Counters of BatchNorm's steps play no part in eval mode, and some exporters drop them.
         counters = {k: torch.zeros((), dtype=torch.long) for k in network.state_dict() if k.endswith("tracked")}

@@ -9,13 +9,12 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 import torch
-import torchvision
 from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
 from rkd_pipeline.errors import TeacherError
-from rkd_pipeline.models.architectures import NETWORKS, Architecture, Vgg, network
+from rkd_pipeline.models.architectures import NETWORKS, Architecture, Vgg, network, torchvision_network
 from rkd_pipeline.models.teacher_files import EMBEDDED, RANDOM, RegisteredFile, TeacherName, TeacherRegistry
 from rkd_pipeline.store.files import file_sha256
 
@@ -181,7 +180,7 @@ def _needed(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def _misfits(state: Mapping[str, Tensor], arch: Architecture | Vgg) -> list[str]:
     """What keeps ``state`` from being the used part of ``arch``, in words; empty when it fits."""
     with torch.device("meta"):
-        blank = torchvision.models.get_model(arch.name, weights=None)
+        blank = torchvision_network(arch.name)
     wanted = {k: tuple(v.shape) for k, v in _needed(blank.state_dict()).items()}
     found = {k: tuple(v.shape) for k, v in _needed(state).items()}
     # Counters of BatchNorm's training steps play no part in eval mode; exporters drop them.
@@ -231,7 +230,9 @@ def _registered_weights(registry: TeacherRegistry, name: TeacherName) -> Teacher
 
 
 def _published_weights(name: TeacherName) -> TeacherWeights:
-    weights = next(w for w in torchvision.models.get_model_weights(name.arch) if w.name.lower() == name.weights)
+    from torchvision.models import get_model_weights
+
+    weights = next(w for w in get_model_weights(name.arch) if w.name.lower() == name.weights)
     file = Path(torch.hub.get_dir()) / "checkpoints" / Path(weights.url).name
     if file.exists():
         return TeacherWeights(name, _needed(read_state(file)), str(file), file_sha256(file))
@@ -254,7 +255,7 @@ def _embedded_weights(name: TeacherName) -> TeacherWeights:
 def _random_weights(name: TeacherName) -> TeacherWeights:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        state = _needed(torchvision.models.get_model(name.arch, weights=None).state_dict())
+        state = _needed(torchvision_network(name.arch).state_dict())
     digest = hashlib.sha256()
     for key in sorted(state):
         digest.update(key.encode() + state[key].numpy().tobytes())

@@ -13,7 +13,7 @@ from rkd_pipeline.data.catalog import Target
 from rkd_pipeline.data.split import fewest_for_calibration, part_of
 from rkd_pipeline.data.user_targets import targets_in
 from rkd_pipeline.detectors import system_of
-from rkd_pipeline.detectors.exported_model import ModelCard
+from rkd_pipeline.detectors.model_card import ModelCard
 from rkd_pipeline.errors import CheckpointError, DataError, StoreError
 from rkd_pipeline.models.architectures import architecture
 from rkd_pipeline.models.teacher_files import TeacherRegistry

@@ -1,6 +1,7 @@
 """The command line as people run it: a process of its own, with a store of its own."""
 
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -8,8 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import dagster as dg
+import numpy as np
 import pytest
+from filelock import FileLock
+from PIL import Image
 
+from rkd_pipeline.data import synthetic
 from rkd_pipeline.definitions import build_defs
 from rkd_pipeline.settings import Settings
 from rkd_pipeline.store.result_store import Store
@@ -58,6 +63,24 @@ def rkd_in() -> Callable[..., Rkd]:
     return make
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest file that does without ``demo`` comes first: one process runs it while another makes ``demo``."""
+    items.sort(key=lambda item: item.path.name != "test_kill.py")
+
+
+@pytest.fixture(scope="session")
+def few_images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of 24 good images and 6 bad ones, of the demo's weave: to train in seconds."""
+    folder = tmp_path_factory.mktemp("few")
+    (defect, *_) = synthetic.TARGETS["weave"].DEFECTS
+    for name, count, kind in (("good", 24, None), ("bad", 6, defect)):
+        (folder / name).mkdir()
+        for number in range(count):
+            pixels, _ = synthetic.image("weave", synthetic.SEED, number, kind)
+            Image.fromarray((pixels * 255).astype(np.uint8)).save(folder / name / f"{number:03d}.png")
+    return folder
+
+
 def look(sensor: dg.SensorDefinition, store: Store, instance: dg.DagsterInstance) -> list[dg.RunRequest]:
     """What a sensor asks for, once the partitions that it asks for first are there, as the daemon would add them."""
     defs = build_defs(Settings(store=store.root))
@@ -81,8 +104,16 @@ TRAINING = "rkd-official@resnet18.random~2e-s0"
 
 @pytest.fixture(scope="session")
 def demo(rkd_in: Callable[..., Rkd], tmp_path_factory: pytest.TempPathFactory) -> Rkd:
-    """A store that holds one finished demo training; tests only read it, or add to it."""
-    rkd = rkd_in(tmp_path_factory.mktemp("demo"))
-    done = rkd(*DEMO, "--epochs", "2")
-    assert done.returncode == 0, done.stderr
-    return rkd
+    """A store that holds one finished demo training; tests only read it, or add to it.
+
+    Made once: each process that runs tests has a copy of its own.
+    """
+    base = tmp_path_factory.getbasetemp()
+    made = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "demo_of_all"
+    with FileLock(f"{made}.lock"):
+        if not made.exists():
+            making = tmp_path_factory.mktemp("making")
+            done = rkd_in(making)(*DEMO, "--epochs", "2")
+            assert done.returncode == 0, done.stderr
+            making.rename(made)
+    return rkd_in(shutil.copytree(made, base / "demo"))

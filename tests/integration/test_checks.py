@@ -1,8 +1,6 @@
 """What the graph says of results where there is little to say, and what it follows: over small stores made here."""
 
 import json
-import sqlite3
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +32,7 @@ from rkd_pipeline.stages.trained_model import training_parameters
 from rkd_pipeline.statistics.regressions import moves
 from rkd_pipeline.store.result_store import Ref, Store
 from rkd_pipeline.store.stage_versions import ANOMALY_SCORES, METRICS, PREPARED_IMAGES, SPLIT, TRAINED_MODEL
-from tests.integration.conftest import Rkd, look
+from tests.integration.conftest import look
 from tests.library.test_regressions import rows, table
 
 TARGET, TRAINING = "mine", "rkd@resnet18.random~1e-s0"
@@ -255,18 +253,6 @@ def test_an_order_runs_data_then_the_shared_training_then_what_scores_it() -> No
     }
     gone = progress_of(order, states, set())
     assert (gone.waiting, set(gone.failures.values())) == (0, {"there is no target demo.weave any more"})
-
-
-def test_the_events_of_a_training_stay_small(demo: Rkd) -> None:
-    """Training, scores, metrics and mirror of one cell: what Dagster writes of it, in bytes; images are thumbnails."""
-    sizes = {}
-    for file in (demo.store.dagster_home / "history" / "runs").glob("*-*.db"):
-        with closing(sqlite3.connect(file)) as database:
-            rows = database.execute("select step_key, length(event) from event_logs").fetchall()
-        if any(step == "trained_model" for step, _ in rows):
-            sizes[file.stem] = sum(length for _, length in rows)
-    assert sizes
-    assert max(sizes.values()) < 100_000
 
 
 def test_nobody_is_told_of_other_data(store: Store) -> None:

@@ -3,7 +3,9 @@
 import errno
 import json
 import os
+import sqlite3
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import pandas as pd
@@ -61,6 +63,18 @@ def test_mlflow_holds_the_report_with_its_tables_and_figures(demo: Rkd) -> None:
     }
     assert {"report/report.html", "table_3/table_3.md", "figure_3/figure_3.png", "leaderboard/ranks.png"} <= stored
     assert {"ablation/ablation.md", "claims/claims.md"} <= stored
+
+
+def test_the_events_of_a_training_stay_small(demo: Rkd) -> None:
+    """Training, scores, metrics and mirror of one cell: what Dagster writes of it, in bytes; images are thumbnails."""
+    sizes = {}
+    for file in (demo.store.dagster_home / "history" / "runs").glob("*-*.db"):
+        with closing(sqlite3.connect(file)) as database:
+            rows = database.execute("select step_key, length(event) from event_logs").fetchall()
+        if any(step == "trained_model" for step, _ in rows):
+            sizes[file.stem] = sum(length for _, length in rows)
+    assert sizes
+    assert max(sizes.values()) < 100_000
 
 
 def test_status_and_table_read_the_same_store(demo: Rkd) -> None:

@@ -34,10 +34,10 @@ pytestmark = pytest.mark.slow
 PATIENCE = 600  # seconds; minutes on a free machine
 
 EPOCHS = 4
-TRAINING = f"rkd-official@resnet18.random~{EPOCHS}e-s5"
+TRAINING = f"rkd-official-brief@resnet18.random~{EPOCHS}e-s5"
 PARTITION = f"demo.weave|{TRAINING}"
 TRAIN = "train_and_evaluate"
-COMMAND = (*DEMO, "--epochs", str(EPOCHS), "--seeds", "5")
+COMMAND = (*DEMO, "--recipes", "rkd-official-brief", "--epochs", str(EPOCHS), "--seeds", "5")
 
 
 @pytest.fixture(scope="module")
@@ -204,7 +204,7 @@ def test_everything_is_killed(world: World) -> None:
 
 def test_everything_is_killed_in_an_order_and_the_checkpoint_is_damaged(world: World) -> None:
     """The daemon carries the order to its end; the checkpoint is set aside, and the training starts anew."""
-    config = {"targets": ["demo.weave"], "recipes": ["rkd-official"], "seeds": [5], "teacher": "resnet18.random"}
+    config = {"targets": ["demo.weave"], "recipes": ["rkd-official-brief"], "seeds": [5], "teacher": "resnet18.random"}
     world.pages.launch("train_targets", ops={"start_training": {"config": config | {"epochs": EPOCHS}}})
     wait_for_epoch(world.checkpoint, world.pages.process, at_least=1)
     world.kill_everything()

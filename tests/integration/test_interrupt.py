@@ -9,6 +9,7 @@ import dagster as dg
 import pytest
 
 from resources.instance import open_instance
+from rkd_pipeline.data.user_targets import OwnTarget, targets_in
 from rkd_pipeline.device import Compute
 from rkd_pipeline.stages.trained_model import checkpoint_file, read_history, train_model
 from rkd_pipeline.store.result_store import Ref, Store
@@ -17,18 +18,20 @@ from tests.integration.conftest import Rkd
 from tests.integration.test_kill import wait_for_epoch
 
 EPOCHS = 4
+TARGET = "few"
 FIRST, SECOND = (f"rkd@resnet18.random~{EPOCHS}e-s{seed}" for seed in (0, 1))
-COMMAND = ("run", "--targets", "demo.weave", "--recipes", "rkd", "--teacher", "resnet18", "--weights",
+COMMAND = ("run", "--targets", TARGET, "--recipes", "rkd", "--teacher", "resnet18", "--weights",
            "random", "--epochs", str(EPOCHS))  # fmt: skip
 
 
 @pytest.mark.slow
 def test_a_signal_ends_the_command_which_goes_on_later(
-    rkd_in: Callable[..., Rkd], tmp_path: Path, cpu: Compute
+    rkd_in: Callable[..., Rkd], few_images: Path, tmp_path: Path, cpu: Compute
 ) -> None:
     # One precision in both processes: a machine that knows bfloat16 would train the command's part in it.
     rkd = rkd_in(tmp_path, RKD_CHECKPOINT_SECONDS="0", RKD_PRECISION="fp32")
-    store, checkpoint = rkd.store, checkpoint_file(rkd.store, "demo.weave", FIRST)
+    targets_in(rkd.store).add(OwnTarget(TARGET, few_images))
+    store, checkpoint = rkd.store, checkpoint_file(rkd.store, TARGET, FIRST)
 
     reached = 0
     for number, status in ((signal.SIGTERM, 143), (signal.SIGINT, 130)):
@@ -46,13 +49,13 @@ def test_a_signal_ends_the_command_which_goes_on_later(
 
     half = checkpoint.with_name(f".{checkpoint.name}.0123abcd.tmp")
     half.write_bytes(b"of a process that was killed while it wrote")
-    resumed = train_model(store, "demo.weave", FIRST, cpu)
+    resumed = train_model(store, TARGET, FIRST, cpu)
     assert len(read_history(resumed)) == EPOCHS
     assert resumed.facts["timed_epochs"] == EPOCHS - reached
     assert list(checkpoint.parent.iterdir()) == []
 
-    store.remove(Ref(TRAINED_MODEL.name, "demo.weave", FIRST))
-    uninterrupted = train_model(store, "demo.weave", FIRST, cpu)
+    store.remove(Ref(TRAINED_MODEL.name, TARGET, FIRST))
+    uninterrupted = train_model(store, TARGET, FIRST, cpu)
     assert uninterrupted.data_version == resumed.data_version  # weights and history, byte for byte
 
 

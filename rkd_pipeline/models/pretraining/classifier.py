@@ -15,11 +15,11 @@ from typing import Any
 
 import numpy as np
 import torch
-import torchvision
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from rkd_pipeline.device import Compute, place
+from rkd_pipeline.models.architectures import torchvision_network
 from rkd_pipeline.models.frozen import IMAGENET_MEAN, IMAGENET_STD
 from rkd_pipeline.models.pretraining import augmentation
 
@@ -86,7 +86,7 @@ class Pretrained(nn.Module):
 
     def __init__(self, classes: int) -> None:
         super().__init__()
-        self.network = torchvision.models.resnet18(weights=None)
+        self.network = torchvision_network("resnet18")
         del self.network.layer4, self.network.avgpool, self.network.fc
         # A layer between features and classes: what only serves the classes can stay in it.
         self.neck = nn.Sequential(nn.Conv2d(256, 512, 1, bias=False), nn.BatchNorm2d(512), nn.ReLU())
