@@ -4,12 +4,11 @@ What belongs here: sizes, as data. What does not: layers, weights.
 """
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from rkd_pipeline.errors import UnknownName
 
 if TYPE_CHECKING:
-    from torch import nn
     from torchvision.models.resnet import BasicBlock, Bottleneck
 
 BlockKind = Literal["basic", "bottleneck"]
@@ -113,7 +112,7 @@ def network(name: str) -> Architecture | Vgg:
         raise UnknownName("architecture", name, NETWORKS) from None
 
 
-def torchvision_network(name: str) -> "nn.Module":
+def torchvision_network(name: str) -> Any:
     """torchvision's network of this name, whole, with weights as its authors initialise them."""
     # Imported here: torchvision brings torch.compile along, which takes as long to load as torch itself.
     from torchvision.models import get_model
