@@ -1,6 +1,8 @@
 """How the house is built, read from the code: rkd_pipeline <- resources <- assets <- rkd_pipeline/definitions.py."""
 
 import ast
+import subprocess
+import sys
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
@@ -168,3 +170,16 @@ def test_names_are_given_and_locks_are_taken_in_one_place() -> None:
         or (isinstance(node, ast.Name) and node.id == "FileLock")
     }
     assert found == {(name, call) for name, calls in allowed.items() for call in calls}
+
+
+@pytest.mark.parametrize(
+    ("module", "without"),
+    [
+        ("rkd_pipeline.operations.status", ("torch", "torchvision", "sklearn", "matplotlib", "mlflow", "dagster")),
+        ("rkd_pipeline.definitions", ("torch", "torchvision", "mlflow")),
+    ],
+)
+def test_looking_loads_nothing_that_takes_seconds(module: str, without: tuple[str, ...]) -> None:
+    """Every command, and every process that Dagster starts, pays for what is imported at the top."""
+    code = f"import sys, {module}; print(*sorted({set(without)!r} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "\n"
