@@ -27,7 +27,7 @@ $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/uv pip install --python $(BIN)/python --compile-bytecode --constraint constraints.txt --editable '.[dev]'
 	touch $@
 
-demo: setup ## train on generated images with the teacher that comes along, no download: five minutes on two cores with bfloat16, 8 to 14 without
+demo: setup ## train on generated images with the teacher that comes along, no download: some five to ten minutes on two cores
 	$(BIN)/rkd run --plan demo
 
 ui: setup ## Dagster on 127.0.0.1:3000 and MLflow on 127.0.0.1:5000 over the store; other ports: make ui PORT=3001 MLFLOW_PORT=5001

@@ -19,7 +19,7 @@ import pandas as pd
 from rkd_pipeline.data.split import TRAINING_PARTS, fewest_for_calibration, part_of
 from rkd_pipeline.data.user_targets import targets_in
 from rkd_pipeline.errors import RkdError
-from rkd_pipeline.metrics.paired_auroc import Pair, PairedAuroc, paired_auroc
+from rkd_pipeline.metrics.paired_auroc import FEW_IMAGES, Pair, PairedAuroc, paired_auroc
 from rkd_pipeline.metrics.threshold import normals_needed
 from rkd_pipeline.recipes.training_key import TrainingKey
 from rkd_pipeline.stages.anomaly_scores import read_metrics, read_scores, value_of
@@ -260,5 +260,12 @@ def in_words(name: str, found: PairedAuroc | None, level: float) -> str:
     return (
         f"{name}: {verdict}, {points}, 95% [{100 * (found.ci_low or 0):+.1f}, {100 * (found.ci_high or 0):+.1f}], "
         f"p {found.p_better:.4f} where {level:.4f} is demanded; {found.repeats} repeats, {found.n_normal} normal and "
-        f"{found.n_anomalous} anomalous images"
+        f"{found.n_anomalous} anomalous images{_too_narrow(found)}"
     )
+
+
+def _too_narrow(found: PairedAuroc) -> str:
+    """What the interval cannot promise with few images of a class, by simulation (docs/metrics.md)."""
+    if min(found.n_normal, found.n_anomalous) >= FEW_IMAGES:
+        return ""
+    return f"; with fewer than {FEW_IMAGES} of a class the 95% interval may hold the truth in 91% of cases only"

@@ -86,6 +86,11 @@ def design(centre: str, arch: str, interactions: Sequence[tuple[str, str]] = INT
     asked = {frozenset(factor(name).name for name in pair) for pair in interactions}
     if any(len(pair) < 2 for pair in asked):
         raise BadKey("an interaction is of two different factors, such as loss*beta2")
+    for name in frozenset().union(*asked):
+        if not factor(name).levels:
+            raise BadKey(
+                f"{name} has no levels that the ablation trains; name a variant, such as {centre}+{name}=0.001"
+            )
     base = recipe(centre)
     if not isinstance(base, ReverseKD):
         raise BadKey(f"an ablation is of Reverse KD; {centre} is a recipe of {base.title}")
@@ -93,7 +98,7 @@ def design(centre: str, arch: str, interactions: Sequence[tuple[str, str]] = INT
     for name, f in FACTORS.items():
         if reason := f.absent_on(arch):
             made.absent[name] = reason
-    present = [f for name, f in FACTORS.items() if name not in made.absent]
+    present = [f for name, f in FACTORS.items() if name not in made.absent and f.levels]
     for f in present:
         start = changed(base, dict([f.needs])) if f.needs else base
         now = f.read(start)

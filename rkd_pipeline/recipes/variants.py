@@ -28,7 +28,8 @@ class Factor:
     Attributes:
         name: in names of variants.
         meaning: for people.
-        levels: those that the ablation trains; names may spell others, such as ``batch=8``.
+        levels: those that the ablation trains, none where no source differs; names may spell others, such as
+            ``batch=8``.
         read: the level of a recipe, as names spell it.
         change: a recipe at another level; raises ``ValueError`` for what is no level.
         needs: a factor and its level without which this one changes nothing.
@@ -89,6 +90,10 @@ def _with_batch(recipe: ReverseKD, level: str) -> ReverseKD:
     return replace(recipe, batch_size=_whole(level, 2))  # BatchNorm's statistics need two images
 
 
+def _with_rate(recipe: ReverseKD, level: str) -> ReverseKD:
+    return replace(recipe, learning_rate=_number(level, 0, 1))
+
+
 def _with_side(recipe: ReverseKD, level: str) -> ReverseKD:
     if _whole(level, 32) % 32:
         raise ValueError("a multiple of 32")
@@ -111,6 +116,7 @@ FACTORS = {
                lambda r: BALANCED if r.lambda_ is None else f"{r.lambda_:g}", _with_lambda, needs=_L_MKD),
         Factor("beta2", "second beta of Adam", ("0.99", "0.999"), lambda r: f"{r.betas[1]:g}", _with_beta2),
         Factor("batch", "images per step", ("16", "32"), lambda r: str(r.batch_size), _with_batch),
+        Factor("rate", "learning rate of Adam", (), lambda r: f"{r.learning_rate:g}", _with_rate),
         Factor("oce", "the one-class embedding, as anomalib or as RD4AD builds it", ("narrow", "wide"),
                lambda r: r.oce_width, _choice("oce_width", "narrow", "wide"), only_on=("wide_resnet50_2", "resnet34")),
         Factor("side", "image side in pixels", ("224", "256"), lambda r: str(r.side), _with_side),

@@ -33,7 +33,9 @@ def test_one_factor_at_a_time_around_the_centre(centre: str, arch: str) -> None:
         assert (changed.weight, start.weight) == (1, -1)
         assert differing(changed.recipe, start.recipe) == {contrast.factor}
     asked = {c.factor for c in training}
-    assert asked == set(FACTORS) - ({"oce"} if arch == "resnet18" else set())
+    trained = {name for name, factor in FACTORS.items() if factor.levels}
+    assert asked == trained - ({"oce"} if arch == "resnet18" else set())
+    assert set(FACTORS) - trained == {"rate"}  # only for names of variants
     assert set(made.absent) == set(FACTORS) - asked
     for contrast in (*made.contrasts, *made.further):
         assert sum(arm.weight for arm in contrast.arms) == 0
@@ -54,6 +56,8 @@ def test_an_interaction_has_the_four_corners_of_its_square() -> None:
 
 
 def test_interactions_that_cannot_be() -> None:
+    with pytest.raises(BadKey, match="rate has no levels that the ablation trains"):
+        design("rkd", "resnet18", [("loss", "rate")])
     with pytest.raises(BadKey, match="two different factors"):
         design("rkd", "resnet18", [("loss", "loss")])
     with pytest.raises(UnknownName, match="unknown factor"):

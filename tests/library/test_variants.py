@@ -9,7 +9,7 @@ from rkd_pipeline.recipes.recipe import EarlyStopping, ReverseKD
 from rkd_pipeline.recipes.training_key import TrainingKey
 from rkd_pipeline.recipes.variants import FACTORS, changed, is_variant, levels_of, variant
 
-levels = st.fixed_dictionaries({}, optional={name: st.sampled_from(f.levels) for name, f in FACTORS.items()})
+levels = st.fixed_dictionaries({}, optional={n: st.sampled_from(f.levels or ("0.001",)) for n, f in FACTORS.items()})
 
 # Recipes that factors lead from one to another; the fusion of maps is scoring, a calibration part is no factor.
 FAMILY = sorted(r.name for r in RECIPES.values() if isinstance(r, ReverseKD) and r.fusion == "sum" and not r.calibrates)
