@@ -91,7 +91,7 @@ def test_the_mean_of_ten_images_varies_over_draws_as_student_s_t_says() -> None:
 def test_intervals_are_as_wide_as_values_spread_over_sets_of_images() -> None:
     """Twenty independent sets: 95% intervals should be about 3.92 standard deviations wide, and hold the mean.
 
-    Of 64 images each: with 30, AP's held it in 24 of 30 sets only, as docs/metrics.md says.
+    Of 64 images each; docs/metrics.md has what fewer images give.
     """
     names = ("pixel_auroc", "pixel_ap", "aupro_30", "pro_youden")
     values, intervals = [], []
