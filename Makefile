@@ -19,7 +19,8 @@ help: ## this list
 
 setup: $(STAMP) ## install everything into .venv
 
-# uv installs in seconds what pip takes minutes for; constraints.txt pins every version.
+# uv installs in seconds what pip takes minutes for; constraints.txt pins every version. Unlike pip it compiles nothing
+# unless told to: each process that may not write bytecode would compile thousands of modules anew.
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; say make PYTHON=python3.12")'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -55,7 +56,7 @@ format: setup ## format and mend what can be mended
 lock: setup ## renew constraints.txt from pyproject.toml
 	$(BIN)/uv pip compile --quiet --extra dev --no-header --no-annotate --no-emit-index-url --upgrade \
 	    --output-file constraints.txt pyproject.toml constraints.in
-	$(BIN)/uv pip install --python $(BIN)/python --compile-bytecode --constraint constraints.txt --editable '.[dev]'
+	$(MAKE) setup
 
 # What an earlier build left in build/ and *.egg-info would go into the wheel, even where the source has it no more.
 dist: setup ## build the wheel into dist/; to install it: pip install --constraint constraints.txt dist/*.whl

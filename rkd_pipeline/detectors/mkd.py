@@ -64,6 +64,9 @@ class MultiresolutionKDTask(TrainingTask):
         total = sum(float(self._losses(self._held_out_features, self._held_out, batch).sum()) for batch in batches)
         return total / len(self._held_out)
 
+    def finish(self) -> None:
+        """Nothing: scores are not normalised by images."""
+
     def _losses(self, features: FeatureSource, images: Images, indices: Tensor) -> Tensor:
         batch = torch.from_numpy(np.ascontiguousarray(images[indices.numpy()])).to(self._compute.device)
         with self._compute.autocast():

@@ -49,6 +49,9 @@ class ReverseKDTask(TrainingTask):
             total += float(self._losses(batch).sum())
         return total / len(self._held_out)
 
+    def finish(self) -> None:
+        """Nothing: scores are not normalised."""
+
     def _losses(self, features: list[Tensor]) -> Tensor:
         loss_of: Callable[[Features, Features], Tensor] = training_loss(
             self._recipe.loss, self.lambda_, self._recipe.val_reduction

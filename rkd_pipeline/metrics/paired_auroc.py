@@ -30,7 +30,6 @@ from rkd_pipeline.metrics.image_auroc import image_auroc, placements
 from rkd_pipeline.metrics.image_noise import Deviations, ImageNoise, image_noise
 
 LEAST_ERROR = 1 / 3
-FEW_IMAGES = 20  # of a class, below which the interval may promise too much: with ten it held the truth in 91% of cases
 
 
 @dataclass(frozen=True)

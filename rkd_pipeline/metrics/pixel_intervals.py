@@ -22,13 +22,12 @@ from scipy.stats import norm, t
 
 from rkd_pipeline.metrics.arrays import Array, to_numpy
 from rkd_pipeline.metrics.aupimo import BOUNDS, area_of
-from rkd_pipeline.metrics.intervals import Interval
+from rkd_pipeline.metrics.intervals import FEW_IMAGES, Interval
 from rkd_pipeline.metrics.pixel_blocks import ArrayPixels, Grid, bins_of, pixels_of
 from rkd_pipeline.metrics.regions import AnomalousPixels
 
 METHOD = "bootstrap over images"
-FEW = 20  # images of a class below which two metrics' intervals hold the truth in less than 93% of cases
-TOO_NARROW = f"{METHOD}; too narrow: fewer than {FEW} of a class"
+TOO_NARROW = f"{METHOD}; too narrow: fewer than {FEW_IMAGES} of a class"
 REPLICATES = 1000
 BATCH = 100  # replicates at a time: each takes a dozen arrays of 2000 numbers
 GRID_BITS = 20
@@ -188,7 +187,7 @@ def pixel_intervals(maps: Array, found: AnomalousPixels, exact: dict[str, float]
         for name, value in exact.items()
         if name in binned
     }
-    few = min(anomalous.sum(), (~anomalous).sum()) < FEW
+    few = min(anomalous.sum(), (~anomalous).sum()) < FEW_IMAGES
     return {
         name: replace(interval, method=TOO_NARROW) if few and name in ("pro_youden", "aupimo") else interval
         for name, interval in intervals.items()

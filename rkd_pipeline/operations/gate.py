@@ -19,7 +19,8 @@ import pandas as pd
 from rkd_pipeline.data.split import TRAINING_PARTS, fewest_for_calibration, part_of
 from rkd_pipeline.data.user_targets import targets_in
 from rkd_pipeline.errors import RkdError
-from rkd_pipeline.metrics.paired_auroc import FEW_IMAGES, Pair, PairedAuroc, paired_auroc
+from rkd_pipeline.metrics.intervals import FEW_IMAGES
+from rkd_pipeline.metrics.paired_auroc import Pair, PairedAuroc, paired_auroc
 from rkd_pipeline.metrics.threshold import normals_needed
 from rkd_pipeline.recipes.training_key import TrainingKey
 from rkd_pipeline.stages.anomaly_scores import read_metrics, read_scores, value_of

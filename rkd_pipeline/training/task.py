@@ -57,5 +57,6 @@ class TrainingTask(ABC):
     def validation_loss(self) -> float:
         """Mean loss of the held-out images; the student is in eval mode, gradients are off."""
 
-    def finish(self) -> None:  # noqa: B027 - optional: only scores that are normalised need it
-        """After the last step, with the weights that are kept: may fill buffers of the student."""
+    @abstractmethod
+    def finish(self) -> None:
+        """After the last step, with the weights that are kept: fills the student's buffers that normalise scores."""

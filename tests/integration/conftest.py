@@ -9,10 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import dagster as dg
-import numpy as np
 import pytest
 from filelock import FileLock
-from PIL import Image
 
 from rkd_pipeline.data import synthetic
 from rkd_pipeline.definitions import build_defs
@@ -74,10 +72,9 @@ def few_images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("few")
     (defect, *_) = synthetic.TARGETS["weave"].DEFECTS
     for name, count, kind in (("good", 24, None), ("bad", 6, defect)):
-        (folder / name).mkdir()
         for number in range(count):
             pixels, _ = synthetic.image("weave", synthetic.SEED, number, kind)
-            Image.fromarray((pixels * 255).astype(np.uint8)).save(folder / name / f"{number:03d}.png")
+            synthetic.save(pixels, folder / name / f"{number:03d}.png")
     return folder
 
 

@@ -6,6 +6,7 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from rkd_pipeline.errors import StoreError
+from rkd_pipeline.metrics.paired_auroc import Pair, paired_auroc
 from rkd_pipeline.operations import champions, gate
 from rkd_pipeline.stages.anomaly_scores import read_scores
 from rkd_pipeline.store.result_store import Ref, Store
@@ -80,6 +81,17 @@ def test_what_shares_no_repeat_is_not_compared(arena: tuple[Store, Finish]) -> N
     alone = [finish(f"{MKD}-s4", 2.0)]
     assert gate.compare(store, TARGET, alone, [finish(f"{ES}-s0", 1.0)]) is None
     assert "train it on the champion's seeds" in gate.in_words(MKD, None, 0.02)
+
+
+def test_a_comparison_on_few_images_says_what_its_interval_cannot_promise() -> None:
+    rng = np.random.default_rng(3)
+    for of_a_class, said in ((12, True), (40, False)):
+        anomalous, names = np.arange(2 * of_a_class) % 2 == 1, [str(i) for i in range(2 * of_a_class)]
+        scores = [anomalous + rng.normal(size=len(names)) for _ in range(4)]
+        found = paired_auroc([Pair(names, anomalous, [a], [b]) for a, b in (scores[:2], scores[2:])])
+        text = gate.in_words(MKD, found, 0.02)
+        assert f"{of_a_class} normal and {of_a_class} anomalous images" in text
+        assert ("the 95% interval may hold the truth in 91% of cases only" in text) == said
 
 
 def test_all_looks_together_spend_the_error_once() -> None:

@@ -21,7 +21,7 @@ SEED = 20221
 # A quarter of 76 is 19: the fewest held-out normals that an honest threshold needs (metrics/threshold.py).
 TRAIN, TEST_GOOD, TEST_DEFECTIVE = 76, 16, 24
 
-__all__ = ["SEED", "SIDE", "TARGETS", "VERSION", "generate", "image"]
+__all__ = ["SEED", "SIDE", "TARGETS", "VERSION", "generate", "image", "save"]
 
 
 class DemoTarget(Protocol):
@@ -53,9 +53,9 @@ def generate(folder: Path, seed: int = SEED, targets: Sequence[str] = tuple(TARG
         base, name = folder / target, f"{number:03d}"
         pixels, mask = image(target, seed, number, defect)
         part = "test" if number < TEST_DEFECTIVE + TEST_GOOD else "train"
-        _save(pixels, base / part / (defect or "good") / f"{name}.png")
+        save(pixels, base / part / (defect or "good") / f"{name}.png")
         if defect is not None:
-            _save(mask, base / "ground_truth" / defect / f"{name}_mask.png")
+            save(mask, base / "ground_truth" / defect / f"{name}_mask.png")
 
     for _ in in_parallel(write, [(target, *numbered) for target in targets for numbered in contents(target)]):
         pass
@@ -73,6 +73,7 @@ def contents(target: str) -> list[tuple[int, str | None]]:
     return [*((n, None) for n in good), *defects]
 
 
-def _save(pixels: Array, path: Path) -> None:
+def save(pixels: Array, path: Path) -> None:
+    """Write an image, or a mask, with values in [0, 1] as an 8-bit file."""
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray((np.clip(pixels, 0, 1) * 255).round().astype(np.uint8)).save(path)

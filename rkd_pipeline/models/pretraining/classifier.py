@@ -23,8 +23,6 @@ from rkd_pipeline.models.architectures import torchvision_network
 from rkd_pipeline.models.frozen import IMAGENET_MEAN, IMAGENET_STD
 from rkd_pipeline.models.pretraining import augmentation
 
-# The teacher's own preprocessing of images in [0, 1] (models/teacher.py).
-
 
 @dataclass(frozen=True)
 class Settings:

@@ -6,10 +6,9 @@ import numpy as np
 import pandas as pd
 from scipy.stats import t
 
-from rkd_pipeline.metrics.intervals import Interval, nadeau_bengio
+from rkd_pipeline.metrics.intervals import FEW_IMAGES, Interval, nadeau_bengio
 from rkd_pipeline.recipes.lookup import recipe as recipe_of
 
-FEW_IMAGES = 20  # test images of a class below which an interval of an image AUROC may promise too much
 TrainImages = Mapping[tuple[str, str], int]
 INTERVAL_METHODS = (
     "nadeau_bengio_and_pictures over seeds where each has its own repeat of the split: Nadeau and Bengio's, at least "
