@@ -14,7 +14,7 @@ class ComputeResource(dg.ConfigurableResource):
     """Where training and scoring run, and how often a training saves itself."""
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    precision: Literal["auto", "fp32", "tf32", "bf16"] = "auto"
     feature_gib: float = 4.0
     checkpoint_seconds: float = 30.0
 

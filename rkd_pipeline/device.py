@@ -11,7 +11,8 @@ from rkd_pipeline.errors import RkdError
 
 M = TypeVar("M", bound=torch.nn.Module)
 DeviceChoice = Literal["auto", "cpu", "cuda"]
-PrecisionChoice = Literal["auto", "fp32", "bf16"]
+Precision = Literal["fp32", "tf32", "bf16"]
+PrecisionChoice = Literal["auto", "fp32", "tf32", "bf16"]
 
 
 @dataclass(frozen=True)
@@ -20,12 +21,13 @@ class Compute:
 
     Attributes:
         device: where tensors live.
-        bf16: convolutions and matrix products of *training* run in bfloat16; weights, losses and scores stay fp32.
+        precision: of convolutions and matrix products of *training*: float32, TF32 (a GPU's float32 with 10 bits of
+            mantissa in products) or bfloat16. Weights and losses stay float32, and so does everything in scoring.
         feature_budget: bytes that cached teacher features may take; beyond, they are recomputed in each step.
     """
 
     device: torch.device
-    bf16: bool
+    precision: Precision
     feature_budget: int
 
     @classmethod
@@ -34,19 +36,27 @@ class Compute:
     ) -> "Compute":
         """The device asked for, or CUDA where there is one; bfloat16 where the hardware computes it natively.
 
-        Raises ``RkdError`` when CUDA is asked for and absent.
+        Raises ``RkdError`` when CUDA is asked for and absent, or TF32 where there is no CUDA.
         """
         has_cuda = torch.cuda.is_available()
         if device == "cuda" and not has_cuda:
             raise RkdError("device cuda asked for, but torch sees no CUDA device; use --device cpu or auto")
         chosen = torch.device("cuda" if has_cuda and device != "cpu" else "cpu")
-        bf16 = precision == "bf16" or (precision == "auto" and _native_bf16(chosen))
-        return cls(chosen, bf16, int(feature_budget_gib * 2**30))
+        if precision == "tf32" and chosen.type != "cuda":
+            raise RkdError("precision tf32 asked for, but only a CUDA device computes in it; use fp32 or auto")
+        if precision == "auto":
+            precision = "bf16" if _native_bf16(chosen) else "fp32"
+        return cls(chosen, precision, int(feature_budget_gib * 2**30))
+
+    @property
+    def bf16(self) -> bool:
+        """Training runs in bfloat16."""
+        return self.precision == "bf16"
 
     @property
     def label(self) -> str:
         """For people and provenance, e.g. ``cpu, fp32`` or ``NVIDIA H100, bf16``: device and precision of training."""
-        return f"{self._name}, {'bf16' if self.bf16 else 'fp32'}"
+        return f"{self._name}, {self.precision}"
 
     @property
     def _name(self) -> str:
@@ -64,6 +74,10 @@ class Compute:
         """Run what is inside in bfloat16 where this compute says so."""
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16)
 
+    def products(self) -> AbstractContextManager[None]:
+        """Inside, what is float32 is computed in this precision: see ``full_precision``."""
+        return full_precision() if self.precision == "fp32" else _float32_products("tf32")
+
 
 @contextmanager
 def full_precision() -> Iterator[None]:
@@ -71,14 +85,21 @@ def full_precision() -> Iterator[None]:
 
     torch lets convolutions on a GPU use TF32, with 10 bits of mantissa, unless told otherwise.
     """
+    with _float32_products("ieee"):
+        yield
+
+
+@contextmanager
+def _float32_products(wanted: Literal["ieee", "tf32"]) -> Iterator[None]:
     gpu: Any = torch.backends.cudnn
     cpu: Any = torch.backends.mkldnn
     # With those of recurrent layers, which nobody here uses: torch refuses to read settings that differ among them.
-    switches: tuple[Any, ...] = (torch.backends.cuda.matmul, gpu.conv, gpu.rnn, cpu.matmul, cpu.conv, cpu.rnn)
+    of_gpu, of_cpu = (torch.backends.cuda.matmul, gpu.conv, gpu.rnn), (cpu.matmul, cpu.conv, cpu.rnn)
+    switches: tuple[Any, ...] = (*of_gpu, *of_cpu)
     before = [switch.fp32_precision for switch in switches]
     try:
         for switch in switches:
-            switch.fp32_precision = "ieee"
+            switch.fp32_precision = wanted if switch in of_gpu else "ieee"  # CPUs have no TF32
         yield
     finally:
         for switch, precision in zip(switches, before, strict=True):

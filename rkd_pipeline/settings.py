@@ -42,7 +42,7 @@ class Settings(BaseSettings):
         Path("store"), validate_default=True, description="folder of all results; a second store is a second world"
     )
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    precision: Literal["auto", "fp32", "tf32", "bf16"] = "auto"
     mlflow_uri: str = Field(
         "",
         validation_alias=_MLFLOW,

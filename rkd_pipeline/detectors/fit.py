@@ -51,7 +51,7 @@ def fit(
     if (validation is None) == recipe.held_out:
         raise ValueError(f"recipe {recipe.name} and validation images disagree about early stopping or normalisation")
     what = " ".join(identity.split()[:2])  # target and training, without the hash
-    with bar(epochs * len(images), what, "image", inner=True) as shown:
+    with bar(epochs * len(images), what, "image", inner=True) as shown, compute.products():
         return train(
             recipe,
             system_of(recipe).task(recipe, teacher, TaskInputs(images, validation, seed, compute, cache)),

@@ -52,26 +52,32 @@ class MultiresolutionKDTask(TrainingTask):
         """The recipe's own lambda: nothing is balanced."""
         return self._recipe.lambda_
 
-    def losses(self, indices: Tensor, generator: torch.Generator) -> Tensor:
+    def batch(self, indices: Tensor, generator: torch.Generator) -> list[Tensor]:
+        """The images, and the source's features of them."""
+        return self._batch(self._features, self._images, indices)
+
+    def losses(self, batch: list[Tensor]) -> Tensor:
         """Mean loss of each image over all compared layers, ``(N,)``."""
-        return self._losses(self._features, self._images, indices)
+        images, *features = batch
+        with self._compute.autocast():
+            cloned = self.student(self._source.prepared(images))
+        return loss(features, cloned, self._recipe)
 
     def validation_loss(self) -> float:
         """Mean of the same loss over the held-out images."""
         assert self._held_out is not None  # the loop asks only where there are some
         assert self._held_out_features is not None
-        batches = torch.arange(len(self._held_out)).split(EVALUATION_BATCH)
-        total = sum(float(self._losses(self._held_out_features, self._held_out, batch).sum()) for batch in batches)
+        total = 0.0
+        for indices in torch.arange(len(self._held_out)).split(EVALUATION_BATCH):
+            total += float(self.losses(self._batch(self._held_out_features, self._held_out, indices)).sum())
         return total / len(self._held_out)
 
     def finish(self) -> None:
         """Nothing: scores are not normalised by images."""
 
-    def _losses(self, features: FeatureSource, images: Images, indices: Tensor) -> Tensor:
-        batch = torch.from_numpy(np.ascontiguousarray(images[indices.numpy()])).to(self._compute.device)
-        with self._compute.autocast():
-            cloned = self.student(self._source.prepared(batch))
-        return loss(features.batch(indices), cloned, self._recipe)
+    def _batch(self, features: FeatureSource, images: Images, indices: Tensor) -> list[Tensor]:
+        chosen = torch.from_numpy(np.ascontiguousarray(images[indices.numpy()])).to(self._compute.device)
+        return [chosen, *features.batch(indices)]
 
 
 def new_cloner(recipe: MultiresolutionKD, source: Source, seed: int) -> Cloner:

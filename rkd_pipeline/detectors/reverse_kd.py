@@ -37,28 +37,29 @@ class ReverseKDTask(TrainingTask):
         """lambda of equation 4."""
         return loss_balance(self._student, self._features, self._recipe, self._compute)
 
-    def losses(self, indices: Tensor, generator: torch.Generator) -> Tensor:
+    def batch(self, indices: Tensor, generator: torch.Generator) -> list[Tensor]:
+        """The teacher's features."""
+        return self._features.batch(indices)
+
+    def losses(self, batch: list[Tensor]) -> Tensor:
         """Equation 2 or 4, or the official code's loss."""
-        return self._losses(self._features.batch(indices))
+        loss_of: Callable[[Features, Features], Tensor] = training_loss(
+            self._recipe.loss, self.lambda_, self._recipe.val_reduction
+        )
+        with self._compute.autocast():
+            reconstructed = self._student(batch)
+        return loss_of(batch, reconstructed)
 
     def validation_loss(self) -> float:
         """Mean of the same loss over the held-out images."""
         assert self._held_out is not None  # the loop asks only where there are some
         total = 0.0
         for batch in self._held_out.in_order(EVALUATION_BATCH):
-            total += float(self._losses(batch).sum())
+            total += float(self.losses(batch).sum())
         return total / len(self._held_out)
 
     def finish(self) -> None:
         """Nothing: scores are not normalised."""
-
-    def _losses(self, features: list[Tensor]) -> Tensor:
-        loss_of: Callable[[Features, Features], Tensor] = training_loss(
-            self._recipe.loss, self.lambda_, self._recipe.val_reduction
-        )
-        with self._compute.autocast():
-            reconstructed = self._student(features)
-        return loss_of(features, reconstructed)
 
 
 def new_student(recipe: ReverseKD, teacher: Teacher, seed: int) -> ReverseDistillation:

@@ -186,16 +186,25 @@ class UninformedStudentsTask(TrainingTask):
             scale.deviation.copy_(found.std(0).clamp_min(1e-6))
         return 0.0
 
-    def losses(self, indices: Tensor, generator: torch.Generator) -> Tensor:
-        """Over random patches of each image, summed over scales."""
-        return self._losses(prepared(self._images[indices.numpy()], self._compute.device), generator)
+    def batch(self, indices: Tensor, generator: torch.Generator) -> list[Tensor]:
+        """Random patches or windows of each image, one tensor a scale."""
+        return self._drawn(prepared(self._images[indices.numpy()], self._compute.device), generator)
+
+    def losses(self, batch: list[Tensor]) -> Tensor:
+        """Mean over each image's patches or window, summed over scales."""
+        with self._compute.autocast():
+            if self._recipe.window:
+                of_scales = [s.window_losses(x) for s, x in zip(self._ensemble, batch, strict=True)]
+            else:
+                of_patches = [s.losses(x) for s, x in zip(self._ensemble, batch, strict=True)]
+                of_scales = [losses.view(-1, self._recipe.patches).mean(1) for losses in of_patches]
+        return torch.stack(of_scales).sum(0)
 
     def validation_loss(self) -> float:
         """The same over the held-out images, always on the same patches."""
         generator = torch.Generator().manual_seed(_VALIDATION_DRAW)
-        return sum(float(self._losses(b, generator).sum()) for b in self._batches(self._validation)) / len(
-            self._validation
-        )
+        of_batches = [self.losses(self._drawn(b, generator)).sum() for b in self._batches(self._validation)]
+        return sum(map(float, of_batches)) / len(self._validation)
 
     def finish(self) -> None:
         """Mean and deviation of errors and variances over all pixels of the held-out images."""
@@ -211,23 +220,11 @@ class UninformedStudentsTask(TrainingTask):
             scale.normal_mean.copy_(mean)
             scale.normal_deviation.copy_(variance.clamp_min(0).sqrt().clamp_min(1e-12))
 
-    def _losses(self, images: Tensor, generator: torch.Generator) -> Tensor:
-        if self._recipe.window:
-            return self._window_losses(images, generator)
-        each = self._recipe.patches
-        total = torch.zeros(len(images), device=images.device)
-        for scale in self._ensemble:
-            patches = random_patches(images, each, scale.receptive_field, generator)
-            with self._compute.autocast():
-                losses = scale.losses(patches)
-            total = total + losses.view(len(images), each).mean(1)
-        return total
-
-    def _window_losses(self, images: Tensor, generator: torch.Generator) -> Tensor:
-        windows = random_windows(images, self._recipe.window, self._recipe.receptive_fields, generator)
-        with self._compute.autocast():
-            losses = [s.window_losses(x) for s, x in zip(self._ensemble, windows, strict=True)]
-        return torch.stack(losses).sum(0)
+    def _drawn(self, images: Tensor, generator: torch.Generator) -> list[Tensor]:
+        recipe = self._recipe
+        if recipe.window:
+            return random_windows(images, recipe.window, recipe.receptive_fields, generator)
+        return [random_patches(images, recipe.patches, s.receptive_field, generator) for s in self._ensemble]
 
     def _batches(self, images: Images, size: int = 32) -> Iterator[Tensor]:
         for start in range(0, len(images), size):
@@ -246,7 +243,7 @@ def descriptors(
     They do not depend on the target, so trainings share them through ``cache``, a folder.
     """
     shaping = {name: getattr(recipe, name) for name in _SHAPES_DESCRIPTORS}
-    settings = [DESCRIPTOR_VERSION, teacher.sha256, compute.bf16, shaping]
+    settings = [DESCRIPTOR_VERSION, teacher.sha256, compute.precision, shaping]
     if cache is None:
         return _distilled(recipe, teacher, compute)
     file = cache / f"{hashlib.sha256(canonical_json(settings).encode()).hexdigest()[:16]}.safetensors"

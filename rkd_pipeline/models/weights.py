@@ -91,7 +91,11 @@ def read_state(file: Path) -> dict[str, Tensor]:
 
 def not_finite(state: Mapping[str, Tensor]) -> list[str]:
     """Names of the tensors that hold a NaN or an infinity."""
-    return [name for name, v in state.items() if v.is_floating_point() and not torch.isfinite(v).all()]
+    numbers = {name: v for name, v in state.items() if v.is_floating_point()}
+    # One number for all of them, so that a GPU is waited for once, not for each tensor.
+    if torch.isfinite(torch.nn.utils.get_total_norm(numbers.values())):
+        return []
+    return [name for name, v in numbers.items() if not torch.isfinite(v).all()]
 
 
 _SAVE = "where the model is trusted, load it and torch.save(model.state_dict(), FILE)"

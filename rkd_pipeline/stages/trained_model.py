@@ -126,7 +126,7 @@ def train_model(
     parameters = training_parameters(key) | {"teacher_sha256": weights.sha256}
     inputs = [split_result, prepared]
     versions = {str(i.provenance.stage): i.data_version for i in inputs}
-    made_of = [TRAINED_MODEL.version, parameters, versions, "bf16" if compute.bf16 else "fp32"]
+    made_of = [TRAINED_MODEL.version, parameters, versions, compute.precision]
     identity = f"{target_name} {key} {text_sha256(canonical_json(made_of))[:16]}"
     checkpoint = checkpoint_file(store, target_name, training)
 

@@ -21,6 +21,7 @@ from rkd_pipeline.models.weights import not_finite
 from rkd_pipeline.progress import Bar
 from rkd_pipeline.recipes.recipe import Recipe
 from rkd_pipeline.store.files import write_atomically
+from rkd_pipeline.training.step import on_gpu, step
 from rkd_pipeline.training.task import TrainingTask
 
 State = dict[str, Tensor]
@@ -104,8 +105,9 @@ def train(
     student = task.student
     learning = [p for p in student.parameters() if p.requires_grad]
     optimiser = torch.optim.Adam(
-        learning, recipe.learning_rate, recipe.betas, weight_decay=recipe.weight_decay, fused=True
-    )
+        learning, recipe.learning_rate, recipe.betas, weight_decay=recipe.weight_decay, fused=True,
+        capturable=on_gpu(student),
+    )  # fmt: skip
 
     saved = _Checkpoint(checkpoint, identity)
     if checkpoint.exists():
@@ -114,6 +116,7 @@ def train(
         progress, best = Progress(task.begin()), None
     task.lambda_ = progress.lambda_
 
+    step_of = step(task, optimiser)
     last_saved = monotonic()
     if shown:
         shown.skip(progress.epoch * images)
@@ -122,17 +125,13 @@ def train(
         order = torch.randperm(images, generator=generator)
         train_loss = 0.0
         student.train()
-        for step, indices in enumerate(order.split(recipe.batch_size), start=1):
-            losses = task.losses(indices, generator)
-            losses.mean().backward()
-            optimiser.step()
-            optimiser.zero_grad(set_to_none=True)
-            loss = float(losses.detach().sum())
+        for number, indices in enumerate(order.split(recipe.batch_size), start=1):
+            loss = float(step_of(task.batch(indices, generator)).sum())
             if not np.isfinite(loss):
-                raise _diverged(identity, f"the loss of epoch {progress.epoch + 1}, step {step}, is {loss}")
+                raise _diverged(identity, f"the loss of epoch {progress.epoch + 1}, step {number}, is {loss}")
             train_loss += loss
             if shown:
-                mean = train_loss / min(step * recipe.batch_size, images)
+                mean = train_loss / min(number * recipe.batch_size, images)
                 shown.note(f"epoch {progress.epoch + 1}/{epochs}, loss {mean:.4f}")
                 shown.update(len(indices))
         validation_loss = _validation_loss(task) if recipe.held_out else None
@@ -146,7 +145,8 @@ def train(
         on_epoch(epoch)
         if monotonic() - last_saved >= checkpoint_seconds:
             saved.save(student, optimiser, progress, best)
-            last_saved = monotonic()
+            step_of = step(task, optimiser)
+    last_saved = monotonic()
 
     if best is not None:
         student.load_state_dict(best)

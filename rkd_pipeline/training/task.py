@@ -50,8 +50,16 @@ class TrainingTask(ABC):
         """Before the first step of a new training, never of a resumed one; returns lambda, 0 where there is none."""
 
     @abstractmethod
-    def losses(self, indices: "Tensor", generator: "torch.Generator") -> "Tensor":
-        """The loss of each training image at ``indices``; random numbers come from ``generator`` alone."""
+    def batch(self, indices: "Tensor", generator: "torch.Generator") -> "list[Tensor]":
+        """What a step needs of the training images at ``indices``, on the device; what is drawn, by ``generator``."""
+
+    @abstractmethod
+    def losses(self, batch: "list[Tensor]") -> "Tensor":
+        """The loss of each image of a batch, ``(N,)``, by operations on the device alone.
+
+        A GPU records them once for each shape of batch and repeats them (``step.py``): nothing here may depend on
+        values that are read back, or differ from call to call but for the batch and the student's weights.
+        """
 
     @abstractmethod
     def validation_loss(self) -> float:

@@ -7,7 +7,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from rkd_pipeline.device import Compute, cpu_instructions
+from rkd_pipeline.device import Compute, Precision, cpu_instructions
+from rkd_pipeline.errors import RkdError
 from rkd_pipeline.results.tables.table_3 import table_3, table_3_sheet
 from rkd_pipeline.stages.benchmark import with_conditions
 from rkd_pipeline.training.conditions import computed_on, in_words, remark
@@ -15,9 +16,31 @@ from tests.library.rows import benchmark, measured
 
 
 def test_the_facts_say_device_precision_threads_and_instructions(cpu: Compute) -> None:
-    facts = replace(cpu, bf16=True).conditions(training=True)
+    facts = replace(cpu, precision="bf16").conditions(training=True)
     assert facts == {"device": "cpu, bf16", "threads": torch.get_num_threads(), "cpu": cpu_instructions()}
-    assert replace(cpu, bf16=True).conditions(training=False)["device"] == "cpu, fp32"
+    assert replace(cpu, precision="bf16").conditions(training=False)["device"] == "cpu, fp32"
+
+
+def test_precision_is_the_hardware_s_own_unless_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    for capabilities, chosen in (({"avx512_bf16": True}, "bf16"), ({"amx_bf16": True}, "bf16"), ({}, "fp32")):
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda found=capabilities: found)
+        assert Compute.choose("cpu", "auto").precision == chosen
+        assert Compute.choose("cpu", "fp32").precision == "fp32"
+    with pytest.raises(RkdError, match="only a CUDA device computes in it; use fp32 or auto"):
+        Compute.choose("cpu", "tf32")
+
+
+@pytest.mark.parametrize(("precision", "inside"), [("fp32", "ieee"), ("tf32", "tf32"), ("bf16", "tf32")])
+def test_float32_on_a_gpu_is_float32_unless_a_training_may_be_less_exact(
+    cpu: Compute, precision: Precision, inside: str
+) -> None:
+    switches = (torch.backends.cuda.matmul, torch.backends.cudnn.conv)
+    before = [s.fp32_precision for s in switches]
+    with replace(cpu, precision=precision).products():
+        assert [s.fp32_precision for s in switches] == [inside] * 2
+        assert torch.backends.mkldnn.conv.fp32_precision == "ieee"  # type: ignore[attr-defined]
+    assert [s.fp32_precision for s in switches] == before
 
 
 def test_the_instructions_are_those_that_torch_computes_with() -> None:

@@ -1,0 +1,188 @@
+"""Trains, scores and measures a list of cells on one machine, several at a time, without Dagster.
+
+For a machine with a GPU that small trainings do not fill, or with no Dagster: the results are those of `rkd run` on the
+same store, which goes on from them. What is there already is not made again, so the command can be repeated.
+
+    python benchmarks/many_trainings.py CELLS --store STORE --data DATA --teacher resnet18 FILE [--seconds 500]
+
+CELLS is a text file: a target and a training per line, perhaps followed by `product` or `rotated` for what the ablation
+and the claims want besides. A teacher's eight digits may be left out of keys (`rkd@resnet18.-s0`): they are filled in.
+"""
+
+import argparse
+import multiprocessing
+import os
+import sys
+import time
+import traceback
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rkd_pipeline.errors import RkdError
+from rkd_pipeline.models.teacher_files import TeacherRegistry
+from rkd_pipeline.recipes.plans import PlannedTraining
+from rkd_pipeline.recipes.training_key import TrainingKey
+from rkd_pipeline.stages import (
+    ablation,
+    anomaly_scores,
+    benchmark,
+    claims,
+    datasets,
+    evidence,
+    leaderboard,
+    paper_figures,
+    trained_model,
+)
+from rkd_pipeline.store import stage_versions as stages
+from rkd_pipeline.store.result_store import Store
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One training of one target, and what is wanted of it besides scores and metrics."""
+
+    target: str
+    training: str
+    further: tuple[str, ...]
+
+
+class SharedDeviceStore(Store):
+    """A store whose trainings may share a device: as many as the semaphore lets in."""
+
+    def __init__(self, root: Path, device: Any) -> None:
+        super().__init__(root)
+        self._device = device
+
+    @contextmanager
+    def lock(self, name: str) -> Iterator[None]:
+        """As a store's, but for the device."""
+        if name.startswith("device cuda"):
+            with self._device:
+                yield
+        elif name == "device cpu":
+            yield
+        else:
+            with super().lock(name):
+                yield
+
+
+def main() -> None:
+    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options.add_argument("cells", type=Path)
+    options.add_argument("--store", type=Path, required=True)
+    options.add_argument("--data", type=Path, required=True)
+    options.add_argument("--teacher", nargs=2, action="append", metavar=("ARCH", "FILE"), default=[])
+    options.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
+    options.add_argument("--precision", choices=["auto", "fp32", "tf32", "bf16"], default="fp32")
+    options.add_argument("--on-device", type=int, default=2, help="trainings that share the device")
+    options.add_argument("--processes", type=int, default=os.cpu_count())
+    options.add_argument("--seconds", type=float, default=float("inf"), help="begin no training after these")
+    options.add_argument("--tables", action="store_true", help="make tables, claims and the report at the end")
+    asked = options.parse_args()
+    started = time.monotonic()
+    store = Store(asked.store)
+    prefixes = {}
+    for arch, file in asked.teacher:
+        from rkd_pipeline.models.weights import register_weights
+
+        prefixes[f"@{arch}."] = f"@{register_weights(TeacherRegistry(store.teachers_file), Path(file), arch)}"
+    trained_model.list_teachers(store)
+    cells = read_cells(asked.cells, prefixes)
+    prepare(store, asked.data, cells)
+    print(f"{time.monotonic() - started:6.0f} s  data is prepared; {len(cells)} cells", flush=True)
+
+    context = multiprocessing.get_context("spawn")
+    manager = context.Manager()
+    device = manager.Semaphore(asked.on_device)
+    threads = max(1, (os.cpu_count() or 1) // asked.processes)
+    os.environ["OMP_NUM_THREADS"] = str(threads)  # of the processes to come
+    arguments = (asked.store, device, asked.device, asked.precision, threads, started + asked.seconds)
+    failed = 0
+    with ProcessPoolExecutor(asked.processes, context) as pool:
+        waiting = {pool.submit(make, cell, *arguments): cell for cell in cells}
+        for done in as_completed(waiting):
+            cell, said = waiting[done], done.result()
+            failed += said.startswith("FAILED")
+            print(f"{time.monotonic() - started:6.0f} s  {cell.target} {cell.training}: {said}", flush=True)
+    if asked.tables:
+        make_tables(store)
+        print(f"{time.monotonic() - started:6.0f} s  tables are made", flush=True)
+    sys.exit(1 if failed else 0)
+
+
+def read_cells(file: Path, prefixes: dict[str, str]) -> list[Cell]:
+    """The cells of a file, each checked. Raises ``BadKey``."""
+    cells = []
+    for line in file.read_text(encoding="utf-8").splitlines():
+        if not line.strip() or line.startswith("#"):
+            continue
+        target, training, *further = line.split()
+        for short, name in prefixes.items():
+            training = training.replace(f"{short}-", f"{name}-").replace(f"{short}~", f"{name}~")
+        cells.append(Cell(target, str(TrainingKey.parse(training)), tuple(further)))
+    return cells
+
+
+def prepare(store: Store, data: Path, cells: list[Cell]) -> None:
+    """Everything before training, once."""
+    for target in dict.fromkeys(c.target for c in cells):
+        datasets.find_source(store, data, target)
+        datasets.index_images(store, target)
+        datasets.split_images(store, target)
+    sides = {(c.target, TrainingKey.parse(c.training).recipe.side) for c in cells}
+    for target, side in sorted({*sides, *((c.target, datasets.FIRST_SIDE) for c in cells)}):
+        datasets.prepare_images(store, target, side)
+
+
+def make(cell: Cell, root: Path, device: Any, name: str, precision: Any, threads: int, deadline: float) -> str:
+    """One cell, as far as it is missing; returns what to print."""
+    import torch
+
+    from rkd_pipeline.device import Compute
+
+    if time.monotonic() > deadline:
+        return "not begun, the time is up"
+    torch.set_num_threads(threads)
+    store = SharedDeviceStore(root, device)
+    compute = Compute.choose(name, precision, feature_budget_gib=16)  # type: ignore[arg-type]
+    began = time.monotonic()
+    try:
+        if shared := PlannedTraining(cell.target, cell.training).shared:
+            trained_model.train_model(store, shared.target, shared.training, compute)
+        model = trained_model.train_model(store, cell.target, cell.training, compute)
+        anomaly_scores.score_images(store, cell.target, cell.training, compute)
+        metrics = anomaly_scores.evaluate(store, cell.target, cell.training)
+        evidence.gather_evidence(store, cell.target, cell.training)
+        if "product" in cell.further:
+            evidence.score_product_maps(store, cell.target, cell.training, compute)
+        if "rotated" in cell.further:
+            evidence.score_rotated_images(store, cell.target, cell.training)
+    except (RkdError, RuntimeError) as error:
+        return f"FAILED: {error}\n{traceback.format_exc()}"
+    best = {rule: value and round(value, 3) for rule, value in metrics.facts["image_auroc"].items()}
+    facts = model.facts
+    return (
+        f"{time.monotonic() - began:.0f} s, {facts['epochs_trained']} epochs in {facts['timed_seconds']:.1f} s, "
+        f"{facts['pictures_per_second']:.0f} images/s, image AUROC {best}"
+    )
+
+
+def make_tables(store: Store) -> None:
+    """What `rkd report` makes, but for what MLflow holds."""
+    benchmark.build_benchmark(store)
+    benchmark.build_table_3(store)
+    for stage in (stages.TABLE_1, stages.TABLE_2, stages.TABLE_4, stages.TABLE_DEMO):
+        benchmark.build_category_table(store, stage)
+    for stage in (stages.FIGURE_3, stages.FIGURE_5, stages.FIGURE_6, stages.FIGURE_7):
+        paper_figures.build_figure(store, stage)
+    leaderboard.build_leaderboard(store)
+    ablation.build_ablation(store)
+    claims.build_claims(store)
+
+
+if __name__ == "__main__":
+    main()
