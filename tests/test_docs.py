@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from rkd_pipeline.recipes.named_recipes import RECIPES
@@ -21,14 +22,19 @@ PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(DOCS.rglob("*.md"
 ADDING = sorted((DOCS / "how-to").glob("add-a-*.md"))
 
 
-def test_the_drawings_show_the_model_as_it_is() -> None:
-    spec = importlib.util.spec_from_file_location("drawings", DOCS / "drawings.py")
+def redrawn(script: str, page: str) -> str:
+    """The page as the script beside it would leave it."""
+    spec = importlib.util.spec_from_file_location(script, DOCS / f"{script}.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
+    return str(module.redrawn(page))
+
+
+def test_the_drawings_show_the_model_as_it_is() -> None:
     page = (DOCS / "architecture.md").read_text(encoding="utf-8")
-    assert module.redrawn(page) == page, "run python docs/drawings.py"
+    assert redrawn("drawings", page) == page, "run python docs/drawings.py"
     assert page.count("256 × 56 × 56") >= 3
 
 
@@ -46,14 +52,31 @@ def test_the_page_of_the_ablation_has_every_factor_level_and_claim() -> None:
 
 
 def test_the_table_of_systems_is_the_recipes_own() -> None:
-    spec = importlib.util.spec_from_file_location("systems", DOCS / "systems.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
     page = (DOCS / "systems.md").read_text(encoding="utf-8")
-    assert module.redrawn(page) == page, "run python docs/systems.py"
+    assert redrawn("systems", page) == page, "run python docs/systems.py"
     assert all(f"| {name} |" in page for name in RECIPES)
+
+
+def test_the_tables_of_results_are_those_of_the_files() -> None:
+    page = (DOCS / "results.md").read_text(encoding="utf-8")
+    assert redrawn("results", page) == page, "run python docs/results.py"
+    assert page.count("\n| ") > 80
+
+
+def test_every_training_on_record_says_what_it_was_made_of() -> None:
+    for folder in sorted(p for p in (DOCS / "results").iterdir() if p.is_dir()):
+        trainings = pd.read_csv(folder / "trainings.csv")
+        measured = pd.read_parquet(folder / "benchmark.parquet")[
+            ["target", "training", "computed_on"]
+        ].drop_duplicates()
+        histories = pd.read_parquet(folder / "histories.parquet")
+        same = ["target", "training"]
+        assert sorted(trainings[same].itertuples(index=False)) == sorted(measured[same].itertuples(index=False))
+        assert not measured[same].duplicated().any()
+        assert trainings["weights_sha256"].str.fullmatch("[0-9a-f]{64}").all()
+        assert trainings["device"].notna().all()
+        lengths = histories.groupby(same).size()
+        assert (trainings.set_index(same)["epochs_trained"] == lengths).all()
 
 
 def in_backticks(text: str) -> list[str]:

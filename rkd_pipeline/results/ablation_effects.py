@@ -16,6 +16,7 @@ from rkd_pipeline.statistics.contrasts import (
     Estimate,
     Part,
     complete,
+    interval_notes,
     on_one_target,
     over_targets,
     units_of,
@@ -167,7 +168,7 @@ def ablation_sheet(found: Ablation) -> Sheet:
         "Change of the metric in percentage points [95% interval], largest first. Bold where 0 is left out; "
         "effects of training only from two seeds on, since one seed does not show the noise of training. "
         f"Not corrected for {n} changes: about one in twenty would be bold by chance.",
-        *(f"Interval, {name}: {INTERVAL_METHODS[name]}." for name in overall["interval_method"].unique()),
+        *interval_notes(overall["interval_method"].unique()),
     ]
     what = "Mean" if len(targets) > 1 else "Measured"
     sheet.below.append(f"{what} on {', '.join(targets)}. Each target by itself is in the table's file.")

@@ -29,6 +29,7 @@ from rkd_pipeline.statistics.contrasts import (
     Part,
     Term,
     Unit,
+    interval_notes,
     on_one_target,
     over_targets,
     unit,
@@ -92,7 +93,7 @@ def _run(targets: str, recipes: str, more: str = "") -> str:
 
 CLAIMS = {
     "multi_scale": Claim("The multi-scale problem is solved", "abstract, section 5", _run(_ALL, "rkd,rkd-official")),
-    "rotation": Claim("Independent of rotation", "abstract", _run("mvtec_ad.screw", "rkd", " --turned")),
+    "rotation": Claim("Independent of rotation", "abstract", _run("mvtec_ad.screw", "rkd", " --rotated")),
     "overfitting": Claim("Without validation it over-fits", "section 4.2", _run(_TEXTURES, "rkd+stop=200")),
     "early_stopping": Claim("Early stopping generally helps", "section 4.3", _run(_MEDICAL, "rkd,rkd-es")),
     "loss_as_score": Claim("The loss as score helps", "section 4.3", _run(_MEDICAL, "rkd,rkd-mkd")),
@@ -452,7 +453,7 @@ def claims_sheet(found: Sequence[Finding]) -> Sheet:
     sheet.below += [
         "Found: a difference in percentage points [95% interval]; the late change of a loss in percent.",
         VERDICTS,
-        *(f"Interval, {name}: {INTERVAL_METHODS[name]}." for name in methods),
+        *interval_notes(methods),
     ]
     return sheet
 

@@ -4,7 +4,7 @@ A contrast is a weighted sum of one quantity over models whose weights add up to
 ``ab - a - b + 0``. Within one target and seed all models see the same images, so everything is paired there.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -31,6 +31,12 @@ INTERVAL_METHODS = {
     CATEGORIES: "Student's t over the categories or datasets of the publication, which gives no interval of its own",
     NONE: "too little was measured for an interval",
 }
+_IN_WORDS = {ONE_SEED: "images"}  # for names that are stored under another word
+
+
+def interval_notes(names: Iterable[str]) -> list[str]:
+    """What each kind of interval is, a sentence each, for people."""
+    return [f"Interval, {_IN_WORDS.get(name, name)}: {INTERVAL_METHODS[name]}." for name in names]
 
 
 @dataclass(frozen=True)
