@@ -15,6 +15,8 @@ folders play no part, so renaming files changes nothing, and adding some changes
 
 import hashlib
 import math
+from collections import Counter
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 import pandas as pd
@@ -171,42 +173,50 @@ def verify(target: Target, index: pd.DataFrame, rows: pd.DataFrame) -> dict[str,
     in test, both classes in test (where there are anomalous images), and held-out parts of the right sizes.
     """
     defects = []
-    info = index.set_index("image_id")
+    pixels = dict(zip(index["image_id"], index["pixel_sha256"], strict=True))
+    anomalous = set(index.loc[index["anomalous"], "image_id"])
+    largest_group = max(Counter(pixels.values()).values())
     for repeat, group in rows.groupby("repeat"):
         where = f"{target.name}, repeat {repeat}"
         if sorted(group["image_id"]) != sorted(index["image_id"]):
             defects.append(f"{where}: the split does not hold every image exactly once")
             continue
-        joined = group.merge(info, on="image_id", suffixes=("", "_official"))
-        used = joined[joined["part"] != "set_aside"]
-        sides = used.groupby("pixel_sha256")["part"].nunique()
-        if (sides > 1).any():
-            ids = used.loc[used["pixel_sha256"] == sides.idxmax(), "image_id"].tolist()
-            defects.append(
-                f"{where}: the same pixels on both sides: {', '.join(ids)}; keep the one whose label is right"
-            )
-        if not joined.loc[joined["anomalous"], "part"].eq("test").all():
-            defects.append(f"{where}: an anomalous image outside the test part")
-        test = joined[joined["part"] == "test"]
-        if index["anomalous"].any() and test["anomalous"].nunique() != 2:
-            defects.append(f"{where}: the test part has one class only")
-        sizes = joined["part"].value_counts()
-        normal = sum(sizes.get(part, 0) for part in TRAINING_PARTS)
-        trainable = joined[joined["part"].isin(TRAINING_PARTS)]
-        distinct = trainable["pixel_sha256"].nunique()
-        calibrating = trainable.loc[trainable["part"] == "calibration", "pixel_sha256"].nunique()
-        if calibrating != calibration_size(distinct):
-            defects.append(
-                f"{where}: calibration has {calibrating} of {distinct} distinct normal training images, not "
-                f"{calibration_size(distinct)}"
-            )
-        largest_group = int(joined["pixel_sha256"].value_counts().max())
-        if not math.isclose(sizes.get("validation", 0), VALIDATION_SHARE * normal, abs_tol=largest_group):
-            defects.append(f"{where}: validation has {sizes.get('validation', 0)} of {normal} normal training images")
+        part = dict(zip(group["image_id"], group["part"], strict=True))
+        defects += [f"{where}: {what}" for what in _defects(part, pixels, anomalous, largest_group)]
     if defects:
         raise DataError("\n".join(defects))
     first = rows[rows["repeat"] == 0]["part"].value_counts()
     return {"repeats": int(rows["repeat"].nunique())} | {p: int(first.get(p, 0)) for p in PARTS}
+
+
+def _defects(
+    part: Mapping[str, str], pixels: Mapping[str, str], anomalous: set[str], largest_group: int
+) -> Iterator[str]:
+    """What is wrong with one repeat: the part of every image, its pixels' hash, and which images are anomalous."""
+    sides: dict[str, dict[str, list[str]]] = {}
+    for name, where in part.items():
+        if where != "set_aside":
+            sides.setdefault(pixels[name], {}).setdefault(where, []).append(name)
+    for parts in sides.values():
+        if len(parts) > 1:
+            ids = ", ".join(sorted(name for names in parts.values() for name in names))
+            yield f"the same pixels on both sides: {ids}; keep the one whose label is right"
+    if any(part[name] != "test" for name in anomalous):
+        yield "an anomalous image outside the test part"
+    tested = {name in anomalous for name, where in part.items() if where == "test"}
+    if anomalous and len(tested) != 2:
+        yield "the test part has one class only"
+    trainable = [(pixels[name], where) for name, where in part.items() if where in TRAINING_PARTS]
+    distinct = len({of for of, _ in trainable})
+    calibrating = len({of for of, where in trainable if where == "calibration"})
+    if calibrating != calibration_size(distinct):
+        yield (
+            f"calibration has {calibrating} of {distinct} distinct normal training images, not "
+            f"{calibration_size(distinct)}"
+        )
+    validating = sum(where == "validation" for _, where in trainable)
+    if not math.isclose(validating, VALIDATION_SHARE * len(trainable), abs_tol=largest_group):
+        yield f"validation has {validating} of {len(trainable)} normal training images"
 
 
 def part_of(rows: pd.DataFrame, target: Target, repeat: int, *parts: str) -> list[str]:

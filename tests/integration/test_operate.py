@@ -31,7 +31,7 @@ from rkd_pipeline.settings import Settings
 from rkd_pipeline.stages import rounds
 from rkd_pipeline.stages.anomaly_scores import read_scores
 from rkd_pipeline.stages.benchmark import build_benchmark
-from rkd_pipeline.stages.datasets import find_source
+from rkd_pipeline.stages.datasets import find_source, prepare_images
 from rkd_pipeline.stages.export import export_model
 from rkd_pipeline.stages.history import TEXT, read_moves, read_points
 from rkd_pipeline.stages.trained_model import checkpoint_file, read_history, train_model
@@ -351,7 +351,8 @@ def as_if_run(
 def test_a_checkpoint_that_cannot_be_resumed_is_set_aside(
     store: Store, cpu: Compute, caplog: pytest.LogCaptureFixture
 ) -> None:
-    key = "rkd@resnet18.random~1e-s7"
+    key = "mkd-brief@resnet18.random~1e-s7"  # the smallest student
+    prepare_images(store, "demo.weave", TrainingKey.parse(key).recipe.side)
     checkpoint = checkpoint_file(store, "demo.weave", key)
     checkpoint.parent.mkdir(parents=True, exist_ok=True)
     checkpoint.write_bytes(b"half of somethi")

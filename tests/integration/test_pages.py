@@ -255,7 +255,7 @@ def test_mlflow_shows_the_run_with_its_model(browser: WebDriver, pages: Pages, d
 
 def test_a_key_added_in_the_ui_is_trained_by_the_daemon(pages: Pages, demo: Rkd) -> None:
     """What the launch dialogue sends: a new training key, then a run of its partition by the daemon."""
-    key = "rkd@resnet18.random~1e-s3"
+    key = "mkd-brief@resnet18.random~1e-s3"  # the smallest student
     pages.add_training(key)
     assert pages.wait_for_run(pages.launch("train_and_evaluate", f"demo.weave|{key}")) == "SUCCESS"
     assert demo.store.require(METRICS, "demo.weave", key).facts["image_auroc"]

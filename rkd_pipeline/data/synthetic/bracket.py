@@ -92,7 +92,7 @@ def _scratch(rng: Rng, scene: Scene, u: Array, v: Array, distance: Array) -> Non
     du, dv = u - rng.choice([-1, 1]) * rng.uniform(28, 45), v - rng.uniform(-12, 12)
     off = 0.35 * scratch_distance(rng, du, dv, rng.uniform(0.5, 2.6), rng.uniform(34, 60))
     furrow = np.exp(-((off / 1.1) ** 2)) * (distance < -3)
-    scene.height -= 2.2 * furrow
+    scene.height -= 3.2 * furrow
     scene.colour *= 1 - 0.15 * furrow[..., None]
     scene.defect |= (off < 2.0) & (distance < -3)
 
@@ -115,7 +115,7 @@ def _swarf(rng: Rng, scene: Scene, u: Array, v: Array) -> None:
 def _plug(rng: Rng, scene: Scene, u: Array, v: Array) -> None:
     """A hole that filler has run into, and over its edge."""
     hx, hy, r = HOLES[rng.integers(len(HOLES))]
-    off = np.hypot(u - hx, v - hy) + 1.5 * noise(rng, 3) - r * rng.uniform(1.0, 1.5)
+    off = np.hypot(u - hx, v - hy) + 1.5 * noise(rng, 3) - r * rng.uniform(1.2, 1.6)
     cover = inside(off, 1.0)
     filler = np.array([0.56, 0.55, 0.51]) * (1 + 0.04 * noise(rng, 1.2))[..., None]
     scene.height[:] = scene.height * (1 - cover) + cover * (4 + np.sqrt(np.clip(-off, 0, None)) + 0.6 * noise(rng, 3))
@@ -128,9 +128,9 @@ def _dent(rng: Rng, scene: Scene, u: Array, v: Array) -> None:
     """One or two strokes of a punch."""
     cu, cv = rng.choice([-1, 1]) * rng.uniform(26, 42), rng.uniform(-25, 25)
     for _ in range(rng.integers(1, 3)):
-        radius = rng.uniform(4, 10)
+        radius = rng.uniform(4.5, 11)
         r = np.hypot(u - cu - rng.normal(0, 7), v - cv - rng.normal(0, 7)) / radius
-        scene.height -= 0.9 * radius * np.clip(1 - r**2, 0, None) ** 1.5
+        scene.height -= 1.3 * radius * np.clip(1 - r**2, 0, None) ** 1.5
         scene.defect |= r < 1
 
 

@@ -55,7 +55,7 @@ def _scratch(rng: Rng, scene: Scene) -> None:
     dx, dy = place(rng, 45)
     distance = 0.5 * scratch_distance(rng, dx, dy, rng.uniform(-0.9, 0.9), rng.uniform(45, 110))
     furrow = np.exp(-((distance / 1.2) ** 2))
-    scene.height -= 1.3 * furrow - 0.65 * np.exp(-(((distance - 2.5) / 1.0) ** 2))
+    scene.height -= 2.0 * furrow - 1.0 * np.exp(-(((distance - 2.5) / 1.0) ** 2))
     scene.colour *= 1 + 0.10 * furrow[..., None]
     scene.defect |= distance < 2.2
 
@@ -74,7 +74,7 @@ def _plug(rng: Rng, scene: Scene) -> None:
     """One or two spots mended with putty: the board's own colour, without grain and pores."""
     for _ in range(rng.integers(1, 3)):
         dx, dy = place(rng, 20)
-        distance = np.hypot(dx, dy) + 0.8 * noise(rng, 3) - rng.uniform(5.5, 27)
+        distance = np.hypot(dx, dy) + 0.8 * noise(rng, 3) - rng.uniform(6, 27)
         cover = inside(distance, 1.0)
         near = np.hypot(dx, dy) < 34
         putty = np.median(scene.colour[near], axis=0) * rng.uniform(0.85, 1.1) * (1 + 0.04 * noise(rng, 1.0))[..., None]

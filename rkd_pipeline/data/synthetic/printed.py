@@ -95,7 +95,7 @@ def _point(rng: Rng, u: Array, v: Array) -> tuple[Array, Array]:
 def _blot(rng: Rng, u: Array, v: Array) -> Array:
     """A drop of ink with one or two splashes: coverage of the first ink."""
     du, dv = _point(rng, u, v)
-    size = rng.uniform(3.5, 16)
+    size = rng.uniform(5.5, 16)
     cover = inside(np.hypot(du, dv) + 1.0 * noise(rng, 3) - size)
     for _ in range(rng.integers(1, 3)):
         far, way = size * rng.uniform(1.6, 2.6), rng.uniform(0, 2 * np.pi)

@@ -87,7 +87,7 @@ def _knot(rng: Rng, scene: Scene) -> None:
     """A knot: a small tight lump of yarn."""
     dx, dy = place(rng, 20)
     along, across = rotated(dx, dy, rng.uniform(0, np.pi))
-    radius = rng.uniform(4.0, 16.0)
+    radius = rng.uniform(6.6, 16.0)
     distance = np.hypot(along, across * rng.uniform(1.0, 1.4)) - radius
     cover = inside(distance, 0.8)
     dome = np.sqrt(np.clip(1 - (distance / radius + 1) ** 2, 0, 1))

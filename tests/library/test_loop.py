@@ -1,0 +1,169 @@
+"""The training loop by itself, on a task of a few weights: what it does holds for every system."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors import safe_open
+from torch import Tensor, nn
+
+from rkd_pipeline.errors import StoreError
+from rkd_pipeline.recipes.named_recipes import RECIPES
+from rkd_pipeline.recipes.recipe import EarlyStopping, Recipe
+from rkd_pipeline.training.loop import Epoch, TrainedStudent, train
+from rkd_pipeline.training.task import TrainingTask
+
+RECIPE = replace(RECIPES["rkd"], batch_size=5)  # 12 rows: batches of 5, 5 and 2
+STOPPING = replace(RECIPE, early_stopping=EarlyStopping(patience=3))
+
+
+class Noisy(TrainingTask):
+    """A linear layer and BatchNorm learn to give rows back, of which noise is drawn anew in every step."""
+
+    def __init__(self, seed: int = 0) -> None:
+        self.lambda_, self.notes = 0.0, {}
+        generator = torch.Generator().manual_seed(5)
+        self._rows, self._held_out = torch.rand(12, 6, generator=generator), torch.rand(7, 6, generator=generator)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self.student = nn.Sequential(nn.Linear(6, 4), nn.BatchNorm1d(4), nn.Linear(4, 6))
+
+    def begin(self) -> float:
+        return 0.25
+
+    def batch(self, indices: Tensor, generator: torch.Generator) -> list[Tensor]:
+        noise = torch.randn(len(indices), 6, generator=generator)
+        return [self._rows[indices], self._rows[indices] + 0.1 * noise]
+
+    def losses(self, batch: list[Tensor]) -> Tensor:
+        clean, noisy = batch
+        return (self.student(noisy) - clean).square().sum(1) * (1 + self.lambda_)
+
+    def validation_loss(self) -> float:
+        return float(self.losses([self._held_out, self._held_out]).mean())
+
+    def finish(self) -> None: ...
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Callable[..., TrainedStudent]:
+    def call(recipe: Recipe = RECIPE, epochs: int = 6, seed: int = 0, **more: Any) -> TrainedStudent:
+        chosen = {"checkpoint": tmp_path / "c.safetensors", "identity": "test", "checkpoint_seconds": 1e9} | more
+        return train(recipe, Noisy(seed), images=12, epochs=epochs, seed=seed, **chosen)
+
+    return call
+
+
+def same(a: TrainedStudent, b: TrainedStudent) -> bool:
+    return a.history == b.history and all(torch.equal(v, b.state[k]) for k, v in a.state.items())
+
+
+def test_the_same_seed_gives_the_same_weights_and_another_seed_others(run: Callable[..., TrainedStudent]) -> None:
+    first = run()
+    torch.manual_seed(99)  # the surroundings' generator plays no part
+    assert same(first, run())
+    assert not same(first, run(seed=1))
+
+
+def test_the_history_is_the_mean_loss_of_every_image(run: Callable[..., TrainedStudent]) -> None:
+    """Without learning, an epoch's loss is that of the first weights, over images whose batches differ in size."""
+    task, still = Noisy(), replace(RECIPE, learning_rate=0.0)
+    task.lambda_ = task.begin()
+    generator = torch.Generator().manual_seed(0)
+    batches = torch.randperm(12, generator=generator).split(5)
+    losses = torch.cat([task.losses(task.batch(indices, generator)) for indices in batches])
+    [epoch] = run(still, epochs=1).history
+    assert epoch.train_loss == pytest.approx(float(losses.mean()), rel=1e-6)
+    assert (epoch.epoch, epoch.validation_loss) == (1, None)
+
+
+@pytest.mark.parametrize("recipe", [RECIPE, STOPPING], ids=["fixed", "stopping"])
+@pytest.mark.parametrize("killed_in", [1, 2, 3, 5, 6])
+def test_a_killed_training_resumes_to_the_same_weights(
+    run: Callable[..., TrainedStudent], tmp_path: Path, recipe: Recipe, killed_in: int
+) -> None:
+    """Killed after an epoch, before that one's checkpoint: it is trained again, with what the one before left."""
+    whole = run(recipe, checkpoint=tmp_path / "whole")
+    seen: list[int] = []
+
+    def kill(epoch: Epoch) -> None:
+        seen.append(epoch.epoch)
+        if epoch.epoch == killed_in:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(recipe, checkpoint_seconds=0, on_epoch=kill)
+    resumed = run(recipe, checkpoint_seconds=0, on_epoch=lambda e: seen.append(e.epoch))
+    assert same(whole, resumed)
+    assert (whole.lambda_, whole.best_epoch) == (resumed.lambda_, resumed.best_epoch)
+    assert seen == [*range(1, killed_in + 1), *range(killed_in, 7)]
+
+
+def test_a_checkpoint_is_of_the_last_epoch_and_as_often_as_asked(
+    run: Callable[..., TrainedStudent], tmp_path: Path
+) -> None:
+    run(epochs=3)
+    assert not (tmp_path / "c.safetensors").exists()
+    run(epochs=3, checkpoint_seconds=0)
+    with safe_open(tmp_path / "c.safetensors", "pt") as file:
+        assert file.metadata()["progress"].count('"train_loss"') == 3
+
+
+def test_a_checkpoint_of_something_else_or_damaged_is_an_error_that_names_the_file(
+    run: Callable[..., TrainedStudent], tmp_path: Path
+) -> None:
+    run(checkpoint_seconds=0)
+    with pytest.raises(StoreError, match=r"c\.safetensors is of test, not of another; delete it"):
+        run(identity="another")
+    content = (tmp_path / "c.safetensors").read_bytes()
+    for damaged in (b"", b"x" * 100, content[: len(content) // 2]):
+        (tmp_path / "c.safetensors").write_bytes(damaged)
+        with pytest.raises(StoreError, match=r"c\.safetensors is damaged .* delete it"):
+            run()
+
+
+@pytest.mark.parametrize("patience", [1, 3, 10])
+def test_early_stopping_stops_and_keeps_the_best_weights(
+    run: Callable[..., TrainedStudent], tmp_path: Path, patience: int
+) -> None:
+    # A learning rate that soon makes things worse.
+    recipe = replace(RECIPE, learning_rate=0.5, early_stopping=EarlyStopping(patience))
+    result = run(recipe, epochs=200)
+    losses = [e.validation_loss for e in result.history]
+    assert result.stopped_early
+    assert len(losses) == result.best_epoch + patience < 200
+    assert losses[result.best_epoch - 1] == min(losses)
+    until_best = run(recipe, epochs=result.best_epoch, checkpoint=tmp_path / "other")
+    assert all(torch.equal(v, until_best.state[k]) for k, v in result.state.items())
+
+
+def test_without_early_stopping_the_last_epoch_counts(run: Callable[..., TrainedStudent]) -> None:
+    result = run(epochs=2)
+    assert (result.best_epoch, result.stopped_early, len(result.history)) == (2, False, 2)
+    assert result.history[0].validation_loss is None
+
+
+@pytest.mark.parametrize("epochs", [1, 2])
+def test_weights_that_are_no_numbers_after_the_last_step_are_not_kept(
+    run: Callable[..., TrainedStudent], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, epochs: int
+) -> None:
+    """The loss is taken before the step: what the last step of the last epoch breaks shows in no loss."""
+    taken, last = 0, 3 * epochs
+    step = torch.optim.Adam.step
+
+    def breaks(self: torch.optim.Adam, *args: Any, **kwargs: Any) -> None:
+        nonlocal taken
+        taken += 1
+        step(self, *args, **kwargs)
+        if taken == last:
+            with torch.no_grad():
+                self.param_groups[0]["params"][1].view(-1)[0] = float("nan")
+
+    monkeypatch.setattr(torch.optim.Adam, "step", breaks)
+    expected = rf"test: after the last step of epoch {epochs} the student holds NaN or infinity in 0\.bias; nothing was"
+    with pytest.raises(StoreError, match=expected):
+        run(epochs=epochs)
+    assert not (tmp_path / "c.safetensors").exists()
