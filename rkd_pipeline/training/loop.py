@@ -145,8 +145,7 @@ def train(
         on_epoch(epoch)
         if monotonic() - last_saved >= checkpoint_seconds:
             saved.save(student, optimiser, progress, best)
-            step_of = step(task, optimiser)
-    last_saved = monotonic()
+            last_saved = monotonic()
 
     if best is not None:
         student.load_state_dict(best)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from rkd_pipeline.errors import StoreError
 from rkd_pipeline.recipes.named_recipes import RECIPES
 from rkd_pipeline.recipes.recipe import EarlyStopping, Recipe
+from rkd_pipeline.training import loop
 from rkd_pipeline.training.loop import Epoch, TrainedStudent, train
 from rkd_pipeline.training.task import TrainingTask
 
@@ -110,6 +111,22 @@ def test_a_checkpoint_is_of_the_last_epoch_and_as_often_as_asked(
     run(epochs=3, checkpoint_seconds=0)
     with safe_open(tmp_path / "c.safetensors", "pt") as file:
         assert file.metadata()["progress"].count('"train_loss"') == 3
+
+
+def test_between_two_checkpoints_lies_the_time_that_was_asked_for(
+    run: Callable[..., TrainedStudent], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of epochs that take a second each, by a clock that the test turns."""
+    now, saved = 0.0, []
+
+    def tick(epoch: Epoch) -> None:
+        nonlocal now
+        now += 1
+
+    monkeypatch.setattr(loop, "monotonic", lambda: now)
+    monkeypatch.setattr(loop, "write_atomically", lambda path, content: saved.append(now))
+    run(epochs=10, checkpoint_seconds=3, on_epoch=tick)
+    assert saved == [3, 6, 9]
 
 
 def test_a_checkpoint_of_something_else_or_damaged_is_an_error_that_names_the_file(
