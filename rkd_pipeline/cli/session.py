@@ -27,7 +27,6 @@ from rkd_pipeline.store.stage_versions import (
     PRODUCT_MAPS,
     REPORT,
     ROTATED_IMAGES,
-    STAGES,
     TABLE_1,
     TABLE_2,
     TABLE_3,
@@ -181,18 +180,8 @@ class Session:
         report.text += "\n\n" + (history.folder / "history.md").read_text(encoding="utf-8")
         return report
 
-    def table(self, number: str) -> str:
-        """A table as markdown, refreshed."""
-        stage = STAGES[f"table_{number}"]
-        self._refresh()
-        return (self.store.require(stage).folder / f"{stage.name}.md").read_text(encoding="utf-8")
-
-    def report(self) -> Path:
-        """The report's file, refreshed."""
-        self._refresh()
-        return self.store.require(REPORT).folder / "report.html"
-
-    def _refresh(self) -> None:
+    def refresh(self) -> None:
+        """Make tables, figures and report anew; raises ``RkdError`` where that failed."""
         if error := self._refreshed():
             raise RkdError(error)
 

@@ -1,10 +1,13 @@
 """``rkd table`` and ``rkd report``: what the store's results amount to."""
 
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from rkd_pipeline.cli.options import group, open_session, with_places
+
+if TYPE_CHECKING:
+    from rkd_pipeline.store.result_store import Store
 
 commands = group()
 
@@ -17,14 +20,32 @@ def table(
         typer.Argument(help="Of the paper; demo is the demo's own table, in the same layout."),
     ],
 ) -> int:
-    """Refresh the tables, and print one of the paper as markdown."""
-    print(open_session().table(number))
+    """Refresh the tables where anything has changed, and print one of the paper as markdown."""
+    from rkd_pipeline.store.stage_versions import STAGES
+
+    stage = STAGES[f"table_{number}"]
+    print((_refreshed_store().require(stage).folder / f"{stage.name}.md").read_text(encoding="utf-8"))
     return 0
 
 
 @commands.command()
 @with_places
 def report() -> int:
-    """Refresh the report, and print where it is."""
-    print(open_session().report())
+    """Refresh the report where anything has changed, and print where it is."""
+    from rkd_pipeline.stages.report import FILE
+    from rkd_pipeline.store.stage_versions import REPORT
+
+    print(_refreshed_store().require(REPORT).folder / FILE)
     return 0
+
+
+def _refreshed_store() -> "Store":
+    """The store, its tables made anew through Dagster's graph unless they are what they would be."""
+    from rkd_pipeline.operations.tables_in_step import tables_are_in_step
+    from rkd_pipeline.settings import Settings
+    from rkd_pipeline.store.result_store import Store
+
+    store = Store(Settings.from_environment().store)
+    if not tables_are_in_step(store):
+        open_session().refresh()
+    return store

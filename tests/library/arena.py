@@ -85,7 +85,8 @@ def enter(store: Store) -> Finish:
             (into / "made_up.txt").write_text(f"{strength} {luck}")  # other scores come from another model
             history = {"epoch": [1], "train_loss": [1.0], "validation_loss": [1.0]}
             pd.DataFrame(history).to_parquet(into / "history.parquet")
-            return {"train_pictures": 60, "validation_pictures": 20, "lambda": 1.0, "device": "none", "best_epoch": 1}
+            counts = {"train_pictures": 60, "validation_pictures": 20, "epochs_trained": 1, "best_epoch": 1}
+            return counts | {"lambda": 1.0, "device": "none"}
 
         parameters = training_parameters(key) | {"teacher_sha256": teacher, "made_up": [strength, luck]}
         inputs = [split, prepared]
