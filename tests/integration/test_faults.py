@@ -258,11 +258,12 @@ def test_the_disk_is_full(demo: Rkd, undisturbed: str, small_disk: Path) -> None
 
 
 def _fill(file: Path) -> None:
-    """Write until the kernel refuses, as often as something is freed within two seconds."""
+    """Write until the kernel refuses, and for two seconds more whatever is freed meanwhile."""
+    refused = None
     with file.open("ab", buffering=0) as stream:
-        deadline = time.monotonic() + 2
-        while time.monotonic() < deadline:
+        while refused is None or time.monotonic() < refused + 2:
             try:
                 stream.write(b"\0" * 2**16)
             except OSError:
+                refused = refused or time.monotonic()
                 time.sleep(0.05)
