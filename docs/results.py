@@ -25,7 +25,7 @@ from rkd_pipeline.results.paper_claims import CLAIMS as PAPER_CLAIMS
 from rkd_pipeline.results.published import published_rows
 from rkd_pipeline.results.tables.sheet import percent, with_interval
 from rkd_pipeline.results.tables.table_3 import table_3, table_3_sheet
-from rkd_pipeline.stages.benchmark import build_benchmark, read_benchmark
+from rkd_pipeline.stages.benchmark import build_benchmark, read_benchmark, with_conditions
 from rkd_pipeline.stages.trained_model import HISTORY_FILE, WEIGHTS_FILE, read_history
 from rkd_pipeline.store.result_store import Ref, Store
 from rkd_pipeline.store.stage_versions import ABLATION, ANOMALY_SCORES, CLAIMS, METRICS, TRAINED_MODEL
@@ -112,7 +112,8 @@ def paper_table() -> str:
     own = results.rows[results.rows["recipe"].ne("rkd") | results.rows["epochs"].eq(200)]
     images = results.trainings.set_index(["target", "training"])["train_pictures"].astype(int).to_dict()
     both = pd.concat([own, published_rows()], ignore_index=True)
-    return table_3_sheet(table_3(both, images)).markdown()
+    cells = table_3(both, images)
+    return with_conditions(table_3_sheet(cells), cells, both).markdown()
 
 
 def seeds_table() -> str:
