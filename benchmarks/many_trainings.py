@@ -20,7 +20,7 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rkd_pipeline.errors import RkdError
 from rkd_pipeline.models.teacher_files import TeacherRegistry
@@ -39,6 +39,9 @@ from rkd_pipeline.stages import (
 )
 from rkd_pipeline.store import stage_versions as stages
 from rkd_pipeline.store.result_store import Store
+
+if TYPE_CHECKING:
+    from rkd_pipeline.device import DeviceChoice, PrecisionChoice
 
 
 @dataclass(frozen=True)
@@ -138,7 +141,15 @@ def prepare(store: Store, data: Path, cells: list[Cell]) -> None:
         datasets.prepare_images(store, target, side)
 
 
-def make(cell: Cell, root: Path, device: Any, name: str, precision: Any, threads: int, deadline: float) -> str:
+def make(
+    cell: Cell,
+    root: Path,
+    device: Any,
+    name: "DeviceChoice",
+    precision: "PrecisionChoice",
+    threads: int,
+    deadline: float,
+) -> str:
     """One cell, as far as it is missing; returns what to print."""
     import torch
 
@@ -148,7 +159,7 @@ def make(cell: Cell, root: Path, device: Any, name: str, precision: Any, threads
         return "not begun, the time is up"
     torch.set_num_threads(threads)
     store = SharedDeviceStore(root, device)
-    compute = Compute.choose(name, precision, feature_budget_gib=16)  # type: ignore[arg-type]
+    compute = Compute.choose(name, precision, feature_budget_gib=16)
     began = time.monotonic()
     try:
         if shared := PlannedTraining(cell.target, cell.training).shared:

@@ -120,10 +120,14 @@ class Result:
 
 
 class Store:
-    """Results under one root. A second store is a second world: Dagster's home and MLflow lie under the root too."""
+    """Results under one root. A second store is a second world: Dagster's home and MLflow lie under the root too.
 
-    def __init__(self, root: Path) -> None:
+    One that is only looked at (``only_look``) makes nothing: where ``produce`` would, it raises ``StoreError``.
+    """
+
+    def __init__(self, root: Path, *, only_look: bool = False) -> None:
         self.root = root.resolve()
+        self._only_look = only_look
         self._records: dict[tuple[str, ...], HashRecord] = {}
 
     @property
@@ -239,6 +243,8 @@ class Store:
         with self.lock(str(ref)):
             if done := self.current(stage, key, parameters, inputs):
                 return done
+            if self._only_look:
+                raise StoreError(f"{ref} is missing or not up to date, and {self.root} was opened to look only")
             remove_leftovers(folder)
             make_folder(folder.parent)
             temporary = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}.tmp")

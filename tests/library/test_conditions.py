@@ -39,7 +39,7 @@ def test_float32_on_a_gpu_is_float32_unless_a_training_may_be_less_exact(
     before = [s.fp32_precision for s in switches]
     with replace(cpu, precision=precision).products():
         assert [s.fp32_precision for s in switches] == [inside] * 2
-        assert torch.backends.mkldnn.conv.fp32_precision == "ieee"  # type: ignore[attr-defined]
+        assert torch.backends.mkldnn.conv.fp32_precision == "ieee"
     assert [s.fp32_precision for s in switches] == before
 
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from rkd_pipeline.detectors import system_of
 from rkd_pipeline.detectors.fit import fit
-from rkd_pipeline.device import Compute, place
+from rkd_pipeline.device import Compute, PrecisionChoice, place
 from rkd_pipeline.models.teacher_files import TeacherName, TeacherRegistry
 from rkd_pipeline.models.weights import load_weights
 from rkd_pipeline.recipes.named_recipes import RECIPES
@@ -19,7 +19,9 @@ from rkd_pipeline.training import step as step_module
 from rkd_pipeline.training.step import step
 from rkd_pipeline.training.task import TrainingTask
 
-gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="only a GPU's steps are recorded")
+gpu = pytest.mark.skipif(
+    not torch.cuda.is_available(), reason="no GPU: only there are steps recorded, on a CPU they run as they are"
+)
 
 
 class Line(TrainingTask):
@@ -86,12 +88,12 @@ def test_a_recorded_step_does_the_same_for_every_shape_of_batch() -> None:
 @pytest.mark.parametrize("precision", ["fp32", "tf32", "bf16"])
 @pytest.mark.parametrize("name", ["rkd", "rkd-mkd-es", "rkd-official", "mkd", "us-small"])
 def test_recorded_steps_train_as_plain_ones_do(
-    name: str, precision: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    name: str, precision: PrecisionChoice, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nearly: a GPU adds in another order from run to run, and small batches carry that on."""
     recipe = _small(RECIPES[name])
     images = np.random.default_rng(0).integers(0, 256, (14, 64, 64, 3), dtype=np.uint8)
-    compute = Compute.choose("cuda", precision)  # type: ignore[arg-type]
+    compute = Compute.choose("cuda", precision)
     weights = load_weights(TeacherRegistry(Path("none")), TeacherName(recipe.networks[0], "random"))
     validation = images[:4] if recipe.held_out else None
 

@@ -252,3 +252,12 @@ def test_a_record_that_is_no_record_is_damaged_not_newer(store: Store) -> None:
         with pytest.raises(StoreError, match="is damaged") as refused:
             store.find(Ref("images", "t"))
         assert not isinstance(refused.value, NewerResult)
+
+
+def test_a_store_that_is_only_looked_at_gives_what_is_there_and_makes_nothing(store: Store) -> None:
+    made = store.produce(SPLIT, ["a"], lambda folder: (folder / "x.txt").write_text("x") and None)
+    looking = Store(store.root, only_look=True)
+    assert looking.produce(SPLIT, ["a"], lambda folder: None).data_version == made.data_version
+    with pytest.raises(StoreError, match=r"split\[b\] is missing or not up to date, and .* opened to look only"):
+        looking.produce(SPLIT, ["b"], lambda folder: None)
+    assert store.keys(SPLIT) == [("a",)]
