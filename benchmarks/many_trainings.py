@@ -24,20 +24,10 @@ from typing import TYPE_CHECKING, Any
 
 from rkd_pipeline.errors import RkdError
 from rkd_pipeline.models.teacher_files import TeacherRegistry
+from rkd_pipeline.operations.tables_in_step import BUILT
 from rkd_pipeline.recipes.plans import PlannedTraining
 from rkd_pipeline.recipes.training_key import TrainingKey
-from rkd_pipeline.stages import (
-    ablation,
-    anomaly_scores,
-    benchmark,
-    claims,
-    datasets,
-    evidence,
-    leaderboard,
-    paper_figures,
-    trained_model,
-)
-from rkd_pipeline.store import stage_versions as stages
+from rkd_pipeline.stages import anomaly_scores, datasets, evidence, trained_model
 from rkd_pipeline.store.result_store import Store
 
 if TYPE_CHECKING:
@@ -112,7 +102,8 @@ def main() -> None:
             failed += said.startswith("FAILED")
             print(f"{time.monotonic() - started:6.0f} s  {cell.target} {cell.training}: {said}", flush=True)
     if asked.tables:
-        make_tables(store)
+        for build in BUILT:
+            build(store)
         print(f"{time.monotonic() - started:6.0f} s  tables are made", flush=True)
     sys.exit(1 if failed else 0)
 
@@ -180,19 +171,6 @@ def make(
         f"{time.monotonic() - began:.0f} s, {facts['epochs_trained']} epochs in {facts['timed_seconds']:.1f} s, "
         f"{facts['pictures_per_second']:.0f} images/s, image AUROC {best}"
     )
-
-
-def make_tables(store: Store) -> None:
-    """What `rkd report` makes, but for what MLflow holds."""
-    benchmark.build_benchmark(store)
-    benchmark.build_table_3(store)
-    for stage in (stages.TABLE_1, stages.TABLE_2, stages.TABLE_4, stages.TABLE_DEMO):
-        benchmark.build_category_table(store, stage)
-    for stage in (stages.FIGURE_3, stages.FIGURE_5, stages.FIGURE_6, stages.FIGURE_7):
-        paper_figures.build_figure(store, stage)
-    leaderboard.build_leaderboard(store)
-    ablation.build_ablation(store)
-    claims.build_claims(store)
 
 
 if __name__ == "__main__":

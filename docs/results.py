@@ -5,7 +5,7 @@
 
 A folder of results has `benchmark.parquet` (every measured number: rkd_pipeline/results/schema.py names the columns),
 `trainings.csv` (what each training was made from, by what, on what, and the SHA-256 of its weights and maps),
-`histories.parquet` (losses per epoch), and `claims.csv` or `ablation.csv` where the store has them. A test compares
+`histories.parquet` (losses per epoch), and `claims.csv` and `ablation.csv` where the store has them. A test compares
 results.md with them.
 """
 
@@ -32,7 +32,7 @@ from rkd_pipeline.store.stage_versions import ABLATION, ANOMALY_SCORES, CLAIMS, 
 
 HERE = Path(__file__).parent
 PAGE, FOLDER = HERE / "results.md", HERE / "results"
-SCHEDULE, AROUND_SCREW = FOLDER / "schedule", FOLDER / "ablation"  # 200 epochs and less; the ablation
+SCHEDULE, AROUND_SCREW = FOLDER / "paper_schedule", FOLDER / "ablation_on_screw"
 CURVES = FOLDER / "curves.png"
 FACTS = (
     "train_pictures", "epochs_trained", "best_epoch", "stopped_early", "final_train_loss", "lambda", "device",
