@@ -66,19 +66,18 @@ def anomaly_scores(
 ) -> dg.MaterializeResult:
     """Anomaly maps and every image score of one trained model, on test images and held-out normals.
 
-    Maps: float32 (N, side, side). Reverse KD's are at least 0, equation 5: one minus cosine, summed over three scales,
-    smoothed with a Gaussian; other systems' are their own. Scores: one row per image; no unit, larger is more
-    anomalous.
+    Maps: float32 (N, side, side), of systems that make some. Reverse KD's are at least 0, equation 5: one minus cosine,
+    summed over three scales, smoothed with a Gaussian; other systems' are their own. Scores: one row per image; no
+    unit, larger is more anomalous.
     """
     with user_errors():
         result = evaluation.score_images(store.open(), *target_and_training(context), compute.choose())
     scores, maps = evaluation.read_scores(result)
     rules = [rule for rule in SCORE_RULES if rule in scores]
-    bad = int((~np.isfinite(maps)).sum()) + int((~np.isfinite(scores[rules].to_numpy())).sum())
+    bad = sum(int((~np.isfinite(found)).sum()) for found in (maps, scores[rules].to_numpy()) if found is not None)
+    seen = {"not_finite": bad, "images": len(scores), "maps": 0 if maps is None else len(maps)}
     # Of no image at all nothing could be measured either: that stops here too. The metrics refuse NaN by themselves.
-    check = dg.AssetCheckResult(
-        passed=bad == 0 and len(maps) > 0, check_name=FINITE, metadata={"not_finite": bad, "maps": len(maps)}
-    )
+    check = dg.AssetCheckResult(passed=bad == 0 and len(scores) > 0, check_name=FINITE, metadata=seen)
     summary = scores.groupby(["part", "anomalous"])[rules].mean().reset_index()
     return materialised(result, {"mean_scores": table(summary), "dagster/row_count": len(scores)}, [check])
 

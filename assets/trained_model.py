@@ -1,6 +1,6 @@
 """Teachers and training: one model per target and training key."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 import pandas as pd
@@ -68,7 +68,7 @@ def trained_model(
 
             def on_epoch(epoch: "Epoch") -> None:
                 curves.log(epoch)
-                if epoch.epoch % max(1, epochs // 10) == 0:
+                if epochs and epoch.epoch % max(1, epochs // 10) == 0:
                     context.log.info(f"epoch {epoch.epoch} of {epochs}: {epoch}")
 
             result = training.train_model(
@@ -83,12 +83,12 @@ def trained_model(
 
     history = training.read_history(result)
     facts = {name: _readable(fact) for name, fact in result.facts.items()}
-    plotted = {name: facts.pop(name) for name in PLOTTED}
-    curve = inline_image("losses", loss_curve(history, f"{target_name}, {key}"))
-    return materialised(
-        result,
-        {"losses": curve, **plotted, "facts": dg.MetadataValue.json(facts), "last_epochs": table(history.tail(10))},
-    )
+    shown: dict[str, Any] = {name: facts.pop(name) for name in PLOTTED if result.facts[name] is not None}
+    shown["facts"] = dg.MetadataValue.json(facts)
+    if len(history):  # a system that learns in one pass has none
+        shown["losses"] = inline_image("losses", loss_curve(history, f"{target_name}, {key}"))
+        shown["last_epochs"] = table(history.tail(10))
+    return materialised(result, shown)
 
 
 def _readable(fact: object) -> int | float | str:

@@ -65,8 +65,8 @@ def check_training(context: dg.AssetCheckExecutionContext, store: StoreResource)
 
 def learnt(history: pd.DataFrame) -> dg.AssetCheckResult | NothingCompared:
     """Of the losses per epoch."""
-    if len(history) == 1:
-        return NothingCompared("one epoch has one loss")
+    if len(history) < 2:
+        return NothingCompared("one epoch has one loss" if len(history) else "it learns in one pass, without losses")
     first, last = history["train_loss"].iloc[0], history["train_loss"].iloc[-1]
     return dg.AssetCheckResult(
         asset_key=TRAINED_MODEL.name,

@@ -20,6 +20,7 @@ from resources.carried_code import carried_files, copy_code, requirements
 from resources.epoch_journal import Journal
 from resources.mlflow_client import BEGUN_TAG, CONTENT_TAG, MODEL_TAG, Server
 from resources.mlflow_once import Item, Sending, find_run
+from rkd_pipeline.data.split import few_of
 from rkd_pipeline.operations.champions import EXAMPLE, example_image
 from rkd_pipeline.operations.gate import deciding_rule, honest_threshold
 from rkd_pipeline.recipes.training_key import TrainingKey
@@ -269,7 +270,9 @@ def _parts(split: Result, key: TrainingKey) -> dict[str, pd.DataFrame]:
     used = {"training": recipe.training_parts, "testing": ("test",)}
     used |= {"validation": ("validation",)} if recipe.held_out else {}
     used |= {"calibration": ("calibration",)} if recipe.calibrates else {}
-    return {context: rows[rows["part"].isin(parts)] for context, parts in used.items()}
+    of_parts = {context: rows[rows["part"].isin(parts)] for context, parts in used.items()}
+    learnt = few_of(list(of_parts["training"]["image_id"]), recipe.shots, key.seed)
+    return of_parts | {"training": of_parts["training"][of_parts["training"]["image_id"].isin(learnt)]}
 
 
 def _times(model: Result) -> tuple[int, int]:

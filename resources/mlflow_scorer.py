@@ -74,7 +74,7 @@ class MlflowScorer(mlflow.pyfunc.PythonModel):
         called = [None if threshold is None else bool(s > threshold) for s in score]
         table["anomalous"] = pd.Series(called, dtype=object)
         if (params or {}).get("maps", True):
-            table["map"] = [m.astype(float).round(5).tolist() for m in maps]
+            table["map"] = [None] * len(table) if maps is None else [m.astype(float).round(5).tolist() for m in maps]
         return table
 
 

@@ -24,6 +24,8 @@ import pandas as pd
 from rkd_pipeline.data.catalog import Target
 from rkd_pipeline.errors import DataError
 
+_SHOTS_DRAW = 8  # tells the draw of shots from what else is drawn by the seed
+
 TEST_NORMALS = 10
 VALIDATION_SHARE = CALIBRATION_SHARE = 0.25
 FEWEST_TO_CALIBRATE = 19  # with fewer no threshold can promise a false-positive rate of 5% (metrics/threshold.py)
@@ -229,6 +231,19 @@ def part_of(rows: pd.DataFrame, target: Target, repeat: int, *parts: str) -> lis
         )
     chosen = rows[(rows["repeat"] == repeat) & rows["part"].isin(parts)]
     return sorted(chosen["image_id"])
+
+
+def few_of(ids: list[str], shots: int | None, seed: int) -> list[str]:
+    """``shots`` of the images, drawn by ``seed``, in their order; all where ``shots`` is None.
+
+    Of two numbers of shots the larger one's images hold the smaller one's. Raises ``DataError`` where there are fewer.
+    """
+    if shots is None:
+        return ids
+    if shots > len(ids):
+        raise DataError(f"{shots} training images are asked for, and there are {len(ids)}; ask for fewer shots")
+    chosen = np.random.default_rng([_SHOTS_DRAW, seed]).permutation(len(ids))[:shots]
+    return [ids[i] for i in sorted(chosen)]
 
 
 def redraws_test(rows: pd.DataFrame) -> bool:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from rkd_pipeline.detectors.anomaly_map import Scores
     from rkd_pipeline.models.weights import TeacherWeights
     from rkd_pipeline.recipes.recipe import Recipe
-    from rkd_pipeline.training.task import TaskInputs, TrainingTask
+    from rkd_pipeline.training.task import FittingTask, TaskInputs, TrainingTask
 
 R = TypeVar("R", bound="Recipe")
 T = TypeVar("T", bound="nn.Module")
@@ -39,7 +39,7 @@ class Detector(ABC):
 
     @abstractmethod
     def score(self, images: "Images", *, batch_size: int = 32) -> "Scores":
-        """Anomaly maps and every image score of uint8 images ``(N, S, S, 3)``, in float32."""
+        """Every image score of uint8 images ``(N, S, S, 3)``, and anomaly maps if the system makes some, in float32."""
 
 
 class System(ABC, Generic[R, T]):
@@ -47,11 +47,11 @@ class System(ABC, Generic[R, T]):
 
     @abstractmethod
     def teacher(self, weights: "TeacherWeights", recipe: R) -> T:
-        """The frozen network that is distilled, on the CPU."""
+        """The frozen network that is distilled or whose features are compared, on the CPU."""
 
     @abstractmethod
-    def task(self, recipe: R, teacher: T, given: "TaskInputs") -> "TrainingTask":
-        """What the steps of a training compute; the teacher is on the device."""
+    def task(self, recipe: R, teacher: T, given: "TaskInputs") -> "TrainingTask | FittingTask":
+        """What a training computes: steps, where the recipe has epochs; the teacher is on the device."""
 
     @abstractmethod
     def detector(

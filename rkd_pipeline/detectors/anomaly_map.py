@@ -20,23 +20,25 @@ class Scores:
     """Of N images.
 
     Attributes:
-        maps: float32 ``(N, S, S)``; higher is more anomalous.
+        maps: float32 ``(N, S, S)``; higher is more anomalous. None of a system that does not localise.
         images: score rule (``recipes/score_rules.py``) to float64 ``(N,)``; higher is more anomalous.
     """
 
-    maps: np.ndarray
+    maps: np.ndarray | None
     images: dict[str, np.ndarray]
 
 
-def anomaly_map(scales: Sequence[Tensor], side: int, *, fusion: Fusion = "sum", sigma: float = 4.0) -> Tensor:
+def anomaly_map(
+    scales: Sequence[Tensor], side: int, *, fusion: Fusion = "sum", sigma: float = 4.0, aligned: bool = True
+) -> Tensor:
     """Equation 5: scale maps ``(N, h_k, h_k)`` brought to ``(N, side, side)``, fused and smoothed.
 
-    Bilinear (corners aligned) and Gaussian (truncated at 4 sigma, reflecting borders), as the official code has
-    them; ``product`` is the fusion of the anomalib of June 2022. Both steps are linear and separable, so each is a
-    product with a small matrix from both sides: exact, and the same on CPU and GPU.
+    Bilinear (corners aligned, or not, as other codes have it) and Gaussian (truncated at 4 sigma, reflecting borders),
+    as the official code has them; ``product`` is the fusion of the anomalib of June 2022. Both steps are linear and
+    separable, so each is a product with a small matrix from both sides: exact, and the same on CPU and GPU.
     """
-    smooth = _on(scales[0], _gaussian_matrix(side, sigma))
-    ups = [_on(m, _bilinear_matrix(m.shape[-1], side)) for m in scales]
+    smooth = _on(scales[0], _gaussian_matrix(side, sigma) if sigma else np.eye(side))
+    ups = [_on(m, _bilinear_matrix(m.shape[-1], side, aligned)) for m in scales]
     if fusion == "sum":
         # Smoothing the sum is summing the smoothed: one small matrix per scale does both.
         return torch.stack([(smooth @ up) @ m @ (smooth @ up).T for m, up in zip(scales, ups, strict=True)]).sum(0)
@@ -63,7 +65,9 @@ def _gaussian_matrix(side: int, sigma: float) -> np.ndarray:
 
 
 @lru_cache
-def _bilinear_matrix(small: int, large: int) -> np.ndarray:
-    """``(large, small)``: bilinear interpolation of a line with aligned corners."""
+def _bilinear_matrix(small: int, large: int, aligned: bool = True) -> np.ndarray:
+    """``(large, small)``: bilinear interpolation of a line, with aligned corners or as areas."""
     at = np.linspace(0, small - 1, large)
+    if not aligned:
+        at = ((np.arange(large) + 0.5) * small / large - 0.5).clip(0, small - 1)
     return np.maximum(0, 1 - np.abs(at[:, None] - np.arange(small)[None, :]))

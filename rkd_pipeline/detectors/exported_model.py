@@ -60,16 +60,17 @@ class ExportedModel:
         """An image as in training: uint8 ``(side, side, 3)``."""
         return resized(image, self._recipe.side)
 
-    def score(self, images: Sequence[Path]) -> tuple[pd.DataFrame, np.ndarray]:
+    def score(self, images: Sequence[Path]) -> tuple[pd.DataFrame, np.ndarray | None]:
         """Score image files; returns what ``score_prepared`` does. Raises ``DataError`` where one does not decode."""
         return self.score_prepared([self.prepare(read_rgb(path)) for path in images])
 
-    def score_prepared(self, pixels: Sequence[np.ndarray]) -> tuple[pd.DataFrame, np.ndarray]:
+    def score_prepared(self, pixels: Sequence[np.ndarray]) -> tuple[pd.DataFrame, np.ndarray | None]:
         """Score images that ``prepare`` made.
 
         Returns:
             A table with one column per score rule, ``score`` (the system's own of them) and ``anomalous`` (it is
-            above the threshold; empty where there is none), and the anomaly maps ``(N, side, side)``.
+            above the threshold; empty where there is none), and the anomaly maps ``(N, side, side)`` of a system that
+            makes some.
         """
         scores = self._detector.score(np.stack(pixels))
         table = pd.DataFrame(scores.images).assign(score=scores.images[self._recipe.own_score])

@@ -2,15 +2,16 @@
 
 from pathlib import Path
 
+import torch
 from torch import nn
 
 from rkd_pipeline.data.rows import Images
 from rkd_pipeline.detectors import system_of
-from rkd_pipeline.device import Compute
+from rkd_pipeline.device import Compute, full_precision
 from rkd_pipeline.progress import bar
-from rkd_pipeline.recipes.recipe import Recipe
-from rkd_pipeline.training.loop import OnEpoch, TrainedStudent, train
-from rkd_pipeline.training.task import TaskInputs
+from rkd_pipeline.recipes.recipe import GradientRecipe, Recipe
+from rkd_pipeline.training.loop import OnEpoch, TrainedStudent, require_finite, train
+from rkd_pipeline.training.task import FittingTask, TaskInputs, TrainingTask
 
 
 def fit(
@@ -19,7 +20,7 @@ def fit(
     images: Images,
     validation: Images | None,
     *,
-    epochs: int,
+    epochs: int | None,
     seed: int,
     compute: Compute,
     checkpoint: Path,
@@ -30,6 +31,8 @@ def fit(
 ) -> TrainedStudent:
     """Train a student for a recipe; resumes from ``checkpoint`` where that file is of the same training.
 
+    A system that learns in one pass is done in one, without checkpoints.
+
     On a CPU the same arguments give the same weights, interrupted or not, for the same number of threads and the same
     CPU instructions (``Compute.conditions``).
 
@@ -38,7 +41,7 @@ def fit(
         teacher: frozen, as its system's ``teacher`` makes it, on the device of ``compute``.
         images: normal training images, uint8 ``(N, H, W, 3)``, H and W multiples of 32.
         validation: held-out normal images; needed exactly when the recipe holds some out.
-        epochs: length of the schedule.
+        epochs: length of the schedule; None for a recipe that learns in one pass.
         seed: seeds initialisation and the order of images, per epoch.
         compute: device, precision and memory budget.
         checkpoint, identity, checkpoint_seconds, on_epoch: as those of ``train``.
@@ -51,10 +54,19 @@ def fit(
     if (validation is None) == recipe.held_out:
         raise ValueError(f"recipe {recipe.name} and validation images disagree about early stopping or normalisation")
     what = " ".join(identity.split()[:2])  # target and training, without the hash
+    given = TaskInputs(images, validation, seed, compute, cache)
+    if not isinstance(recipe, GradientRecipe):
+        with bar(0, what, "step", inner=True), torch.no_grad(), full_precision():
+            fitting = system_of(recipe).task(recipe, teacher, given)
+            assert isinstance(fitting, FittingTask)  # what such a recipe's system gives
+            return _fitted(fitting, identity)
+    assert epochs is not None  # such a recipe has them
     with bar(epochs * len(images), what, "image", inner=True) as shown, compute.products():
+        task = system_of(recipe).task(recipe, teacher, given)
+        assert isinstance(task, TrainingTask)
         return train(
             recipe,
-            system_of(recipe).task(recipe, teacher, TaskInputs(images, validation, seed, compute, cache)),
+            task,
             images=len(images),
             epochs=epochs,
             seed=seed,
@@ -64,3 +76,10 @@ def fit(
             on_epoch=on_epoch,
             shown=shown,
         )
+
+
+def _fitted(task: FittingTask, identity: str) -> TrainedStudent:
+    state = task.fit()
+    require_finite(state, "what was learnt", identity)
+    kept = {k: v.detach().cpu().contiguous() for k, v in state.items()}
+    return TrainedStudent(kept, 0.0, [], best_epoch=0, stopped_early=False, notes=task.notes)

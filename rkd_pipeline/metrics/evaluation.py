@@ -20,7 +20,7 @@ from rkd_pipeline.metrics.measurement import (
     Measurement,
     why_no_threshold,
 )
-from rkd_pipeline.metrics.pixel_evaluation import measure_pixels
+from rkd_pipeline.metrics.pixel_evaluation import measure_pixels, without_maps
 from rkd_pipeline.metrics.regions import with_truth
 from rkd_pipeline.metrics.threshold import calibrated_threshold
 from rkd_pipeline.recipes.recipe import Recipe
@@ -34,7 +34,7 @@ COLUMNS = (
 
 def measure(
     scores: pd.DataFrame,
-    maps: np.ndarray,
+    maps: np.ndarray | None,
     masks: np.ndarray | None,
     recipe: Recipe,
     *,
@@ -45,7 +45,7 @@ def measure(
     Args:
         scores: columns ``part`` (``calibration`` or ``test``), ``anomalous`` and one per score rule of the system; N
             rows.
-        maps: anomaly maps ``(N, S, S)``, in the same order.
+        maps: anomaly maps ``(N, S, S)``, in the same order; None of a system that makes none.
         masks: ground truth ``(N, S, S)`` of bool, or None for a target without. Anomalous images whose mask is empty
             are left out of the pixel metrics and counted.
         recipe: what was trained: by it the last epoch was chosen, or not, and normals were held out.
@@ -74,7 +74,10 @@ def measure(
         known = in_test.copy()
         known[in_test] = with_truth(test["anomalous"].to_numpy(), masks[_where(in_test)])
         of_test, without = _where(known), int(in_test.sum() - known.sum())
-        pixels = measure_pixels(maps[of_test], masks[of_test], maps[_where(calibrates)], trained, no_threshold)
+        if maps is None:
+            pixels = without_maps()
+        else:
+            pixels = measure_pixels(maps[of_test], masks[of_test], maps[_where(calibrates)], trained, no_threshold)
         rows += [_row(m) | {"n_anomalous": n_anomalous - without, "n_without_mask": without} for m in pixels]
     table = pd.DataFrame(rows).assign(n_normal=int((~test["anomalous"]).sum()))
     return table.astype({"n_without_mask": "Int64"})[list(COLUMNS)]

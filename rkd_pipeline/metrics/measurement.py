@@ -21,6 +21,7 @@ TOO_FEW = (
 )
 NO_ANOMALOUS = "none: no anomalous images"
 NO_NORMAL = "none: no normal test images"
+NO_MAPS = "none: the system scores images, and makes no anomaly maps"
 
 
 def why_no_threshold(recipe: Recipe, calibration_images: int) -> str:

@@ -6,7 +6,7 @@ from dataclasses import asdict
 import numpy as np
 
 from rkd_pipeline.metrics.aupimo import aupimo_per_image
-from rkd_pipeline.metrics.measurement import CALIBRATION, ORACLE, Measurement
+from rkd_pipeline.metrics.measurement import CALIBRATION, NO_MAPS, ORACLE, Measurement
 from rkd_pipeline.metrics.pixel_curve import pixel_curve
 from rkd_pipeline.metrics.pixel_intervals import draws, pixel_intervals, ratio_interval
 from rkd_pipeline.metrics.pixel_metrics import PixelMetrics, pixel_metrics_of
@@ -57,6 +57,11 @@ def measure_pixels(
     ]
     absent = [Measurement(name, RULE, f"none: {reason}", None) for name, reason in reasons.items()]
     return [*measured, *absent, *_at_threshold(maps, masks, calibration_maps, weights, no_threshold)]
+
+
+def without_maps() -> list[Measurement]:
+    """The pixel metrics of a system that makes no anomaly maps: none has a value."""
+    return [Measurement(m, RULE, NO_MAPS, None) for m in (*RANKED, *PER_IMAGE, *AT_THRESHOLD)]
 
 
 def _per_image(

@@ -11,6 +11,10 @@ IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
+class NoTeacher(nn.Module):
+    """Stands where the teacher would, for systems that have none."""
+
+
 class Frozen(nn.Module):
     """A network that describes images and never learns: always in eval mode, its weights without gradients."""
 

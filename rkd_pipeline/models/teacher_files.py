@@ -3,8 +3,8 @@
 Names: ``wide_resnet50_2`` is torchvision's architecture with its ImageNet-1k V1 weights;
 ``wide_resnet50_2.imagenet1k_v2`` another published set; ``resnet18.4c740094`` a file, by the first 8 hex digits of
 its SHA-256, found through ``teachers.toml`` in the store; ``resnet18.random`` weights drawn from a fixed seed, for
-comparison; ``embedded`` the ResNet-18 that comes with this package, pretrained on images made by formula. Nothing
-ever falls back to another set: a missing file is an error.
+comparison; ``embedded`` the ResNet-18 that comes with this package, pretrained on images made by formula; ``none``
+no teacher at all, for systems that have none. Nothing ever falls back to another set: a missing file is an error.
 
 What belongs here: names. What does not: tensors (``models/weights.py``), so that keys parse without torch.
 """
@@ -26,6 +26,7 @@ DEFAULT_WEIGHTS = "imagenet1k_v1"
 RANDOM = "random"
 EMBEDDED = "embedded"
 EMBEDDED_ARCH = "resnet18"
+NONE = "none"
 _FILE_ID = re.compile(r"[0-9a-f]{8}")
 
 
@@ -41,6 +42,8 @@ class TeacherName:
         """The teacher that ``text`` names; raises ``UnknownName`` or ``TeacherError`` when there is none such."""
         if text == EMBEDDED:
             return cls(EMBEDDED_ARCH, EMBEDDED)
+        if text == NONE:
+            return cls(NONE)
         arch, _, weights = text.partition(".")
         network(arch)
         name = cls(arch, weights or DEFAULT_WEIGHTS)

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from rkd_pipeline.errors import TeacherError
 from rkd_pipeline.models.architectures import NETWORKS, Architecture, Vgg, network, torchvision_network
-from rkd_pipeline.models.teacher_files import EMBEDDED, RANDOM, RegisteredFile, TeacherName, TeacherRegistry
+from rkd_pipeline.models.teacher_files import EMBEDDED, NONE, RANDOM, RegisteredFile, TeacherName, TeacherRegistry
 from rkd_pipeline.store.files import file_sha256
 
 _UNUSED = ("layer4.", "fc.", "classifier.")
@@ -27,7 +27,7 @@ EMBEDDED_FILE = Path(__file__).with_name("embedded_teacher.safetensors")
 class TeacherWeights:
     """Weights in memory: the state dict from conv1 to layer3 (VGG: features), its origin, and its identity.
 
-    ``sha256`` is the file's; for random weights, that of the drawn values.
+    ``sha256`` is the file's; for random weights, that of the drawn values; ``none`` where there are none.
     """
 
     name: TeacherName
@@ -56,6 +56,8 @@ def register_weights(registry: TeacherRegistry, file: Path, arch: str | None = N
 
 def load_weights(registry: TeacherRegistry, name: TeacherName) -> TeacherWeights:
     """The weights of that name. Raises ``TeacherError`` with the fix when they cannot be had or do not match."""
+    if name.arch == NONE:
+        return TeacherWeights(name, {}, NONE, NONE)
     if name.weights == RANDOM:
         return _random_weights(name)
     if name.weights == EMBEDDED:

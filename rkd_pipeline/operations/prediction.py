@@ -49,8 +49,8 @@ def predict(
     """Score image files; into ``output`` go ``predictions.csv`` and an overlay per image.
 
     ``threshold`` is above which a score is called anomalous; None: the model's own, and where it has none, nothing is
-    decided. What is wrong with a file, or with its overlay, stands in column ``problem``; the others are scored all
-    the same. Raises ``DataError`` where ``output`` cannot be a folder.
+    decided. A system that makes no maps has no overlays. What is wrong with a file, or with its overlay, stands in
+    column ``problem``; the others are scored all the same. Raises ``DataError`` where ``output`` cannot be a folder.
     """
     threshold = scorer.card.threshold if threshold is None else threshold
     if output is not None:
@@ -71,7 +71,7 @@ def predict(
                 score, anomaly_map = scored[path]
                 called = None if threshold is None else score > threshold
                 row |= {"score": score, "anomalous": called}
-                if output is not None:
+                if output is not None and anomaly_map is not None:
                     file, title = output / names[path], _title(path, found, score, threshold)
                     of_map = threshold if deciding_rule(scorer.card.model.training) == "map_max" else None
                     if reason := _draw(file, found.ground, anomaly_map, of_map, title):
@@ -106,11 +106,12 @@ def _read(scorer: "ExportedModel", path: Path) -> _Ready | str:
     return _Ready(scorer.prepare(image), ground(image), image.size)
 
 
-def _score(scorer: "ExportedModel", ready: dict[Path, _Ready]) -> dict[Path, tuple[float, np.ndarray]]:
+def _score(scorer: "ExportedModel", ready: dict[Path, _Ready]) -> dict[Path, tuple[float, np.ndarray | None]]:
     if not ready:
         return {}
     scores, maps = scorer.score_prepared([found.pixels for found in ready.values()])
-    return dict(zip(ready, zip(map(float, scores["score"]), maps, strict=True), strict=True))
+    each = [None] * len(ready) if maps is None else maps
+    return dict(zip(ready, zip(map(float, scores["score"]), each, strict=True), strict=True))
 
 
 def _overlay_names(images: Sequence[Path]) -> dict[Path, str]:

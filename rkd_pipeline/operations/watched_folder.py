@@ -165,15 +165,17 @@ def _score(store: Store, inbox: Inbox) -> tuple[pd.DataFrame, bytes]:
 
     scorer = _open_scorer(store, inbox)
     rows: list[dict[str, Any]] = []
-    newest: list[tuple[int, str, np.ndarray, np.ndarray]] = []
+    newest: list[tuple[int, str, np.ndarray, np.ndarray | None]] = []
     for start in range(0, len(inbox.new), _BATCH):
         good, problems = _readable(scorer, {name: inbox.files[name] for name in inbox.new[start : start + _BATCH]})
-        scores, maps = scorer.score_prepared(list(good.values())) if good else (pd.DataFrame(), np.empty(0))
+        scores, maps = scorer.score_prepared(list(good.values())) if good else (pd.DataFrame(), None)
         for row, (name, pixels) in enumerate(good.items()):
             value, called = float(scores["score"].iloc[row]), scores["anomalous"].iloc[row]
             rows.append({"picture": name, "score": value, "anomalous": called, "problem": ""})
             changed = int(inbox.images[name].split()[1])
-            newest.append((changed, f"{Path(name).name[:24]}\n{value:.3f}", pixels, maps[row]))
+            newest.append(
+                (changed, f"{Path(name).name[:24]}\n{value:.3f}", pixels, None if maps is None else maps[row])
+            )
         rows += [{"picture": name, "problem": problem} for name, problem in problems.items()]
         newest = sorted(newest, key=lambda entry: entry[0])[-SHOWN:]
     table = pd.DataFrame(rows, columns=list(COLUMNS)).astype({"anomalous": "boolean", "score": "Float64"})
@@ -182,8 +184,9 @@ def _score(store: Store, inbox: Inbox) -> tuple[pd.DataFrame, bytes]:
     if not newest:
         return table, message("No new image could be scored")
     captions = [caption for _, caption, _, _ in newest]
-    images, maps = (np.stack([entry[i] for entry in newest]) for i in (2, 3))
-    return table, map_strip(images, maps, captions, f"newest images, {inbox.target} {inbox.training}")
+    images, found = np.stack([entry[2] for entry in newest]), [entry[3] for entry in newest if entry[3] is not None]
+    shown = np.stack(found) if found else None
+    return table, map_strip(images, shown, captions, f"newest images, {inbox.target} {inbox.training}")
 
 
 def _open_scorer(store: Store, inbox: Inbox) -> "ExportedModel":

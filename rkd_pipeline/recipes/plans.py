@@ -41,10 +41,22 @@ def cross(
 ) -> list[PlannedTraining]:
     """Every target with every recipe and seed, seed by seed: an early stop leaves whole comparisons.
 
-    Raises ``UnknownName`` or ``BadKey`` for what cannot be trained.
+    Teacher and epochs are for the recipes that have them. Raises ``UnknownName`` or ``BadKey`` for what cannot be
+    trained, and for a teacher or epochs that no recipe has.
     """
     recipes, targets = list(recipes), list(targets)
-    keys = [TrainingKey.compose(r, seed=s, teacher=teacher, epochs=epochs) for s in seeds for r in recipes]
+    with_teacher = [r for r in recipes if recipe(r).networks]
+    with_epochs = [r for r in recipes if recipe(r).epochs is not None]
+    keys = [
+        TrainingKey.compose(
+            r,
+            seed=s,
+            teacher=teacher if r in with_teacher or not with_teacher else None,
+            epochs=epochs if r in with_epochs or not with_epochs else None,
+        )
+        for s in seeds
+        for r in recipes
+    ]
     by_seed = {s: [str(k) for k in keys if k.seed == s] for s in seeds}
     return [PlannedTraining(t, k) for s in seeds for t in targets for k in by_seed[s]]
 

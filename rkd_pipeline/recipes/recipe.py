@@ -1,4 +1,4 @@
-"""Every training configuration, one frozen dataclass each: a class per system, an instance per recipe.
+"""What a training configuration is, one frozen dataclass each: a class per system, an instance per recipe.
 
 A recipe says how to train and, in a few fields marked as scoring, how to make the anomaly map. Recipes that differ
 only in those share one training: ``trained_as`` finds it. Every image score and metric comes from one trained model.
@@ -8,7 +8,8 @@ report print that for every row. "Paper" alone is Masciulli 2022; RD4AD is the o
 paper took OCBE, decoder and map generator from the anomalib of June 2022, whose settings fill the gaps that the paper
 leaves (batch size, width of the OCE).
 
-To add a system: a class here, a module of the same name in ``detectors/``, and a recipe below.
+Here are the paper's own three systems; ``related_work.py`` has those that the paper names, ``field_systems.py`` those
+that the field uses today. To add a system: a class in one of these, and a module of the same name in ``detectors/``.
 """
 
 from dataclasses import Field, asdict, dataclass, field, fields
@@ -21,7 +22,8 @@ Reduction = Literal["sum", "mean"]
 Fusion = Literal["sum", "product"]
 Localisation = Literal["guided", "gradient", "smoothgrad", "discrepancy"]
 _PROSE = ("summary", "paper", "code", "deviation")
-_SCORING = {"scoring": True}
+PAPERS_SYSTEMS = ("reverse_kd", "mkd", "uninformed_students")  # that the paper's tables compare
+SCORING = {"scoring": True}  # metadata of a field that acts in scoring alone
 
 
 @dataclass(frozen=True)
@@ -44,26 +46,26 @@ class Recipe:
         paper: whose numbers this recipe can be set beside.
         code: the code whose settings it has.
         deviation: where it differs from both; never empty, "none known" where that is so.
-        teacher: torchvision architecture of the teacher (ImageNet-1k V1 weights unless a key names others).
+        teacher: torchvision architecture of the teacher (ImageNet-1k V1 weights unless a key names others), or
+            ``none`` for a system without one.
         side: image side in pixels; PIL bilinear, no crop.
-        learning_rate, betas, weight_decay: of Adam, without schedule.
-        batch_size: images per step; the last, smaller batch of an epoch is kept.
-        epochs: full schedule; a key may shorten it, and tables mark that.
+        epochs: full schedule; a key may shorten it, and tables mark that. None: the system learns in one pass.
         early_stopping: None keeps the last epoch.
+        sigma: of the Gaussian that smooths the map, in pixels; 0 leaves it as it is.
         calibrates: the split's ``calibration`` part is held out and sets thresholds, where the target has enough
             normal images for one; without, there is no threshold.
-        sigma: of the Gaussian that smooths the map, in pixels; 0 leaves it as it is.
+        shots: how many of the training images are used, drawn by the seed; None: all.
     """
 
     system: ClassVar[str]  # the module in detectors/
     title: ClassVar[str]  # for people, and the name in the benchmark
     score_rules: ClassVar[tuple[str, ...]]  # image scores (score_rules.py) that the system gives
     own_score: ClassVar[str] = "map_max"  # the one that its authors use: what the leaderboard ranks by
-    networks: ClassVar[tuple[str, ...]] = tuple(ARCHITECTURES)  # architectures that it can distil
+    networks: ClassVar[tuple[str, ...]] = tuple(ARCHITECTURES)  # its teachers' architectures; none: without a teacher
+    localises: ClassVar[bool] = True  # it gives anomaly maps
     needs_validation: ClassVar[bool] = False  # held-out normals, whether or not training stops early
-    weight_decay: ClassVar[float] = 0.0
     # Fields that came later: left out of settings at their first value, so that earlier trainings stay valid.
-    later: ClassVar[tuple[str, ...]] = ("calibrates",)
+    later: ClassVar[tuple[str, ...]] = ("calibrates", "shots")
 
     name: str
     summary: str
@@ -72,13 +74,11 @@ class Recipe:
     deviation: str
     teacher: str = "wide_resnet50_2"
     side: int = 224
-    learning_rate: float = 0.005
-    betas: tuple[float, float] = (0.5, 0.99)
-    batch_size: int = 32
-    epochs: int = 200
+    epochs: int | None = None
     early_stopping: EarlyStopping | None = None
-    sigma: float = field(default=4.0, metadata=_SCORING)
+    sigma: float = field(default=4.0, metadata=SCORING)
     calibrates: bool = field(default=False, kw_only=True)
+    shots: int | None = field(default=None, kw_only=True)
 
     @property
     def held_out(self) -> bool:
@@ -120,7 +120,24 @@ def _is_scoring(f: "Field[Any]") -> bool:
 
 
 @dataclass(frozen=True)
-class ReverseKD(Recipe):
+class GradientRecipe(Recipe):
+    """A recipe of a system that learns by gradient steps, epoch by epoch.
+
+    Attributes:
+        learning_rate, betas, weight_decay: of Adam.
+        batch_size: images per step; the last, smaller batch of an epoch is kept.
+    """
+
+    weight_decay: ClassVar[float] = 0.0
+
+    epochs: int = 200
+    learning_rate: float = 0.005
+    betas: tuple[float, float] = (0.5, 0.99)
+    batch_size: int = 32
+
+
+@dataclass(frozen=True)
+class ReverseKD(GradientRecipe):
     """Reverse KD (Deng and Li 2022), the paper's own subject; the defaults are the paper's configuration.
 
     Attributes:
@@ -141,11 +158,11 @@ class ReverseKD(Recipe):
     loss: LossName = "kd"
     val_reduction: Reduction = "sum"
     lambda_: float | None = None
-    fusion: Fusion = field(default="sum", metadata=_SCORING)
+    fusion: Fusion = field(default="sum", metadata=SCORING)
 
 
 @dataclass(frozen=True)
-class MultiresolutionKD(Recipe):
+class MultiresolutionKD(GradientRecipe):
     """Multiresolution KD (Salehi et al. 2021); the defaults are its official code's for MVTec AD.
 
     Attributes:
@@ -174,12 +191,12 @@ class MultiresolutionKD(Recipe):
     weighted: Literal["value", "direction"] = "value"
     lambda_: float = 0.5
     normalise: bool = False
-    localisation: Localisation = field(default="guided", metadata=_SCORING)
-    own_range: bool = field(default=True, metadata=_SCORING)
+    localisation: Localisation = field(default="guided", metadata=SCORING)
+    own_range: bool = field(default=True, metadata=SCORING)
 
 
 @dataclass(frozen=True)
-class UninformedStudents(Recipe):
+class UninformedStudents(GradientRecipe):
     """Uninformed Students (Bergmann et al. 2020).
 
     Attributes:
@@ -207,7 +224,7 @@ class UninformedStudents(Recipe):
     betas: tuple[float, float] = (0.9, 0.999)
     batch_size: int = 8
     epochs: int = 100
-    sigma: float = field(default=0.0, metadata=_SCORING)
+    sigma: float = field(default=0.0, metadata=SCORING)
     receptive_fields: tuple[int, ...] = (17, 33, 65)
     students: int = 3
     width: int = 128

@@ -9,6 +9,8 @@ SCORE_RULES = {
     "l_kd": "Reverse KD: equation 2 of the image",
     "l_val": "Reverse KD: equation 3 of the image",
     "l_mkd": "Reverse KD: equation 4 of the image, with the training's lambda",
+    "image_score": "the system's own score of the image, not read off its map: PatchCore's weighted distance, a "
+    "one-class classifier's, an autoencoder's or a GAN's",
     "loss": "Multiresolution KD: its loss of the image, over its last three layers",
 }
 

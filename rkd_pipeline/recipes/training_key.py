@@ -5,14 +5,15 @@
 ``rkd-s0`` is the paper's own recipe, seed 0, on repeat 0 of the split. ``rkd@resnet18.4c740094~40e-s1`` has a
 ResNet-18 teacher from a weights file (the first 8 hex digits of its SHA-256) and 40 epochs instead of 200;
 ``rkd@embedded~40e-s1`` the teacher that comes with the package. A recipe may be a variant, ``rkd+beta2=0.999-s0``
-(``variants.py``). A part is written only where it differs from the recipe, so that one training has one key.
+(``variants.py``). A part is written only where it differs from the recipe, so that one training has one key; a recipe
+without a teacher, or that learns in one pass, has no such part: ``ssim-ae~20e-s0``, ``padim@embedded-s0``.
 """
 
 import re
 from dataclasses import dataclass, replace
 
 from rkd_pipeline.errors import BadKey, RkdError
-from rkd_pipeline.models.teacher_files import TeacherName
+from rkd_pipeline.models.teacher_files import NONE, TeacherName
 from rkd_pipeline.recipes.lookup import recipe
 from rkd_pipeline.recipes.named_recipes import trained_as
 from rkd_pipeline.recipes.recipe import Recipe
@@ -34,14 +35,14 @@ class TrainingKey:
     Attributes:
         recipe: what to train.
         teacher: whose features to distil.
-        epochs: length of the schedule.
+        epochs: length of the schedule; None for a recipe that learns in one pass.
         seed: of initialisation and shuffling.
         repeat: which repeat of the split is read.
     """
 
     recipe: Recipe
     teacher: TeacherName
-    epochs: int
+    epochs: int | None
     seed: int
     repeat: int
 
@@ -57,17 +58,20 @@ class TrainingKey:
     ) -> "TrainingKey":
         """A key from its parts; what is not given comes from the recipe (or, for the repeat, from the seed).
 
-        Raises ``UnknownName`` for an unknown recipe, ``BadKey`` for numbers out of range or a teacher that the
-        recipe's system cannot distil.
+        Raises ``UnknownName`` for an unknown recipe, ``BadKey`` for numbers out of range, epochs for a recipe that
+        has none, or a teacher that the recipe's system cannot use.
         """
         base = recipe(recipe_name)
+        if epochs is not None and base.epochs is None:
+            raise BadKey(f"{base.title} ({base.name}) learns in one pass: it has no epochs")
         if epochs is not None and epochs < 1:
             raise BadKey(f"epochs must be at least 1, not {epochs}")
         if seed < 0 or (repeat is not None and repeat < 0):
             raise BadKey(f"seed and repeat must not be negative: seed {seed}, repeat {repeat}")
         named = teacher or TeacherName(base.teacher)
-        if named.arch not in base.networks:
-            raise BadKey(f"{base.title} ({base.name}) distils {', '.join(base.networks)}, not {named.arch}")
+        if named.arch not in (base.networks or (NONE,)):
+            fitting = f"takes {', '.join(base.networks)} as a teacher" if base.networks else "has no teacher"
+            raise BadKey(f"{base.title} ({base.name}) {fitting}, not {named.arch}")
         return cls(
             recipe=base,
             teacher=named,
@@ -100,7 +104,7 @@ class TrainingKey:
     @property
     def short_schedule(self) -> bool:
         """Trained for fewer epochs than the recipe asks for."""
-        return self.epochs < self.recipe.epochs
+        return self.epochs is not None and self.recipe.epochs is not None and self.epochs < self.recipe.epochs
 
     @property
     def training(self) -> "TrainingKey":

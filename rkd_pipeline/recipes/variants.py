@@ -3,22 +3,24 @@
     <recipe>+<factor>=<level>[+<factor>=<level>...]
 
 ``rkd+beta2=0.999`` is the paper's recipe with RD4AD's second beta, ``rkd+loss=mkd+lambda=0.5`` trains it on L_MKD with
-a fixed lambda. This is the one place where such names are written and read. What two names would spell has one: that
-of the named recipe from which it differs in the fewest factors (``rkd+loss=mkd`` is ``rkd-mkd``), factors in the
-order of ``FACTORS``.
+a fixed lambda. Recipes of all systems have the factor ``shots``: ``padim+shots=8`` learns from eight images. This is
+the one place where such names are written and read. What two names would spell has one: that of the named recipe from
+which it differs in the fewest factors (``rkd+loss=mkd`` is ``rkd-mkd``), factors in the order of ``FACTORS``.
 """
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
 from rkd_pipeline.errors import BadKey, UnknownName
 from rkd_pipeline.models.architectures import architecture
 from rkd_pipeline.recipes.named_recipes import RECIPES
-from rkd_pipeline.recipes.recipe import EarlyStopping, ReverseKD
+from rkd_pipeline.recipes.recipe import EarlyStopping, Recipe, ReverseKD
 
 OFF = "off"
 BALANCED = "auto"
+ALL = "all"
+R = TypeVar("R", bound=Recipe)
 
 
 @dataclass(frozen=True)
@@ -34,15 +36,17 @@ class Factor:
         change: a recipe at another level; raises ``ValueError`` for what is no level.
         needs: a factor and its level without which this one changes nothing.
         only_on: architectures on which it changes something; None: all.
+        of: the class of recipes that have it.
     """
 
     name: str
     meaning: str
     levels: tuple[str, ...]
-    read: Callable[[ReverseKD], str]
-    change: Callable[[ReverseKD, str], ReverseKD]
+    read: Callable[[Any], str]
+    change: Callable[[Any, str], Any]
     needs: tuple[str, str] | None = None
     only_on: tuple[str, ...] | None = None
+    of: type[Recipe] = ReverseKD
 
     def absent_on(self, arch: str) -> str | None:
         """Why this factor does not exist on an architecture; None where it does."""
@@ -104,6 +108,10 @@ def _with_stop(recipe: ReverseKD, level: str) -> ReverseKD:
     return replace(recipe, early_stopping=None if level == OFF else EarlyStopping(_whole(level, 1)))
 
 
+def _with_shots(recipe: Recipe, level: str) -> Recipe:
+    return replace(recipe, shots=None if level == ALL else _whole(level, 1))
+
+
 _L_MKD = ("loss", "mkd")
 FACTORS = {
     f.name: f
@@ -122,6 +130,8 @@ FACTORS = {
         Factor("side", "image side in pixels", ("224", "256"), lambda r: str(r.side), _with_side),
         Factor("stop", "early stopping: patience in epochs", (OFF, "15"),
                lambda r: OFF if r.early_stopping is None else str(r.early_stopping.patience), _with_stop),
+        Factor("shots", "how many training images, drawn by the seed", (),
+               lambda r: ALL if r.shots is None else str(r.shots), _with_shots, of=Recipe),
     )
 }  # fmt: skip
 
@@ -139,18 +149,22 @@ def factor(name: str) -> Factor:
         raise UnknownName("factor", name, FACTORS) from None
 
 
-def levels_of(recipe: ReverseKD) -> dict[str, str]:
-    """The level of every factor."""
-    return {name: f.read(recipe) for name, f in FACTORS.items()}
+def levels_of(recipe: Recipe) -> dict[str, str]:
+    """The level of every factor that such recipes have."""
+    return {name: f.read(recipe) for name, f in FACTORS.items() if isinstance(recipe, f.of)}
 
 
-def changed(base: ReverseKD, levels: Mapping[str, str]) -> ReverseKD:
+def changed(base: R, levels: Mapping[str, str]) -> R:
     """A recipe with some factors at other levels, under its one name.
 
-    Raises ``UnknownName`` for a factor, ``BadKey`` for a level that is none, or one that changes nothing by itself.
+    Raises ``UnknownName`` for a factor, ``BadKey`` for one that such recipes have not, for a level that is none, or
+    one that changes nothing by itself.
     """
     made = base
     for name, level in levels.items():
+        if not isinstance(base, factor(name).of):
+            has = ", ".join(levels_of(base))
+            raise BadKey(f"{base.name} is a recipe of {base.title}, which has no factor {name}, only {has}")
         try:
             made = factor(name).change(made, level)
         except ValueError as error:
@@ -162,7 +176,7 @@ def changed(base: ReverseKD, levels: Mapping[str, str]) -> ReverseKD:
     return _named(_without_idle(made))
 
 
-def variant(name: str) -> ReverseKD:
+def variant(name: str) -> Recipe:
     """The recipe that a name with ``+`` spells, under its one name; errors as those of ``changed``."""
     base, *parts = name.split("+")
     if base not in RECIPES:
@@ -170,24 +184,22 @@ def variant(name: str) -> ReverseKD:
     pairs = [part.partition("=")[::2] for part in parts]
     if len(dict(pairs)) < len(pairs):
         raise BadKey(f"{name!r} names a factor twice")
-    named = RECIPES[base]
-    if not isinstance(named, ReverseKD):
-        raise BadKey(f"{name!r}: variants are of Reverse KD; {base} is a recipe of {named.title}")
-    return changed(named, dict(pairs))
+    return changed(RECIPES[base], dict(pairs))
 
 
-def _without_idle(recipe: ReverseKD) -> ReverseKD:
+def _without_idle(recipe: R) -> R:
     """Factors that change nothing, back at their first level: they must not tell two names apart."""
-    for name, f in FACTORS.items():
+    for name in levels_of(recipe):
+        f = FACTORS[name]
         if f.needs and levels_of(recipe)[f.needs[0]] != f.needs[1]:
-            recipe = FACTORS[name].change(recipe, f.levels[0])
+            recipe = f.change(recipe, f.levels[0])
     return recipe
 
 
-def _named(recipe: ReverseKD) -> ReverseKD:
+def _named(recipe: R) -> R:
     wanted = levels_of(recipe)
-    spelled: list[tuple[int, ReverseKD]] = []
-    for base in (r for r in RECIPES.values() if isinstance(r, ReverseKD)):
+    spelled: list[tuple[int, R]] = []
+    for base in (r for r in RECIPES.values() if type(r) is type(recipe)):
         differing = {name: level for name, level in wanted.items() if levels_of(base)[name] != level}
         made = base
         for name, level in differing.items():
@@ -200,5 +212,5 @@ def _named(recipe: ReverseKD) -> ReverseKD:
     return min(spelled, key=lambda pair: pair[0])[1]  # of equals the first: the order of RECIPES
 
 
-def _beside_name(recipe: ReverseKD) -> dict[str, Any]:
+def _beside_name(recipe: Recipe) -> dict[str, Any]:
     return recipe.settings() | {"name": ""}

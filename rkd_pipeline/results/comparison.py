@@ -1,14 +1,28 @@
-"""A training's numbers beside the published ones of the same target and metric."""
+"""What is compared with the paper: the numbers of its systems, and those published of the same target and metric."""
 
+import numpy as np
 import pandas as pd
 
 from rkd_pipeline.models.teacher_files import TeacherName
+from rkd_pipeline.recipes.lookup import recipe
+from rkd_pipeline.recipes.recipe import PAPERS_SYSTEMS
 from rkd_pipeline.recipes.training_key import TrainingKey
+from rkd_pipeline.recipes.variants import is_variant
 from rkd_pipeline.results.published import published_rows
 
 # Which system's published numbers a recipe repeats, as the literature's rows name them.
 REPEATS = {"rkd": "Ours", "rkd-es": "Ours+ES", "rkd-mkd": "Ours+L_MKD", "rkd-official": "RKD"}
 SCORE_RULE = {"image_auroc": "map_max"}
+
+
+def of_papers_systems(rows: pd.DataFrame) -> pd.DataFrame:
+    """Measured rows of recipes of the systems that the paper compares: what its tables, claims and figures are about.
+
+    Without variants, which answer the ablation.
+    """
+    measured = rows[rows["origin"] == "measured"]
+    asked = [not is_variant(name) and recipe(name).system in PAPERS_SYSTEMS for name in measured["recipe"]]
+    return measured[np.array(asked, bool)]
 
 
 def with_published(target_name: str, training: str, metrics: pd.DataFrame) -> tuple[pd.DataFrame, bool]:

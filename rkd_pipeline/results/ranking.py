@@ -15,6 +15,7 @@ from typing import Any
 import pandas as pd
 from scipy.stats import rankdata, wilcoxon
 
+from rkd_pipeline.models.teacher_files import NONE
 from rkd_pipeline.recipes.lookup import own_score, recipe
 from rkd_pipeline.recipes.recipe import deviations_of
 from rkd_pipeline.recipes.score_rules import OWN, QUALITY
@@ -26,17 +27,17 @@ LEVEL = 0.05
 SYSTEM = ["recipe", "teacher", "epochs"]
 COSTS = {
     "training_seconds": "of one training, teacher features included",
-    "training_pictures_per_second": "in training, all epochs together",
+    "training_pictures_per_second": "in training, all epochs together; of a system without epochs in its one pass",
     "scoring_seconds_per_picture": "inference in batches: all networks, map and scores",
     "latency_seconds": "inference of one image alone: median of a few",
     "peak_memory_bytes": "of training: of the process on a CPU, of torch's tensors on a GPU",
-    "parameters": "trainable",
+    "parameters": "numbers that training left: weights, a bank's features, a Gaussian's moments",
 }
 COLUMNS = {
     "system": "recipe, teacher, schedule",
     "recipe": "training configuration",
     "teacher": "whose features were distilled",
-    "epochs": "schedule",
+    "epochs": "schedule; empty of a system that learns in one pass",
     "targets": "on how many targets it was measured",
     "ranked_on": "over how many common targets the rank is; 0 where it has none",
     "mean_rank": "by image AUROC of the system's own score; 1 is best",
@@ -98,7 +99,14 @@ def leaderboard(benchmark: pd.DataFrame, costs: pd.DataFrame) -> Leaderboard:
 
 
 def _system(rows: pd.DataFrame) -> pd.Series:
-    return rows["recipe"] + ", " + rows["teacher"] + ", " + rows["epochs"].astype(str) + " epochs"
+    return pd.Series(
+        [
+            ", ".join([recipe, *([] if teacher == NONE else [teacher]), *([] if pd.isna(n) else [f"{n} epochs"])])
+            for recipe, teacher, n in rows[SYSTEM].itertuples(index=False)
+        ],
+        rows.index,
+        "string",
+    )
 
 
 def _per_target(measured: pd.DataFrame, quality: str) -> pd.DataFrame:

@@ -75,6 +75,7 @@ def groups(rows: pd.DataFrame) -> Iterator[Group]:
                     cells.setdefault((target, key.seed, key.repeat), {})[key.recipe.name] = text
             cells = {cell: of for cell, of in sorted(cells.items()) if centre in of}
             if any(len(of) > 1 for of in cells.values()):
+                assert epochs is not None  # Reverse KD's
                 yield Group(made, str(teacher), epochs, cells)
 
 

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from rkd_pipeline.metrics.pixel_curve import PixelCurve
 
 _log = logging.getLogger(__name__)
+MAPS_FILE = "maps.npy"
+IN_ONE_PASS = "learns in one pass: there are no losses to draw"
 FIGURES = ("maps.png", "scores.png", "curves.png", "losses.png")
 
 
@@ -64,7 +66,8 @@ def score_images(store: Store, target_name: str, training: str, compute: "Comput
             }
         )
         table.to_parquet(folder / "scores.parquet", index=False)
-        np.save(folder / "maps.npy", scores.maps)
+        if scores.maps is not None:
+            np.save(folder / MAPS_FILE, scores.maps)
         return {
             "pictures": len(table),
             "side": key.recipe.side,
@@ -96,16 +99,25 @@ def median_seconds(detector: "Detector", images: "Images", most: int = 11, budge
     return float(np.median(taken))
 
 
-def read_scores(scores: Result) -> tuple[pd.DataFrame, np.ndarray]:
-    """Table and memory-mapped maps of an ``anomaly_scores`` result, in the same order."""
-    return pd.read_parquet(scores.folder / "scores.parquet"), np.load(scores.folder / "maps.npy", mmap_mode="r")
+def read_scores(scores: Result) -> tuple[pd.DataFrame, np.ndarray | None]:
+    """Table and memory-mapped maps of an ``anomaly_scores`` result, in the same order; None where it has no maps."""
+    file = scores.folder / MAPS_FILE
+    maps = np.load(file, mmap_mode="r") if MAPS_FILE in scores.provenance.files else None
+    return pd.read_parquet(scores.folder / "scores.parquet"), maps
 
 
 def evaluate(store: Store, target_name: str, training: str) -> Result:
     """``metrics``: every metric with its interval, and the images that people look at."""
     from rkd_pipeline.metrics.evaluation import measure
     from rkd_pipeline.metrics.regions import with_truth
-    from rkd_pipeline.results.figures import NO_MASK, detection_curves, loss_curve, map_strip, score_distribution
+    from rkd_pipeline.results.figures import (
+        NO_MASK,
+        detection_curves,
+        loss_curve,
+        map_strip,
+        message,
+        score_distribution,
+    )
 
     key = TrainingKey.parse(training)
     model = store.require(TRAINED_MODEL, target_name, training)
@@ -129,18 +141,23 @@ def evaluate(store: Store, target_name: str, training: str) -> Result:
             known = with_truth(scores["anomalous"].to_numpy()[shown], shown_masks)
             captions = [text if has else f"{text}\n{NO_MASK}" for text, has in zip(captions, known, strict=True)]
         images = arrays.images(list(scores["image_id"].iloc[shown]))[:]
-        (folder / "maps.png").write_bytes(map_strip(images, maps[shown], captions, title, shown_masks))
+        shown_maps = None if maps is None else maps[shown]
+        (folder / "maps.png").write_bytes(map_strip(images, shown_maps, captions, title, shown_masks))
         own = key.recipe.own_score
         threshold = value_of(metrics, "threshold", own)
         (folder / "scores.png").write_bytes(score_distribution(scores, own, threshold, title))
         test = (scores["part"] == "test").to_numpy()
         both = scores.loc[test, "anomalous"].nunique() == 2
-        curve = _curve_of_pixels(scores, maps, masks, test) if masks is not None and both else None
+        curve = None
+        if masks is not None and maps is not None and both:
+            curve = _curve_of_pixels(scores, maps, masks, test)
         of_test = scores[test]
         curves = detection_curves(of_test["anomalous"].to_numpy(), of_test[own].to_numpy(), curve, title)
         (folder / "curves.png").write_bytes(curves)
         best = model.facts["best_epoch"] if key.recipe.early_stopping else None
-        (folder / "losses.png").write_bytes(loss_curve(read_history(model), title, best))
+        history = read_history(model)
+        losses = message(f"{title}\n{IN_ONE_PASS}") if history.empty else loss_curve(history, title, best)
+        (folder / "losses.png").write_bytes(losses)
         auroc = {r: value_of(metrics, "image_auroc", r) for r in metrics["score_rule"].unique() if r != "map"}
         return {
             "image_auroc": auroc,

@@ -213,7 +213,8 @@ def _strip(store: Store, target_name: str, training: str) -> bytes:
     _, arrays = open_prepared(store, target_name, TrainingKey.parse(training).recipe.side)
     shown, captions = example_rows(scores, TrainingKey.parse(training).recipe.own_score)
     images = arrays.images(list(scores["image_id"].iloc[shown]))[:]
-    return map_strip(images, np.asarray(maps[shown]), captions, f"{target_name}, {training}")
+    shown_maps = None if maps is None else np.asarray(maps[shown])
+    return map_strip(images, shown_maps, captions, f"{target_name}, {training}")
 
 
 def mlflow_run_id(store: Store, target_name: str, training: str) -> str | None:

@@ -9,7 +9,7 @@ import pandas as pd
 
 from rkd_pipeline.data.user_targets import targets_in
 from rkd_pipeline.recipes.training_key import TrainingKey
-from rkd_pipeline.recipes.variants import is_variant
+from rkd_pipeline.results.comparison import of_papers_systems
 from rkd_pipeline.results.paper_claims import CLAIMS as ASKED
 from rkd_pipeline.results.paper_claims import Configuration, claims_sheet, findings, table
 from rkd_pipeline.results.tables.sheet import Sheet
@@ -30,7 +30,7 @@ def build_claims(store: Store) -> Result:
     """``claims``: as parquet, CSV and markdown. From stored results only; nothing is trained or scored for it."""
     benchmark = store.require(BENCHMARK)
     rows = read_benchmark(benchmark)
-    ours = rows[(rows["origin"] == "measured") & ~rows["recipe"].map(is_variant, na_action="ignore").eq(True)]
+    ours = of_papers_systems(rows)
     pairs: list[Pair] = list(ours[["target", "training"]].drop_duplicates().itertuples(index=False, name=None))
     gathered = {pair: gather_evidence(store, *pair) for pair in pairs}
     rotated = {pair: result for pair in pairs if (result := fresh(store, Ref(ROTATED_IMAGES.name, *pair)))}
@@ -56,6 +56,7 @@ def _configurations(store: Store, gathered: dict[Pair, Result], rotated: dict[Pa
     by_name: dict[tuple[str, int], list[Pair]] = {}
     for pair in gathered:
         key = TrainingKey.parse(pair[1])
+        assert key.epochs is not None  # those of the paper's systems
         by_name.setdefault((str(key.teacher), key.epochs), []).append(pair)
     return [_configuration(store, *name, pairs, gathered, rotated) for name, pairs in by_name.items()]
 

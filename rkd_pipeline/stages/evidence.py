@@ -46,7 +46,7 @@ def gather_evidence(store: Store, target_name: str, training: str) -> Result:
         test = np.flatnonzero(scores["part"] == "test")
         of_test = scores.iloc[test]
         rules = {rule: of_test[rule].to_numpy() for rule in SCORE_RULES if rule in of_test}
-        found = _evidence(arrays, of_test, rules, np.asarray(maps[test]))
+        found = _evidence(arrays, of_test, rules, None if maps is None else np.asarray(maps[test]))
         write_evidence(found, folder)
         return {"pictures": len(found.image_ids), "regions": len(found.regions)}
 
@@ -54,10 +54,14 @@ def gather_evidence(store: Store, target_name: str, training: str) -> Result:
 
 
 def _evidence(
-    arrays: PreparedArrays, rows: pd.DataFrame, rules: dict[str, np.ndarray], maps: np.ndarray, map_rule: str = "map"
+    arrays: PreparedArrays,
+    rows: pd.DataFrame,
+    rules: dict[str, np.ndarray],
+    maps: np.ndarray | None,
+    map_rule: str = "map",
 ) -> Evidence:
     ids = list(rows["image_id"])
-    masks = arrays.masks(ids) if arrays.has_masks else None
+    masks = arrays.masks(ids) if arrays.has_masks and maps is not None else None
     return evidence(ids, rows["anomalous"].to_numpy(bool), rules, maps, masks, map_rule)
 
 

@@ -197,7 +197,7 @@ def _points_sheet(over_time: pd.DataFrame) -> Sheet:
 
 
 def _configuration(row: dict[str, Any]) -> str:
-    return f"{row['recipe']}, {row['teacher']}, {in_epochs(row['epochs'])}"
+    return f"{row['recipe']}, {row['teacher']}, {in_epochs(row['epochs'] or None)}"
 
 
 def _signed(row: dict[str, Any]) -> str:

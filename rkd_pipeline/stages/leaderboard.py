@@ -59,12 +59,13 @@ def costs(store: Store, benchmark: pd.DataFrame) -> pd.DataFrame:
         model = store.require(TRAINED_MODEL, target_name, training).facts
         scored = store.require(ANOMALY_SCORES, target_name, training).facts
         rate = model.get("pictures_per_second") or None  # 0: resumed after its last epoch, nothing was timed
+        passes = model["epochs_trained"] or 1  # without epochs a system goes through the images once
         rows.append(
             {
                 "target": target_name,
                 "training": training,
                 # Of all epochs at the measured rate: a training that was resumed was timed from there on.
-                "training_seconds": rate and model["epochs_trained"] * model["train_pictures"] / rate,
+                "training_seconds": rate and passes * model["train_pictures"] / rate,
                 "training_pictures_per_second": rate,
                 "scoring_seconds_per_picture": scored.get("seconds_per_picture"),
                 "latency_seconds": scored.get("latency_seconds"),

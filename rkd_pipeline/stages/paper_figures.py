@@ -9,7 +9,7 @@ import pandas as pd
 
 from rkd_pipeline.recipes.recipe import ReverseKD
 from rkd_pipeline.recipes.training_key import TrainingKey
-from rkd_pipeline.recipes.variants import is_variant
+from rkd_pipeline.results.comparison import of_papers_systems
 from rkd_pipeline.results.tables.sheet import in_epochs
 from rkd_pipeline.stages.anomaly_scores import read_scores
 from rkd_pipeline.stages.benchmark import read_benchmark
@@ -46,7 +46,7 @@ def build_figure(store: Store, stage: Stage) -> Result:
     benchmark = store.require(BENCHMARK)
 
     def write(folder: Path) -> dict[str, Any]:
-        image, facts = draw[stage](store, read_benchmark(benchmark))
+        image, facts = draw[stage](store, of_papers_systems(read_benchmark(benchmark)))
         (folder / f"{stage.name}.png").write_bytes(image)
         return facts
 
@@ -60,7 +60,7 @@ def figure_file(figure: Result) -> Path:
 
 def _localised(rows: pd.DataFrame) -> pd.DataFrame:
     """Measured pixel AUROCs, those of the paper's dataset if there are any."""
-    rows = rows[(rows["origin"] == "measured") & (rows["metric"] == "pixel_auroc") & rows["value"].notna()]
+    rows = rows[(rows["metric"] == "pixel_auroc") & rows["value"].notna()]
     papers = rows[rows["dataset"] == PAPER_DATASET]
     return papers if len(papers) else rows
 
@@ -133,8 +133,7 @@ def _figure_7(store: Store, rows: pd.DataFrame) -> Drawn:
     """Losses of every recipe on one target at one schedule: Head CT as in the paper, or where most recipes are."""
     from rkd_pipeline.results.figures import recipe_losses
 
-    rows = rows[(rows["origin"] == "measured") & (rows["metric"] == "image_auroc")]
-    rows = rows[~rows["recipe"].map(is_variant).astype(bool)]
+    rows = rows[rows["metric"] == "image_auroc"]
     if rows.empty:
         return _nothing("Figure 7: nothing has been measured.")
     of_paper = rows[rows["target"] == "head_ct"]
@@ -164,6 +163,7 @@ def _most_measured(rows: pd.DataFrame) -> pd.DataFrame:
 
 def _scored(store: Store, target_name: str, training: str) -> tuple[pd.DataFrame, np.ndarray, PreparedArrays]:
     scores, maps = read_scores(store.require(ANOMALY_SCORES, target_name, training))
+    assert maps is not None  # what is drawn here has a pixel AUROC
     _, arrays = open_prepared(store, target_name, TrainingKey.parse(training).recipe.side)
     return scores, maps, arrays
 

@@ -1,5 +1,6 @@
 """The report: tables, figures, leaderboard and provenance of a store, in one HTML file."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from rkd_pipeline.recipes.training_key import TrainingKey
 from rkd_pipeline.results.ranking import Leaderboard, leaderboard_sheet, pairs_sheet
 from rkd_pipeline.results.report_page import CaptionedFigure, Report, Training, render
 from rkd_pipeline.results.tables.recipe_sheet import recipe_sheet
-from rkd_pipeline.results.tables.sheet import with_interval
+from rkd_pipeline.results.tables.sheet import in_epochs, with_interval
 from rkd_pipeline.stages.ablation import figure_files, read_sheets
 from rkd_pipeline.stages.anomaly_scores import read_metrics, value_of
 from rkd_pipeline.stages.benchmark import read_benchmark, read_cells, table_sheet
@@ -151,7 +152,7 @@ def _trainings(store: Store, rows: pd.DataFrame) -> list[Training]:
             "Teacher": f"{model.provenance.parameters['teacher']}, SHA-256 "
             f"{model.provenance.parameters['teacher_sha256'][:12]}",
             "Images": f"{model.facts['train_pictures']} train, {model.facts['validation_pictures']} validation",
-            "Epochs": f"{model.facts['epochs_trained']}, kept {model.facts['best_epoch']}",
+            "Epochs": _epochs(model.facts),
             "Beside images": str(model.facts.get("descriptors", "")),
             "Shares the training of": str(model.facts.get("shares_training_of", "")),
             "Computed on": computed_on(model.facts, store.require(ANOMALY_SCORES, target_name, key).facts),
@@ -164,6 +165,10 @@ def _trainings(store: Store, rows: pd.DataFrame) -> list[Training]:
         )
         found.append(Training(target_name, key, numbers, provenance, maps))
     return found
+
+
+def _epochs(facts: Mapping[str, Any]) -> str:
+    return f"{facts['epochs_trained']}, kept {facts['best_epoch']}" if facts["epochs_trained"] else in_epochs(None)
 
 
 def _with_interval(table: pd.DataFrame, metric: str, rule: str) -> str:

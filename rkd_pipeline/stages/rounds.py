@@ -24,7 +24,8 @@ def values_of(found: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
     """Every number of every record; columns as in ``VALUE_COLUMNS``."""
     rows = [row for record in found for row in record["values"]]
     numbers = dict.fromkeys(("value", "ci_low", "ci_high"), float) | dict.fromkeys(("round", "repeat", "epochs"), int)
-    table = pd.DataFrame(rows, columns=list(VALUE_COLUMNS)).astype(numbers)
+    table = pd.DataFrame(rows, columns=list(VALUE_COLUMNS))
+    table = table.assign(epochs=table["epochs"].fillna(0)).astype(numbers)
     # Records of before know their split alone: they count as of the first images that are recorded with that split.
     images = table["images"].astype("string")
     known = images.groupby([table["target"], table["data"]]).transform("first")

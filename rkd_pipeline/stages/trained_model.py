@@ -2,7 +2,7 @@
 
 import json
 import logging
-from dataclasses import asdict, replace
+from dataclasses import asdict, fields, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from rkd_pipeline.data.catalog import Target
-from rkd_pipeline.data.split import fewest_for_calibration, part_of
+from rkd_pipeline.data.split import few_of, fewest_for_calibration, part_of
 from rkd_pipeline.data.user_targets import targets_in
 from rkd_pipeline.detectors import system_of
 from rkd_pipeline.detectors.model_card import ModelCard
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from rkd_pipeline.models.reverse_distillation import ReverseDistillation
     from rkd_pipeline.models.teacher import Teacher
     from rkd_pipeline.models.weights import TeacherWeights
-    from rkd_pipeline.training.loop import Epoch, OnEpoch
+    from rkd_pipeline.training.loop import OnEpoch
 
 _log = logging.getLogger(__name__)
 WEIGHTS_FILE = "student.safetensors"
@@ -108,6 +108,7 @@ def train_model(
 
     from rkd_pipeline.detectors.fit import fit
     from rkd_pipeline.device import place
+    from rkd_pipeline.training.loop import Epoch
     from rkd_pipeline.training.profiling import Meter
 
     wanted, key = targets_in(store).target(target_name), TrainingKey.parse(training)
@@ -121,7 +122,7 @@ def train_model(
 
     held_out = recipe.held_out
     require_something_to_score(rows, wanted, key)
-    train_ids = part_of(rows, wanted, key.repeat, *recipe.training_parts)
+    train_ids = training_ids(rows, wanted, key)
     validation_ids = part_of(rows, wanted, key.repeat, "validation") if held_out else []
     parameters = training_parameters(key) | {"teacher_sha256": weights.sha256}
     inputs = [split_result, prepared]
@@ -134,7 +135,7 @@ def train_model(
         remove_leftovers(checkpoint)
         timed = 0  # epochs of this process: a resumed training has others behind it
 
-        def count(epoch: "Epoch") -> None:
+        def count(epoch: Epoch) -> None:
             nonlocal timed
             timed += 1
             on_epoch(epoch)
@@ -165,7 +166,9 @@ def train_model(
                 _log.warning("%s. It was moved to %s, and the training starts anew", error, kept)
                 trained = go()
         save_file(trained.state, folder / WEIGHTS_FILE)
-        pd.DataFrame([asdict(e) for e in trained.history]).to_parquet(folder / HISTORY_FILE, index=False)
+        losses = pd.DataFrame([asdict(e) for e in trained.history], columns=[f.name for f in fields(Epoch)])
+        losses.to_parquet(folder / HISTORY_FILE, index=False)
+        passes = timed if trained.history else 1  # of this process, over the training images
         model = ModelCard(
             target=target_name,
             training=training,
@@ -181,14 +184,14 @@ def train_model(
             "epochs_trained": len(trained.history),
             "best_epoch": trained.best_epoch,
             "stopped_early": trained.stopped_early,
-            "final_train_loss": trained.history[-1].train_loss,
+            "final_train_loss": trained.history[-1].train_loss if trained.history else None,
             "lambda": trained.lambda_,
             "teacher_origin": weights.origin,
             **compute.conditions(training=True),
             "parameters": sum(v.numel() for k, v in trained.state.items() if not k.endswith(_STATISTICS)),
             "timed_epochs": timed,
             "timed_seconds": round(meter.seconds, 3),
-            "pictures_per_second": timed * len(train_ids) / meter.seconds,
+            "pictures_per_second": passes * len(train_ids) / meter.seconds,
             "peak_memory_bytes": meter.peak_memory_bytes,
             **trained.notes,
         }
@@ -196,6 +199,11 @@ def train_model(
     result = store.produce(TRAINED_MODEL, [target_name, training], write, parameters=parameters, inputs=inputs)
     checkpoint.unlink(missing_ok=True)  # only now: until the result stands, the checkpoint is the work
     return result
+
+
+def training_ids(rows: pd.DataFrame, wanted: Target, key: TrainingKey) -> list[str]:
+    """The images that a training learns from: its parts of the split, or some of them (``few_of``)."""
+    return few_of(part_of(rows, wanted, key.repeat, *key.recipe.training_parts), key.recipe.shots, key.seed)
 
 
 def require_something_to_score(rows: pd.DataFrame, wanted: Target, key: TrainingKey) -> None:

@@ -40,7 +40,7 @@ VALUE_COLUMNS = {
     "target": "partition key",
     "recipe": "training configuration",
     "teacher": "whose features were distilled",
-    "epochs": "schedule",
+    "epochs": "schedule; 0 of a system that learns in one pass",
     "training": "key of the training",
     "seed": "of initialisation and order",
     "repeat": "of the split",

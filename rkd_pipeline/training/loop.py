@@ -19,7 +19,7 @@ from rkd_pipeline.device import full_precision
 from rkd_pipeline.errors import CheckpointError, StoreError
 from rkd_pipeline.models.weights import not_finite
 from rkd_pipeline.progress import Bar
-from rkd_pipeline.recipes.recipe import Recipe
+from rkd_pipeline.recipes.recipe import GradientRecipe, Recipe
 from rkd_pipeline.store.files import write_atomically
 from rkd_pipeline.training.step import on_gpu, step
 from rkd_pipeline.training.task import TrainingTask
@@ -58,8 +58,8 @@ class TrainedStudent:
     Attributes:
         state: everything trained, on the CPU: the last epoch's, or the best one's with early stopping.
         lambda_: weighs one term of a loss of two (Reverse KD: L_val / L_KD before the first step); 0 without.
-        history: one entry per epoch trained.
-        best_epoch: the epoch (from 1) that ``state`` comes from.
+        history: one entry per epoch trained; none of a system that learns in one pass.
+        best_epoch: the epoch (from 1) that ``state`` comes from; 0 without epochs.
         stopped_early: early stopping ended the training before its last epoch.
         notes: what else went into it, for provenance.
     """
@@ -73,7 +73,7 @@ class TrainedStudent:
 
 
 def train(
-    recipe: Recipe,
+    recipe: GradientRecipe,
     task: TrainingTask,
     *,
     images: int,
@@ -103,20 +103,16 @@ def train(
         StoreError: the loss or the weights became NaN or infinite.
     """
     student = task.student
-    learning = [p for p in student.parameters() if p.requires_grad]
-    optimiser = torch.optim.Adam(
-        learning, recipe.learning_rate, recipe.betas, weight_decay=recipe.weight_decay, fused=True,
-        capturable=on_gpu(student),
-    )  # fmt: skip
+    optimisers = task.optimisers(recipe, on_gpu=on_gpu(student))
 
     saved = _Checkpoint(checkpoint, identity)
     if checkpoint.exists():
-        progress, best = saved.load(student, optimiser)
+        progress, best = saved.load(student, optimisers)
     else:
         progress, best = Progress(task.begin()), None
     task.lambda_ = progress.lambda_
 
-    step_of = step(task, optimiser)
+    step_of = step(task, optimisers)
     last_saved = monotonic()
     if shown:
         shown.skip(progress.epoch * images)
@@ -125,6 +121,7 @@ def train(
         order = torch.randperm(images, generator=generator)
         train_loss = 0.0
         student.train()
+        task.start_epoch(progress.epoch, epochs, optimisers)
         for number, indices in enumerate(order.split(recipe.batch_size), start=1):
             loss = float(step_of(task.batch(indices, generator)).sum())
             if not np.isfinite(loss):
@@ -144,7 +141,7 @@ def train(
             progress.best_epoch, best = epoch.epoch, {k: v.detach().clone() for k, v in student.state_dict().items()}
         on_epoch(epoch)
         if monotonic() - last_saved >= checkpoint_seconds:
-            saved.save(student, optimiser, progress, best)
+            saved.save(student, optimisers, progress, best)
             last_saved = monotonic()
 
     if best is not None:
@@ -181,7 +178,12 @@ def _patience_is_out(recipe: Recipe, progress: Progress) -> bool:
 
 def _require_finite(student: nn.Module, when: str, identity: str) -> None:
     """What a step leaves is seen in the next step's loss; after the last one nobody looks but this."""
-    if bad := not_finite(student.state_dict()):
+    require_finite(student.state_dict(), when, identity)
+
+
+def require_finite(state: State, when: str, identity: str) -> None:
+    """Raises ``StoreError`` where what was learnt is no number."""
+    if bad := not_finite(state):
         others = f" and {len(bad) - 1} other tensors" if len(bad) > 1 else ""
         raise _diverged(identity, f"{when} the student holds NaN or infinity in {bad[0]}{others}")
 
@@ -191,21 +193,24 @@ def _diverged(identity: str, what: str) -> StoreError:
 
 
 class _Checkpoint:
-    """A training in mid-air, as one safetensors file: student, Adam's moments, best weights, and progress."""
+    """A training in mid-air, as one safetensors file: student, optimisers' moments, best weights, and progress."""
 
     def __init__(self, path: Path, identity: str) -> None:
         self.path, self.identity = path, identity
 
-    def save(self, student: nn.Module, optimiser: torch.optim.Adam, progress: Progress, best: State | None) -> None:
+    def save(
+        self, student: nn.Module, optimisers: list[torch.optim.Optimizer], progress: Progress, best: State | None
+    ) -> None:
         tensors = {f"student.{k}": v for k, v in student.state_dict().items()}
         tensors |= {f"best.{k}": v for k, v in (best or {}).items()}
-        for i, moments in optimiser.state_dict()["state"].items():
-            tensors |= {f"adam.{i}.{k}": v for k, v in moments.items()}
+        for number, optimiser in enumerate(optimisers):
+            for i, moments in optimiser.state_dict()["state"].items():
+                tensors |= {f"{_moments(number)}{i}.{k}": v for k, v in moments.items() if v is not None}
         metadata = {"identity": self.identity, "progress": json.dumps(asdict(progress))}
         contiguous = {k: v.detach().to("cpu", memory_format=torch.contiguous_format) for k, v in tensors.items()}
         write_atomically(self.path, save(contiguous, metadata))
 
-    def load(self, student: nn.Module, optimiser: torch.optim.Adam) -> tuple[Progress, State | None]:
+    def load(self, student: nn.Module, optimisers: list[torch.optim.Optimizer]) -> tuple[Progress, State | None]:
         try:
             with safe_open(self.path, "pt") as file:
                 metadata = file.metadata()
@@ -219,19 +224,29 @@ class _Checkpoint:
         if found != self.identity:
             raise CheckpointError(f"checkpoint {self.path} is of {found}, not of {self.identity}; delete it to go on")
         student.load_state_dict(_under("student.", tensors))
-        parameters = optimiser.param_groups[0]["params"]
-        moments: dict[int, State] = {}
-        for key, tensor in _under("adam.", tensors).items():
-            index, _, name = key.partition(".")
-            # The fused Adam pairs a parameter with its moments in memory order: they need the same layout.
-            like = parameters[int(index)]
-            moment = torch.empty_like(like).copy_(tensor) if tensor.shape == like.shape else tensor
-            moments.setdefault(int(index), {})[name] = moment
-        optimiser.load_state_dict({"state": moments, "param_groups": optimiser.state_dict()["param_groups"]})
+        for number, optimiser in enumerate(optimisers):
+            _put_back(optimiser, _under(_moments(number), tensors))
         history = [Epoch(**e) for e in progress["history"]]
         device = next(student.parameters()).device
         best = {k: v.to(device) for k, v in _under("best.", tensors).items()} or None
         return Progress(progress["lambda_"], history, progress["best_epoch"]), best
+
+
+def _moments(number: int) -> str:
+    """Under which names a checkpoint holds the state of an optimiser; the first one's are as they always were."""
+    return f"adam{number or ''}."
+
+
+def _put_back(optimiser: torch.optim.Optimizer, saved: State) -> None:
+    parameters = [p for group in optimiser.param_groups for p in group["params"]]
+    moments: dict[int, State] = {}
+    for key, tensor in saved.items():
+        index, _, name = key.partition(".")
+        # The fused Adam pairs a parameter with its moments in memory order: they need the same layout.
+        like = parameters[int(index)]
+        moment = torch.empty_like(like).copy_(tensor) if tensor.shape == like.shape else tensor
+        moments.setdefault(int(index), {})[name] = moment
+    optimiser.load_state_dict({"state": moments, "param_groups": optimiser.state_dict()["param_groups"]})
 
 
 def _under(prefix: str, tensors: State) -> State:

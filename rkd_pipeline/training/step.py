@@ -25,21 +25,13 @@ def on_gpu(module: nn.Module) -> bool:
     return next(module.parameters()).device.type == "cuda"
 
 
-def step(task: TrainingTask, optimiser: torch.optim.Optimizer) -> OneStep:
+def step(task: TrainingTask, optimisers: list[torch.optim.Optimizer]) -> OneStep:
     """A function that takes a task's batch, updates its student, and returns the losses before that, ``(N,)``.
 
     What it returns is valid until it is called again.
     """
-    plain = partial(_step, task, optimiser)
-    return _Recorded(plain) if on_gpu(task.student) else plain
-
-
-def _step(task: TrainingTask, optimiser: torch.optim.Optimizer, batch: Batch) -> Tensor:
-    losses = task.losses(batch)
-    losses.mean().backward()
-    optimiser.step()
-    optimiser.zero_grad(set_to_none=True)
-    return losses.detach()
+    plain = partial(task.update, optimisers=optimisers)
+    return _Recorded(plain) if task.recordable and on_gpu(task.student) else plain
 
 
 @dataclass(frozen=True)

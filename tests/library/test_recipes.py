@@ -67,7 +67,7 @@ def test_another_source_is_said_in_every_row() -> None:
 
 
 def test_reverse_kd_needs_a_resnet() -> None:
-    with pytest.raises(BadKey, match=r"distils resnet18, .* not vgg16"):
+    with pytest.raises(BadKey, match=r"takes resnet18, .* as a teacher, not vgg16"):
         TrainingKey.parse("rkd@vgg16-s0")
     assert TrainingKey.parse("mkd@vgg16.random-s0").teacher.arch == "vgg16"
 

@@ -51,7 +51,7 @@ def descended(device: str) -> tuple[list[list[float]], float]:
     """Losses of steps of batches of two and, every other time, of one image; the weight after them."""
     task = Line(device)
     optimiser = torch.optim.SGD(task.student.parameters(), lr=0.05)
-    one = step(task, optimiser)
+    one = step(task, [optimiser])
     losses = []
     for i in range(12):
         indices = torch.tensor([1, 2] if i % 2 else [2])

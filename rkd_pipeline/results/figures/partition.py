@@ -69,9 +69,11 @@ def score_distribution(scores: pd.DataFrame, rule: str, threshold: float | None,
 
 
 def map_strip(
-    images: np.ndarray, maps: np.ndarray, captions: list[str], title: str, masks: np.ndarray | None = None
+    images: np.ndarray, maps: np.ndarray | None, captions: list[str], title: str, masks: np.ndarray | None = None
 ) -> bytes:
     """Images above their anomaly maps, one colour scale for all; ground truth outlined where there is one.
+
+    Images alone where the system makes no maps.
 
     Args:
         images: uint8 ``(N, S, S, 3)``.
@@ -81,20 +83,23 @@ def map_strip(
         masks: bool ``(N, S, S)``.
     """
     count = len(images)
-    figure = Figure(figsize=(1.7 * count + 0.6, 4.1), layout="constrained")
-    axes = figure.subplots(2, count, squeeze=False)
-    low, high = float(maps.min()), float(maps.max())
+    rows = 1 if maps is None else 2
+    figure = Figure(figsize=(1.7 * count + 0.6, 0.3 + 1.9 * rows), layout="constrained")
+    axes = figure.subplots(rows, count, squeeze=False)
     for i in range(count):
         axes[0, i].imshow(images[i])
-        shown = axes[1, i].imshow(maps[i], cmap=MAP_COLOURS, vmin=low, vmax=high)
         axes[0, i].set_title(captions[i], fontsize=8)
+    if maps is not None:
+        low, high = float(maps.min()), float(maps.max())
+        shown = [axes[1, i].imshow(maps[i], cmap=MAP_COLOURS, vmin=low, vmax=high) for i in range(count)]
+        figure.colorbar(shown[-1], ax=list(axes[1]), fraction=0.04, pad=0.01).ax.tick_params(labelsize=7)
+    for i in range(count):
         if masks is not None and masks[i].any():
-            for row, colour in ((0, "#56B4E9"), (1, "white")):
+            for row, colour in zip(range(rows), ("#56B4E9", "white"), strict=False):
                 axes[row, i].contour(masks[i], [0.5], colors=colour, linewidths=1)
     for axis in axes.flat:
         axis.axis("off")
-    figure.colorbar(shown, ax=list(axes[1]), fraction=0.04, pad=0.01).ax.tick_params(labelsize=7)
-    figure.suptitle(title, fontsize=10)
+    figure.suptitle(title if maps is not None else f"{title}: scores alone, no maps", fontsize=10)
     return png(figure)
 
 

@@ -12,12 +12,13 @@ import numpy as np
 import pandas as pd
 
 from rkd_pipeline.recipes.lookup import own_score
-from rkd_pipeline.recipes.variants import is_variant
+from rkd_pipeline.results.comparison import of_papers_systems
 from rkd_pipeline.results.published import PAPER
 from rkd_pipeline.results.tables.seeds import (
     INTERVAL_METHODS,
     TrainImages,
     configurations,
+    of_configuration,
     over_seeds,
     remarks_on,
     stopping_note,
@@ -185,15 +186,15 @@ def dataset_table(dataset: str, title: str, benchmark: pd.DataFrame, own_repeats
         benchmark: the tidy table; targets and recipes are those with a pixel AUROC in it.
         own_repeats: targets without an official split.
     """
-    ours = benchmark[(benchmark["origin"] == "measured") & (benchmark["dataset"] == dataset)]
-    ours = ours[ours["metric"] == AUROC.metric]
+    ours = of_papers_systems(benchmark)  # further systems stand in the table of systems
+    ours = ours[(ours["dataset"] == dataset) & (ours["metric"] == AUROC.metric)]
     targets = ours[["kind", "target", "category"]].drop_duplicates().sort_values(["kind", "target"], ascending=[0, 1])
     blocks = tuple(
         Block(f"{kind}s".capitalize(), tuple(Row(r.target, r.category, r.target not in own_repeats)
                                             for r in group.itertuples()))
         for kind, group in targets.groupby("kind", sort=False)
     )  # fmt: skip
-    recipes = sorted(r for r in ours["recipe"].unique() if not is_variant(r))  # those stand in the ablation
+    recipes = sorted(ours["recipe"].unique())
     systems = tuple(System(r, None, r, (Measure("image_auroc", own_score(r)), AUROC), AUPRO) for r in recipes)
     note = (
         "Image AUROC of the system's own score (the map's maximum; Multiresolution KD: its loss), AUROC over all "
@@ -237,7 +238,7 @@ def _row_cells(
     measured = measured[measured["recipe"].isin(recipes) & measured["value"].notna()]
     remarks = remarks_on(measured)
     for teacher, epochs in configurations(measured):
-        chosen = measured[(measured["teacher"] == teacher) & (measured["epochs"] == epochs)]
+        chosen = of_configuration(measured, teacher, epochs)
         for system in table.systems:
             of_system = chosen[chosen["recipe"] == system.recipe]
             for measure in system.measures:
@@ -287,7 +288,7 @@ def _average_cells(
         for system in table.systems:
             for measure in system.measures:
                 found = cells[(cells["system"] == system.heading) & (cells["metric"] == measure.metric)]
-                found = found[(found["teacher"] == teacher) & (found["epochs"] == epochs) & found["measured"].notna()]
+                found = of_configuration(found[found["measured"].notna()], teacher, epochs)
                 average: dict[str, object] = {"over": ", ".join(found["title"])}
                 if len(found):
                     mean = float(found["measured"].mean())

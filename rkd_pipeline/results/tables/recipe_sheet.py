@@ -4,7 +4,7 @@ import pandas as pd
 
 from rkd_pipeline.recipes.named_recipes import RECIPES, trained_as
 from rkd_pipeline.recipes.recipe import Recipe
-from rkd_pipeline.results.tables.sheet import NOT_MEASURED, Sheet
+from rkd_pipeline.results.tables.sheet import NOT_MEASURED, Sheet, in_epochs
 
 HEADINGS = ["Recipe", "System", "What it is", "Paper", "Code", "Deviation", "Teacher"]
 MEASURED = "Measured with"
@@ -33,6 +33,9 @@ def _what(recipe: Recipe) -> str:
 def _measured(recipe: Recipe, benchmark: pd.DataFrame) -> str:
     rows = benchmark[(benchmark["origin"] == "measured") & (benchmark["recipe"] == recipe.name)]
     found = rows[["teacher", "epochs"]].drop_duplicates().sort_values(["teacher", "epochs"])
-    texts = [f"{teacher}, {epochs} of {recipe.epochs} epochs" for teacher, epochs in found.itertuples(index=False)]
+    texts = [
+        f"{teacher}, {in_epochs(epochs) if pd.isna(epochs) else f'{epochs} of {recipe.epochs} epochs'}"
+        for teacher, epochs in found.itertuples(index=False)
+    ]
     own = (found["teacher"] == recipe.teacher).any()
     return "; ".join([*([] if own else [f"{recipe.teacher}: {NOT_MEASURED}"]), *texts])

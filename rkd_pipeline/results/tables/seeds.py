@@ -100,6 +100,12 @@ def configurations(measured: pd.DataFrame) -> list[tuple[str | None, int | None]
     return list(found.itertuples(index=False, name=None)) or [(None, None)]
 
 
+def of_configuration(rows: pd.DataFrame, teacher: str | None, epochs: int | None) -> pd.DataFrame:
+    """Those of ``rows`` that were trained with that teacher and schedule; no epochs are a schedule, too."""
+    schedule = rows["epochs"].isna() if pd.isna(epochs) else rows["epochs"].eq(epochs)
+    return rows[rows["teacher"].eq(teacher).fillna(False) & schedule.fillna(False)]
+
+
 def remarks_on(measured: pd.DataFrame) -> str:
     """What must be said about measured rows: what stands in their source behind the place, and on small classes."""
     of_source = sorted({note for s in measured["source"].dropna() if (note := s.partition("; ")[2])})
@@ -124,7 +130,7 @@ def few_images_note(measured: pd.DataFrame) -> str:
 
 def stopping_note(recipe: str | None, epochs: int | None) -> str:
     """What to know about early stopping at a short schedule; empty where there is nothing to say."""
-    if recipe is None or epochs is None:
+    if recipe is None or epochs is None or pd.isna(epochs):
         return ""
     stopping = recipe_of(recipe).early_stopping
     if stopping is not None and epochs <= stopping.patience:

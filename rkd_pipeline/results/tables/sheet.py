@@ -50,7 +50,9 @@ def percent(value: Any, missing: str = NOT_PUBLISHED, *, sign: bool = False) -> 
 
 
 def in_epochs(number: object) -> str:
-    """The length of a schedule in words."""
+    """The length of a schedule in words; of a system without epochs that it has none."""
+    if _absent(number):
+        return "one pass"
     return f"{number} epoch{'' if number == 1 else 's'}"
 
 

@@ -9,6 +9,7 @@ from rkd_pipeline.results.tables.seeds import (
     INTERVAL_METHODS,
     TrainImages,
     configurations,
+    of_configuration,
     over_seeds,
     remarks_on,
     stopping_note,
@@ -72,11 +73,12 @@ def table_3(benchmark: pd.DataFrame, train_pictures: TrainImages) -> pd.DataFram
     """
     auroc = benchmark[benchmark["metric"] == "image_auroc"]
     measured = auroc[(auroc["origin"] == "measured") & auroc["target"].isin(TABLE_3_ROWS)]
+    measured = measured[measured["recipe"].isin([column.recipe for column in TABLE_3_COLUMNS])]
     cells = []
     for dataset in TABLE_3_ROWS:
         of_dataset = measured[measured["target"] == dataset]
         for teacher, epochs in configurations(of_dataset):
-            chosen = of_dataset[(of_dataset["teacher"] == teacher) & (of_dataset["epochs"] == epochs)]
+            chosen = of_configuration(of_dataset, teacher, epochs)
             for column in TABLE_3_COLUMNS:
                 values = chosen[(chosen["recipe"] == column.recipe) & (chosen["score_rule"] == column.score_rule)]
                 cells.append(
