@@ -59,7 +59,7 @@ def costs(store: Store, benchmark: pd.DataFrame) -> pd.DataFrame:
         model = store.require(TRAINED_MODEL, target_name, training).facts
         scored = store.require(ANOMALY_SCORES, target_name, training).facts
         rate = model.get("pictures_per_second") or None  # 0: resumed after its last epoch, nothing was timed
-        passes = model["epochs_trained"] or 1  # without epochs a system goes through the images once
+        passes = model.get("epochs_trained") or 1  # without epochs a system goes through the images once
         rows.append(
             {
                 "target": target_name,
