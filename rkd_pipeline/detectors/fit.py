@@ -80,6 +80,6 @@ def fit(
 
 def _fitted(task: FittingTask, identity: str) -> TrainedStudent:
     state = task.fit()
-    require_finite(state, "what was learnt", identity)
+    require_finite(state, "in what was learnt", identity)
     kept = {k: v.detach().cpu().contiguous() for k, v in state.items()}
     return TrainedStudent(kept, 0.0, [], best_epoch=0, stopped_early=False, notes=task.notes)

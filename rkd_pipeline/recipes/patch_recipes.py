@@ -153,4 +153,36 @@ RECIPES: tuple[Recipe, ...] = (
           teacher="wide_resnet50_2", dimensions=550),
     PaDiM("padim-brief", "PaDiM on small images", _DEFARD, "official code of PaDiM, ResNet-18",
           f"{_PILLOW}; 128 pixels, not 224", side=128),
+    PatchCore("patchcore", "a bank of normal patches, and the nearest of them", _ROTH, "official code of PatchCore",
+              f"{_PILLOW}: 224 pixels, where the code crops 224 from 256; features of both scales side by side, where "
+              "the code averages each to 1,024 numbers; of more than 400,000 patches so many are drawn"),
+    PatchCore("patchcore-brief", "PatchCore on small images", _ROTH, "official code of PatchCore",
+              f"{_PILLOW}; 128 pixels, not 224; ResNet-18, not Wide-ResNet-50-2; features of both scales side by side, "
+              "where the code averages each to 1,024 numbers", side=128, teacher="resnet18"),
+    SubspaceAD("subspace", "distance from the principal subspace of normal patches", "SubspaceAD, CVPR 2026",
+               "none used", "a ResNet's blocks 2 and 3 in place of DINOv2-g; images of one size, no rotated copies"),
+    SubspaceAD("subspace-brief", "SubspaceAD on small images", "SubspaceAD, CVPR 2026", "none used",
+               "a ResNet's blocks 2 and 3 in place of DINOv2-g; images of one size, no rotated copies; 128 pixels",
+               side=128),
+    OneGaussian("one-gaussian", "one Gaussian for all positions", f"Sabokrou et al. 2018, {_MASCIULLI}",
+                "none published", "first stage alone: the second, an autoencoder's Gaussian on doubtful regions, is "
+                "left out; block 2 of a ResNet in place of AlexNet's second layer; single images in place of video"),
+    OneGaussian("one-gaussian-brief", "one Gaussian for all positions, on small images",
+                f"Sabokrou et al. 2018, {_MASCIULLI}", "none published",
+                "first stage alone; block 2 of a ResNet in place of AlexNet's second layer; 128 pixels", side=128),
+    FeatureDictionary("feature-dictionary", "distance to the nearest of ten normal patches",
+                      f"Napoletano et al. 2018, {_MASCIULLI}", "none published",
+                      "dense: the whole image at 128 pixels goes through the network, not patch by patch; block 3 of "
+                      "ResNet-18, not its pooled last layer; k-means' centres in place of the patches next to them; no "
+                      "limit on the distance is learnt from training images"),
+    DeepOneClass("deep-ocsvm", "one-class SVM on VGG-16's features", f"Andrews et al. 2016, {_MASCIULLI}",
+                 "none published", "the last max-pool, averaged over positions, standardised; scikit-learn's own "
+                 "settings (RBF, gamma scale, nu .5), where the paper searched over them"),
+    DeepOneClass("deep-isolation-forest", "isolation forest on VGG-16's features",
+                 f"Burlina et al. 2019, {_MASCIULLI}", "none published",
+                 "the last max-pool, averaged over positions, standardised; scikit-learn's own settings",
+                 classifier="isolation_forest"),
+    DeepOneClass("deep-lof", "local outlier factor on VGG-16's features", f"Burlina et al. 2019, {_MASCIULLI}",
+                 "none published", "the last max-pool, averaged over positions, standardised; scikit-learn's own "
+                 "settings", classifier="local_outlier_factor"),
 )  # fmt: skip

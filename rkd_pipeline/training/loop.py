@@ -185,7 +185,7 @@ def require_finite(state: State, when: str, identity: str) -> None:
     """Raises ``StoreError`` where what was learnt is no number."""
     if bad := not_finite(state):
         others = f" and {len(bad) - 1} other tensors" if len(bad) > 1 else ""
-        raise _diverged(identity, f"{when} the student holds NaN or infinity in {bad[0]}{others}")
+        raise _diverged(identity, f"{when} there is NaN or infinity in {bad[0]}{others}")
 
 
 def _diverged(identity: str, what: str) -> StoreError:

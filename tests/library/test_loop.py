@@ -180,7 +180,7 @@ def test_weights_that_are_no_numbers_after_the_last_step_are_not_kept(
                 self.param_groups[0]["params"][1].view(-1)[0] = float("nan")
 
     monkeypatch.setattr(torch.optim.Adam, "step", breaks)
-    expected = rf"test: after the last step of epoch {epochs} the student holds NaN or infinity in 0\.bias; nothing was"
+    expected = rf"test: after the last step of epoch {epochs} there is NaN or infinity in 0\.bias; nothing was"
     with pytest.raises(StoreError, match=expected):
         run(epochs=epochs)
     assert not (tmp_path / "c.safetensors").exists()
