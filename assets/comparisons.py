@@ -24,11 +24,13 @@ from resources.compute import ComputeResource
 from resources.storage import StoreResource
 from rkd_pipeline.results.ablation_effects import COLUMNS
 from rkd_pipeline.results.paper_claims import COLUMNS as CLAIM_COLUMNS
+from rkd_pipeline.results.system_comparison import PAIR_COLUMNS
 from rkd_pipeline.stages import ablation as stage
 from rkd_pipeline.stages import claims as claims_stage
 from rkd_pipeline.stages import evidence
+from rkd_pipeline.stages import systems as systems_stage
 from rkd_pipeline.store.result_store import Result
-from rkd_pipeline.store.stage_versions import ABLATION, CLAIMS, PRODUCT_MAPS, ROTATED_IMAGES
+from rkd_pipeline.store.stage_versions import ABLATION, CLAIMS, PRODUCT_MAPS, ROTATED_IMAGES, SYSTEMS
 
 GROUP = "comparisons"
 COMPLETE = "complete"
@@ -99,6 +101,22 @@ def _complete(result: Result) -> dg.AssetCheckResult | NothingCompared:
 
 
 CHECKS = [check_ablation]
+
+
+@dg.asset(
+    **asset_options(SYSTEMS, GROUP, "markdown"),
+    deps=[benchmark, *of_all_cells(anomaly_scores)],
+    automation_condition=REFRESH,
+    pool=TABLES_POOL,
+    metadata=column_schema(PAIR_COLUMNS),
+)
+def systems(store: StoreResource) -> dg.MaterializeResult:
+    """All systems side by side: quality and cost on each target, and which differences are larger than noise."""
+    with user_errors():
+        result = systems_stage.build_systems(store.open())
+    text = dg.MetadataValue.md((result.folder / systems_stage.TEXT).read_text(encoding="utf-8"))
+    figures = inline_images(*systems_stage.figure_paths(result))
+    return materialised(result, {"systems": text, "figures": figures, **{k: int(n) for k, n in result.facts.items()}})
 
 
 @dg.asset(

@@ -3,7 +3,7 @@
 import dagster as dg
 
 from assets.benchmark import REFRESH, TABLES, TABLES_POOL, benchmark
-from assets.comparisons import ablation, claims
+from assets.comparisons import ablation, claims, systems
 from assets.history import history
 from assets.paper_figures import FIGURES
 from assets.reporting import asset_options, column_schema, inline_images, materialised, user_errors
@@ -40,12 +40,12 @@ def leaderboard(store: StoreResource) -> dg.MaterializeResult:
 
 @dg.asset(
     **asset_options(REPORT, GROUP, "html"),
-    deps=[benchmark, *TABLES, *FIGURES, leaderboard, ablation, claims, history],
+    deps=[benchmark, *TABLES, *FIGURES, leaderboard, systems, ablation, claims, history],
     automation_condition=REFRESH,
     pool=TABLES_POOL,
 )
 def report(store: StoreResource) -> dg.MaterializeResult:
-    """Tables, figures, leaderboard, ablation, claims, protocol and provenance in one self-contained HTML file."""
+    """Tables, figures, leaderboard, systems, ablation, claims and provenance in one self-contained HTML file."""
     with user_errors():
         result = build_report(store.open())
     facts = {name: int(value) for name, value in result.facts.items()}

@@ -36,6 +36,7 @@ ASSETS = [
     *tables.TABLES,
     *paper_figures.FIGURES,
     reports.leaderboard,
+    comparisons.systems,
     comparisons.product_maps,
     comparisons.turned_pictures,
     comparisons.ablation,

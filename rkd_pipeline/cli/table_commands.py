@@ -16,14 +16,14 @@ commands = group()
 @with_places
 def table(
     number: Annotated[
-        Literal["1", "2", "3", "4", "demo"],
-        typer.Argument(help="Of the paper; demo is the demo's own table, in the same layout."),
+        Literal["1", "2", "3", "4", "demo", "systems"],
+        typer.Argument(help="Of the paper; demo: the demo's own, in the same layout; systems: all systems by target."),
     ],
 ) -> int:
-    """Refresh the tables where anything has changed, and print one of the paper as markdown."""
-    from rkd_pipeline.store.stage_versions import STAGES
+    """Refresh the tables where anything has changed, and print one of them as markdown."""
+    from rkd_pipeline.store.stage_versions import STAGES, SYSTEMS
 
-    stage = STAGES[f"table_{number}"]
+    stage = SYSTEMS if number == SYSTEMS.name else STAGES[f"table_{number}"]
     print((_refreshed_store().require(stage).folder / f"{stage.name}.md").read_text(encoding="utf-8"))
     return 0
 

@@ -11,6 +11,7 @@ from rkd_pipeline.stages.history import build_history
 from rkd_pipeline.stages.leaderboard import build_leaderboard
 from rkd_pipeline.stages.paper_figures import FIGURES, build_figure
 from rkd_pipeline.stages.report import build_report
+from rkd_pipeline.stages.systems import build_systems
 from rkd_pipeline.store.result_store import Result, Store
 from rkd_pipeline.store.stage_versions import TABLE_1, TABLE_2, TABLE_4, TABLE_DEMO
 
@@ -21,6 +22,7 @@ BUILT: tuple[Callable[[Store], Result], ...] = (
     *(partial(build_category_table, stage=stage) for stage in (TABLE_1, TABLE_2, TABLE_4, TABLE_DEMO)),
     *(partial(build_figure, stage=stage) for stage in FIGURES),
     build_leaderboard,
+    build_systems,
     build_ablation,
     build_claims,
     build_history,

@@ -78,7 +78,7 @@ def leaderboard(benchmark: pd.DataFrame, costs: pd.DataFrame) -> Leaderboard:
     """
     measured = benchmark[benchmark["origin"] == "measured"]
     # Variants stand in the ablation: here they would only thin out what all systems share.
-    measured = measured[~measured["recipe"].map(is_variant).astype(bool)].assign(system=_system)
+    measured = measured[~measured["recipe"].map(is_variant).astype(bool)].assign(system=system_names)
     scores = _per_target(measured, "image_auroc")
     ranked, targets = _common(scores)
     compared = scores.loc[targets, ranked]
@@ -98,7 +98,8 @@ def leaderboard(benchmark: pd.DataFrame, costs: pd.DataFrame) -> Leaderboard:
     return Leaderboard(table[list(COLUMNS)], pairs, _groups(ranks, pairs), targets, verdict)
 
 
-def _system(rows: pd.DataFrame) -> pd.Series:
+def system_names(rows: pd.DataFrame) -> pd.Series:
+    """What a system is called: recipe, teacher and schedule, as far as it has them."""
     return pd.Series(
         [
             ", ".join([recipe, *([] if teacher == NONE else [teacher]), *([] if pd.isna(n) else [f"{n} epochs"])])

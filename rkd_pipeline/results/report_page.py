@@ -49,6 +49,8 @@ class Report:
         history: what moved and everything over time; empty before the first re-benchmark.
         over_time: the figure of it; None before the first.
         leaderboard, pairs, ranks: as the leaderboard asset has them; no pairs where nothing was tested.
+        systems: a sheet per target, and one on what is larger than noise; empty where nothing was measured.
+        side_by_side: figures of the same.
         ablation: a sheet per centre and configuration; empty where there is none.
         effects: their figures.
         claims: the paper's claims, re-tested.
@@ -68,6 +70,8 @@ class Report:
     leaderboard: Sheet
     pairs: Sheet | None
     ranks: CaptionedFigure
+    systems: Sequence[Sheet]
+    side_by_side: Sequence[CaptionedFigure]
     ablation: Sequence[Sheet]
     effects: Sequence[CaptionedFigure]
     claims: Sheet

@@ -20,6 +20,7 @@ from rkd_pipeline.stages.claims import read_sheet
 from rkd_pipeline.stages.history import FIGURE, read_moves, read_points, sheets_of
 from rkd_pipeline.stages.leaderboard import DIAGRAM, read_leaderboard
 from rkd_pipeline.stages.paper_figures import FIGURES, figure_file
+from rkd_pipeline.stages.systems import COST, DIFFERENCES, SHOTS, read_system_sheets
 from rkd_pipeline.store.result_store import Result, Store
 from rkd_pipeline.store.stage_versions import (
     ABLATION,
@@ -30,6 +31,7 @@ from rkd_pipeline.store.stage_versions import (
     LEADERBOARD,
     METRICS,
     REPORT,
+    SYSTEMS,
     TABLE_1,
     TABLE_2,
     TABLE_3,
@@ -59,8 +61,8 @@ _THUMBNAIL = 900
 
 def build_report(store: Store) -> Result:
     """``report``: ``report.html``, self-contained."""
-    read_first = (BENCHMARK, LEADERBOARD, ABLATION, CLAIMS)
-    benchmark, board, ablation, claims = (store.require(stage) for stage in read_first)
+    read_first = (BENCHMARK, LEADERBOARD, SYSTEMS, ABLATION, CLAIMS)
+    benchmark, board, side_by_side, ablation, claims = (store.require(stage) for stage in read_first)
     tables = [store.require(stage) for stage in TABLES]
     figures = [store.require(stage) for stage in FIGURES]
     history = store.require(HISTORY)
@@ -82,6 +84,8 @@ def build_report(store: Store) -> Result:
             leaderboard=leaderboard_sheet(found),
             pairs=pairs_sheet(found) if len(found.pairs) else None,
             ranks=_ranks(board, found),
+            systems=read_system_sheets(side_by_side),
+            side_by_side=_side_by_side(side_by_side),
             ablation=read_sheets(ablation),
             effects=_effects(ablation),
             claims=read_sheet(claims),
@@ -93,7 +97,8 @@ def build_report(store: Store) -> Result:
         (folder / FILE).write_text(render(report), encoding="utf-8")
         return {"trainings": len(trainings), "tables": len(report.tables), "figures": len(figures)}
 
-    return store.produce(REPORT, [], write, inputs=[benchmark, board, ablation, claims, history, *tables, *figures])
+    read = [benchmark, board, side_by_side, ablation, claims, history, *tables, *figures]
+    return store.produce(REPORT, [], write, inputs=read)
 
 
 def _subtitle(rows: pd.DataFrame) -> str:
@@ -109,6 +114,22 @@ def _subtitle(rows: pd.DataFrame) -> str:
 
 def _ranks(result: Result, board: Leaderboard) -> CaptionedFigure:
     return CaptionedFigure(f"Mean ranks. {board.verdict}", (result.folder / DIAGRAM).read_bytes())
+
+
+_SIDE_BY_SIDE = {
+    COST: "Quality against cost, a column per target. The dashed line joins systems that no other one beats in both.",
+    DIFFERENCES["image_auroc"]: "Image AUROC, row less column, where it differs beyond the noise of images, seeds and "
+    "splits, corrected for the number of pairs. White: it may be noise.",
+    DIFFERENCES["aupro_30"]: "AUPRO, in the same way; systems without maps have none.",
+    SHOTS: "Quality against the number of training images, which the seed draws.",
+}
+
+
+def _side_by_side(systems: Result) -> list[CaptionedFigure]:
+    if not systems.facts["systems"]:
+        return []
+    shown = [name for name in _SIDE_BY_SIDE if name != SHOTS or systems.facts["few_shot_recipes"]]
+    return [CaptionedFigure(_SIDE_BY_SIDE[name], (systems.folder / name).read_bytes()) for name in shown]
 
 
 def _effects(ablation: Result) -> list[CaptionedFigure]:

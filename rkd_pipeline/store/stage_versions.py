@@ -5,6 +5,7 @@
     metrics (all) + published -> benchmark -> table_1 .. table_4, table_demo, figure_3 .. figure_7, leaderboard
     anomaly_scores -> evidence; trained_model -> product_maps, turned_pictures
     benchmark + evidence + product_maps -> ablation; benchmark + evidence + turned_pictures -> claims
+    benchmark + evidence -> systems
     re-benchmarks on record -> history
     all of these -> report
     images in a watched folder + trained_model -> scored_pictures
@@ -44,13 +45,14 @@ FIGURE_5 = Stage("figure_5", 2)
 FIGURE_6 = Stage("figure_6", 2)
 FIGURE_7 = Stage("figure_7", 2)
 LEADERBOARD = Stage("leaderboard", 4)
+SYSTEMS = Stage("systems", 1)
 EVIDENCE = Stage("evidence", 2)
 PRODUCT_MAPS = Stage("product_maps", 2)
 ROTATED_IMAGES = Stage("turned_pictures", 2)
 ABLATION = Stage("ablation", 2)
 CLAIMS = Stage("claims", 2)
 HISTORY = Stage("history", 3)
-REPORT = Stage("report", 5)
+REPORT = Stage("report", 6)
 SCORED_IMAGES = Stage("scored_pictures", 2)
 
 STAGES = {
@@ -76,6 +78,7 @@ STAGES = {
         FIGURE_6,
         FIGURE_7,
         LEADERBOARD,
+        SYSTEMS,
         EVIDENCE,
         PRODUCT_MAPS,
         ROTATED_IMAGES,

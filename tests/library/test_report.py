@@ -20,6 +20,8 @@ def report() -> Report:
         pairs=None,
         ranks=CaptionedFigure("ranks", message("ranks")),
         recipes=sheet,
+        systems=[Sheet("demo.weave", ["System", "AUPRO"], [["patchcore, resnet18", "93.1"]])],
+        side_by_side=[CaptionedFigure("Quality against cost", message("costs"))],
         ablation=[Sheet("Ablation around rkd", ["Factor", "Change"], [["beta2", "0.99 to 0.999"]])],
         effects=[CaptionedFigure("effects", message("effects"))],
         claims=Sheet("Claims", ["Claim", "Verdict"], [["Our PRO is better", "cannot be told"]]),
@@ -33,6 +35,7 @@ def test_everything_given_is_in_the_page() -> None:
     html = render(report())
     texts = "Measured: one|Table 9|Table 8|Figure 3. Something|split has changed since|rkd-s0|77.2|cpu, fp32|not stated"
     texts += "|Ablation around rkd|0.99 to 0.999|cannot be told|What moved in re-benchmark 3|over re-benchmarks"
+    texts += "|patchcore, resnet18|93.1|Quality against cost"
     texts += "|torch 2.0|<strong>&lt;tile&gt;</strong>|A &amp; B"
     for text in texts.split("|"):
         assert text in html, text
@@ -40,7 +43,7 @@ def test_everything_given_is_in_the_page() -> None:
 
 def test_the_page_needs_nothing_else() -> None:
     html = render(report())
-    assert len(re.findall(r'src="data:image/png;base64,', html)) == 5
+    assert len(re.findall(r'src="data:image/png;base64,', html)) == 6
     assert not re.findall(r'src="(?!data:)', html)
     assert "<script" not in html
     assert "<link" not in html

@@ -5,6 +5,13 @@ from rkd_pipeline.results.figures.over_time import Point, history_figure
 from rkd_pipeline.results.figures.paper import Discrepancy, best_and_worst, feature_discrepancy, recipe_losses
 from rkd_pipeline.results.figures.partition import detection_curves, loss_curve, map_strip, score_distribution
 from rkd_pipeline.results.figures.ranks import rank_diagram
+from rkd_pipeline.results.figures.side_by_side import (
+    FewShot,
+    Priced,
+    difference_matrices,
+    quality_against_cost,
+    quality_against_shots,
+)
 from rkd_pipeline.results.figures.style import (
     BLUE,
     GREY,
@@ -27,9 +34,12 @@ __all__ = [
     "ORANGE",
     "SKY",
     "Discrepancy",
+    "FewShot",
     "Point",
+    "Priced",
     "best_and_worst",
     "detection_curves",
+    "difference_matrices",
     "effect_dots",
     "feature_discrepancy",
     "history_figure",
@@ -37,6 +47,8 @@ __all__ = [
     "map_strip",
     "message",
     "png",
+    "quality_against_cost",
+    "quality_against_shots",
     "rank_diagram",
     "recipe_losses",
     "score_distribution",
