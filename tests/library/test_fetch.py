@@ -208,6 +208,30 @@ def test_what_is_on_disk_is_used_in_place(tmp_path: Path) -> None:
     assert read_origin(tmp_path / "mvtec_ad") == {"from": "found on disk"}
 
 
+def test_a_dataset_s_folder_may_have_the_name_that_its_archive_unpacks_to(tmp_path: Path) -> None:
+    for folder, name, category in (
+        ("BTech_Dataset_transformed", "btad", "01"), ("MVTEC_LOCO_anomaly_detection", "mvtec_loco", "pushpins"),
+        ("MPDD", "mpdd", "tubes"),
+    ):  # fmt: skip
+        for part in ("train/good", "test/good", "test/broken"):
+            write(tmp_path / folder / category / part / "000.png")
+        wanted = TARGETS[f"{name}.{category}"]
+        assert find_or_fetch(dataset(name), wanted, tmp_path, Fetching()) == tmp_path / folder
+    (tmp_path / "Btad").mkdir()
+    with pytest.raises(DataError, match=r"BTech_Dataset_transformed and Btad, each of which could be .*; keep one, or"):
+        find_or_fetch(dataset("btad"), TARGETS["btad.01"], tmp_path, Fetching())
+
+
+def test_what_cannot_be_downloaded_is_not_said_to_be(tmp_path: Path) -> None:
+    described, wanted = dataset("mpdd"), TARGETS["mpdd.tubes"]
+    with pytest.raises(DataError) as caught:
+        find_or_fetch(described, wanted, tmp_path / "data", Fetching(tmp_path))
+    assert "MPDD.zip" in str(caught.value)
+    assert "let it be downloaded" not in str(caught.value)
+    with pytest.raises(DataError, match=r"no address that it can be downloaded from and checked; get it from .*MPDD"):
+        find_or_fetch(described, wanted, tmp_path / "data", Fetching(tmp_path, download=True))
+
+
 def test_absence_is_explained_with_every_way_out(tmp_path: Path) -> None:
     with pytest.raises(DataError) as caught:
         find_or_fetch(MVTEC, BRUSH, tmp_path / "data", Fetching(tmp_path))

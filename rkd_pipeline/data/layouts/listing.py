@@ -80,6 +80,11 @@ def child(folder: Path, name: str) -> Path | None:
     return alike[0] if alike else None
 
 
+def category_folder(folder: Path, category: str) -> Path:
+    """The category's folder in its dataset's, in whatever case; ``folder`` itself where the category is empty."""
+    return (child(folder, category) or folder / category) if category else folder
+
+
 def one_called(folder: Path, names: frozenset[str], what: str) -> Path | None:
     """The folder in ``folder`` whose plain name is among ``names``. Raises ``DataError`` where there are several."""
     found = [p for p in folders_in(folder) if plain(p.name) in names]
