@@ -28,7 +28,7 @@ def add_target(
         Path, typer.Argument(metavar="PATH", help="A folder of images, or a CSV or parquet file that lists them.")
     ],
     layout: Annotated[
-        Literal["mvtec", "folder", "manifest"] | None,
+        Literal["mvtec", "folder", "manifest", "visa", "ksdd2", "dagm", "bmad"] | None,
         typer.Option(envvar="RKD_ADD_TARGET_LAYOUT", help="How the images are arranged; recognised if not given."),
     ] = None,
     kind: Annotated[

@@ -12,10 +12,11 @@ class Archive:
 
     Attributes:
         names: file names under which a local copy is looked for in ``RKD_ARCHIVES``.
-        sha256: of the publisher's file; None where a mirror packs it anew.
+        sha256: of the publisher's file; None where a mirror packs it anew, or no source is at hand.
         size: of that file, in bytes.
         urls: where it is downloaded from, tried in this order; ``RKD_MVTEC_AD_URLS`` replaces those of MVTec AD.
         kaggle: handle on Kaggle, for ``kagglehub`` with the user's own credentials.
+        md5: of the publisher's file, where no SHA-256 is at hand.
     """
 
     names: tuple[str, ...]
@@ -23,6 +24,7 @@ class Archive:
     size: int | None = None
     urls: tuple[str, ...] = ()
     kaggle: str | None = None
+    md5: str | None = None
 
 
 @dataclass(frozen=True)

@@ -170,8 +170,11 @@ DATASETS = (
         _NOT_COMMERCIAL,
         "J. Bozic, D. Tabernik, D. Skocaj, Mixed supervision for surface-defect detection: from weakly to fully "
         "supervised learning, Computers in Industry 2021",
-        # The address is data.vicos.si/datasets/KSDD/KolektorSDD2.zip; no source of a SHA-256 is at hand to hold it to.
-        Archive(("KolektorSDD2.zip", "ksdd2.zip")),
+        Archive(
+            ("KolektorSDD2.zip", "ksdd2.zip"),
+            urls=("https://data.vicos.si/datasets/KSDD/KolektorSDD2.zip", "https://go.vicos.si/kolektorsdd2"),
+            md5="1ed0f628122776ace4965afa30dfe316",  # as two programs that download it have it
+        ),
         folders=("KolektorSDD2",),
     ),
     Dataset(

@@ -169,14 +169,14 @@ def _from_network(dataset: Dataset, target: Target, folder: Path, fetching: Fetc
     official = dataset.archive
     assert official is not None  # find_or_fetch asked
     urls = fetching.urls.get(dataset.name) or official.urls
-    if official.sha256 is None or not urls:
+    if not urls or not (official.sha256 or official.md5):
         raise DataError(
             f"{dataset.title} has no address that it can be downloaded from and checked; get it from {dataset.source}, "
             f"and put {official.names[0]} into the folder RKD_ARCHIVES"
         )
     kept = fetching.archives or folder.parent / ".archives"
     try:
-        archive = download(urls, kept, official.names[0], official.sha256, official.size)
+        archive = download(urls, kept, official.names[0], official.sha256, official.size, official.md5)
     except DataError as error:
         raise DataError(
             f"{error}\nRun the same command again; {_other_address(dataset)}or download "
@@ -184,9 +184,10 @@ def _from_network(dataset: Dataset, target: Target, folder: Path, fetching: Fetc
         ) from error
     except OSError as error:
         raise DataError(disk_message(error, kept, "download")) from error
+    digest = official.sha256 or file_sha256(archive)
     with _workplace(folder) as temporary:
         unpack(archive, temporary)
-        note = {"from": "download", "urls": [shown(u) for u in urls], "sha256": official.sha256}
+        note = {"from": "download", "urls": [shown(u) for u in urls], "sha256": digest}
         _install(dataset, target, temporary, folder, note)
     if kept != fetching.archives:
         archive.unlink()
