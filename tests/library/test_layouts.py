@@ -138,7 +138,7 @@ def visa(tmp_path: Path) -> Visa:
 def test_visa_s_official_split_and_label_masks(visa: Visa, tmp_path: Path) -> None:
     listing = list_images(TARGETS["visa.candle"], visa.root)
     index, masks = indexed(listing, "visa.candle", visa.root, tmp_path / "out")
-    assert parts(index.table) == {("train", "good"): 8, ("test", "good"): 3, ("test", "anomaly"): 9}
+    assert parts(index.table) == {("train", "good"): 8, ("test", "good"): 3, ("test", "Anomaly"): 9}
     assert listing.problems == []
     assert listing.warnings == [
         "not used, since labels and masks are those of split_csv/1cls.csv: candle/image_anno.csv"
@@ -152,7 +152,7 @@ def test_a_category_of_visa_as_an_own_target_has_the_official_split_too(visa: Vi
     assert recognise(base) == "visa"
     listing = own(base)
     index, masks = indexed(listing, "visa.candle", base, tmp_path / "out")
-    assert parts(index.table) == {("train", "good"): 8, ("test", "good"): 3, ("test", "anomaly"): 9}
+    assert parts(index.table) == {("train", "good"): 8, ("test", "good"): 3, ("test", "Anomaly"): 9}
     expected = {name: mask for name, mask in visa.masks.items() if name.startswith("candle/")}
     agree(masks, {name.removeprefix("candle/"): mask for name, mask in expected.items()})
     assert listing.variant == "visa, split by split_csv/1cls.csv"
@@ -544,7 +544,7 @@ def test_bmad(target: str, folder: str, masks: bool, tmp_path: Path, store: Stor
     expected = bmad(root / folder, masks=masks)
     listing = list_images(TARGETS[target], root)
     index, found = indexed(listing, target, root, tmp_path / "out")
-    assert parts(index.table) == {("train", "good"): 8, ("test", "good"): 3, ("test", "ungood"): 4}
+    assert parts(index.table) == {("train", "good"): 8, ("test", "good"): 3, ("test", "Ungood"): 4}
     assert listing.problems == []
     assert listing.warnings == [
         f"not used, since it is anomalous and in valid, and only normal images train: {folder}/valid/Ungood/ "
@@ -584,6 +584,16 @@ def test_bmad_s_masks_belong_to_images_and_its_classes_are_two(tmp_path: Path) -
     bmad(tmp_path / "Brain_AD", masks=True)
     with pytest.raises(DataError, match="Brain and Brain_AD, each of which could be the set brain; keep one"):
         list_images(TARGETS["bmad.brain"], tmp_path)
+
+
+def test_a_set_of_bmad_in_mvtec_ad_s_form_is_read_as_such(tmp_path: Path) -> None:
+    for folder in ("train/good", "test/good", "test/Ungood"):
+        images(tmp_path / folder, 4)
+    assert recognise(tmp_path) == "mvtec"
+    for number in range(4):
+        white(tmp_path / f"ground_truth/Ungood/{number:03d}_mask.png", drawn())
+    assert recognise(tmp_path) == "mvtec"
+    assert sum(p.mask is not None for p in own(tmp_path).images) == 4
 
 
 # A dataset's whole folder

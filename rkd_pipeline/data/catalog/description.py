@@ -62,7 +62,8 @@ class Target:
     Attributes:
         name: partition key, ``<dataset>`` or ``<dataset>.<category>``.
         dataset: the dataset it belongs to.
-        category: its folder in the dataset's, or the dataset's name where it has one target.
+        category: its folder in the dataset's, or what the dataset's reader knows it by; the dataset's name where it has
+            one target.
         kind: texture, object or medical.
         counts: official number of images that are used, as (normal, anomalous); None where no source is at hand.
             Anomalous images of a training or validation part do not count: they are named and not used.

@@ -65,9 +65,21 @@ def set_folder(folder: Path, category: str) -> Path:
 
 
 def looks_like(folder: Path) -> bool:
-    """A class of the test or validation part is called Ungood, which nobody else does."""
-    places = [one_called(folder, names, f"{part} part") for part, names in _PARTS.items() if part != "train"]
-    return any(plain(kind.name) == UNGOOD for place in places if place for kind in folders_in(place))
+    """A class is called Ungood, and either it is of the validation part or classes hold ``img``.
+
+    Where masks lie beside the parts, somebody has brought the set into MVTec AD's form; that is read as such.
+    """
+    if one_called(folder, MASKS, "folder of masks"):
+        return False
+    places = {part: one_called(folder, names, f"{part} part") for part, names in _PARTS.items() if part != "train"}
+    ungood = {
+        part: kind
+        for part, place in places.items()
+        if place
+        for kind in folders_in(place)
+        if plain(kind.name) == UNGOOD
+    }
+    return "valid" in ungood or any(one_called(kind, IMAGES, "folder of images") for kind in ungood.values())
 
 
 def _add_part(found: Listing, root: Path, part: str, place: Path, reasons: dict[Path, str]) -> None:
@@ -93,7 +105,7 @@ def _add_part(found: Listing, root: Path, part: str, place: Path, reasons: dict[
                 found.problems.append(problem)
                 continue
             name, mask_name = relative(image, root), relative(mask, root) if mask else None
-            found.images.append(ListedImage(name, anomalous, UNGOOD if anomalous else NORMAL, as_part, mask_name))
+            found.images.append(ListedImage(name, anomalous, kind.name if anomalous else NORMAL, as_part, mask_name))
         if labels:
             reasons[labels] = "these masks belong to no image that tests"
     if part == "train" and not any(p.part == "train" for p in found.images):

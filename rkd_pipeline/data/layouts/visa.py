@@ -13,7 +13,7 @@ from rkd_pipeline.data.image_files import ListedImage, Listing
 from rkd_pipeline.data.layouts import folder as class_folders_alone
 from rkd_pipeline.data.layouts.class_names import fold, is_good
 from rkd_pipeline.data.layouts.listing import NORMAL, category_folder, child, name_the_rest, relative, some
-from rkd_pipeline.data.layouts.litter import files_below
+from rkd_pipeline.data.layouts.litter import entries_of, files_below
 from rkd_pipeline.errors import DataError, Problem
 
 SPLIT = ("split_csv", "1cls.csv")
@@ -62,7 +62,7 @@ def is_category(base: Path) -> bool:
     """The folder looks like a category of VisA: class folders, one of them normal, in ``Data/Images``."""
     data = child(base, "Data") if base.is_dir() else None
     images = child(data, "Images") if data and data.is_dir() else None
-    return bool(images and images.is_dir() and any(is_good(p.name) and p.is_dir() for p in images.iterdir()))
+    return bool(images and images.is_dir() and any(is_good(p.name) and p.is_dir() for p in entries_of(images)))
 
 
 def split_table(folder: Path) -> Path | None:
@@ -134,4 +134,4 @@ def _image(
         return ListedImage(name, False, NORMAL, part)
     if not isinstance(mask, Path):
         return Problem(name, f"shows a defect but has no mask: {mask or f'{_SPLIT} names none'}", _RESTORE)
-    return ListedImage(name, True, image.parent.name.casefold(), part, relative(mask, root))
+    return ListedImage(name, True, image.parent.name, part, relative(mask, root))
