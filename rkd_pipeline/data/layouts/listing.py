@@ -157,7 +157,8 @@ def _is_text(name: str) -> bool:
 
 def _refuse_masks_among(images: list[Path], folder: Path) -> None:
     stems = {fold(p.stem) for p in images}
-    masks = [p.name for p in images if fold(p.stem).removesuffix("_mask") in stems - {fold(p.stem)}]
+    folded = [(p.name, fold(p.stem)) for p in images]
+    masks = [name for name, stem in folded if stem.endswith("_mask") and stem.removesuffix("_mask") in stems]
     if masks:
         raise DataError(
             f"{folder} holds {some(masks)}, which look like masks of the images beside them; move the masks into a "
