@@ -28,7 +28,7 @@ def add_target(
         Path, typer.Argument(metavar="PATH", help="A folder of images, or a CSV or parquet file that lists them.")
     ],
     layout: Annotated[
-        Literal["mvtec", "folder", "manifest"] | None,
+        Literal["mvtec", "folder", "manifest", "visa", "ksdd2", "dagm", "bmad"] | None,
         typer.Option(envvar="RKD_ADD_TARGET_LAYOUT", help="How the images are arranged; recognised if not given."),
     ] = None,
     kind: Annotated[
@@ -157,10 +157,18 @@ def verify(
     else:
         print("nothing is there")
     if absent:
-        print(f"\nnot in {settings.data.resolve()}: {', '.join(absent)}")
+        print(f"\nnot in {settings.data.resolve()}: {', '.join(_by_dataset(absent))}")
     for failure in failures:
         print(f"\n{failure}", file=sys.stderr)
     return 1 if failures else 0
+
+
+def _by_dataset(names: list[str]) -> list[str]:
+    """Targets by their names, and a dataset by its own where all its targets are among them."""
+    from rkd_pipeline.data.catalog import TARGETS, targets_of
+
+    whole = {TARGETS[n].dataset for n in names if all(t.name in names for t in targets_of(TARGETS[n].dataset))}
+    return list(dict.fromkeys(TARGETS[n].dataset if TARGETS[n].dataset in whole else n for n in names))
 
 
 def _verified(store: "Store", settings: "Settings", name: str) -> dict[str, Any]:
@@ -208,13 +216,14 @@ def fetching_of(settings: "Settings", *, download: bool | None = None) -> "Fetch
 
 def _on_disk(store: "Store", settings: "Settings", name: str) -> bool:
     """Somebody has put something there, so that an error is worth telling."""
+    from rkd_pipeline.data.download.fetch import dataset_folder
+    from rkd_pipeline.data.layouts.layout_of import target_folder
     from rkd_pipeline.data.user_targets import targets_in
 
     target = targets_in(store).target(name)
     if target.own:
         return True
-    folder = settings.data / target.dataset
-    return (folder / target.category).is_dir() if target.dataset == "mvtec_ad" else folder.is_dir()
+    return target_folder(target, dataset_folder(targets_in(store).dataset_of(name), settings.data)).is_dir()
 
 
 @data.command()

@@ -56,12 +56,14 @@ class Listing:
         problems: entries that cannot be used, each with the fix.
         warnings: what people should know, and nothing stops at.
         variant: which of several layouts or mirrors was found; empty where there is one.
+        beside: files outside of the target's own folder that decided something, such as a table of all categories.
     """
 
     images: list[ListedImage] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     variant: str = ""
+    beside: list[Path] = field(default_factory=list)
 
 
 class BadImage(DataError):

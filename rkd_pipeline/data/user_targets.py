@@ -5,7 +5,8 @@
     tiles = { path = "/data/tiles.csv", kind = "texture", skip_bad = true }
 
 Layouts: ``mvtec`` (train/good, test/<defect>, ground_truth/<defect> where there are masks), ``folder`` (good/, and
-bad/ where there are bad ones), ``manifest`` (a CSV or parquet table). What is not said is recognised.
+bad/ where there are bad ones), ``manifest`` (a CSV or parquet table), and those of published datasets that are
+neither: ``visa``, ``ksdd2``, ``dagm``, ``bmad``. What is not said is recognised.
 
 What belongs here: names and where the images are. What does not: reading them (``data/``).
 """
@@ -21,7 +22,7 @@ import tomlkit
 from rkd_pipeline.data import catalog
 from rkd_pipeline.data.catalog import Dataset, Kind, Target
 from rkd_pipeline.data.image_files import Listing
-from rkd_pipeline.data.layouts import folder, manifest, mvtec
+from rkd_pipeline.data.layouts import bmad, dagm, folder, ksdd2, manifest, mvtec, visa
 from rkd_pipeline.data.layouts.class_names import TRAIN, is_good
 from rkd_pipeline.data.layouts.listing import NORMAL, folders_in, is_image, one_called
 from rkd_pipeline.data.layouts.litter import entries_of
@@ -31,7 +32,7 @@ from rkd_pipeline.store.result_store import Store
 from rkd_pipeline.store.toml_files import read_toml, write_toml
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
-LAYOUTS = ("mvtec", "folder", "manifest")
+LAYOUTS = ("mvtec", "folder", "manifest", "visa", "ksdd2", "dagm", "bmad")
 _DEEPEST, _MOST_TRIED = 3, 50  # how far a hint is looked for
 _KEYS = {"path": str, "layout": str, "kind": str, "skip_bad": bool}
 
@@ -43,7 +44,7 @@ class OwnTarget:
     Attributes:
         name: the target's.
         path: a folder, or a manifest.
-        layout: ``mvtec``, ``folder`` or ``manifest``; None recognises it.
+        layout: one of ``LAYOUTS``; None recognises it.
         kind: what the tables sort it under.
         skip_bad: go on without files that cannot be used.
     """
@@ -74,6 +75,10 @@ class OwnTarget:
             "mvtec": lambda: mvtec.listing(self.path, "", complete=False),
             "folder": lambda: folder.listing(self.path),
             "manifest": lambda: manifest.listing(self.path),
+            "visa": lambda: visa.own_listing(self.path),
+            "ksdd2": lambda: ksdd2.listing(self.path),
+            "dagm": lambda: dagm.listing(self.path, ""),
+            "bmad": lambda: bmad.listing(self.path, ""),
         }
         found = readers[layout]()
         if not found.problems or self.skip_bad:  # otherwise they are the reason, and are told
@@ -120,7 +125,10 @@ def _layout_of(path: Path) -> str | None:
     if path.is_file():
         return "manifest"
     if one_called(path, TRAIN, "train part"):
-        return "mvtec"
+        published = {"dagm": dagm.looks_like, "ksdd2": ksdd2.looks_like, "bmad": bmad.looks_like}
+        return next((layout for layout, fits in published.items() if fits(path)), "mvtec")
+    if visa.is_category(path):
+        return "visa"
     return "folder" if any(is_good(p.name) for p in folders_in(folder.images_folder(path))) else None
 
 
@@ -179,7 +187,7 @@ class OwnTargets:
         return {name: self._entry(name, value) for name, value in targets.items()}
 
     def _entry(self, name: str, value: Any) -> OwnTarget:
-        check_name(name)
+        check_name(name, new=False)
         given = {"path": value} if isinstance(value, str) else value
         where = f"{self.path}: {name}"
         if not isinstance(given, dict) or "path" not in given:
@@ -243,11 +251,14 @@ def targets_in(store: Store) -> OwnTargets:
     return OwnTargets(store.targets_file)
 
 
-def check_name(name: str) -> None:
-    """Raises ``DataError`` for a name that cannot be a target's."""
+def check_name(name: str, *, new: bool = True) -> None:
+    """Raises ``DataError`` for a name that cannot be a target's.
+
+    A name that is not ``new`` may be that of a dataset which the catalog has got since: only targets' results collide.
+    """
     if not _NAME.fullmatch(name) or name.endswith("."):
         raise DataError(f"{name!r} cannot name a target: letters, digits, _, - and . (at most 64, starting with one)")
-    if name in catalog.TARGETS or name in catalog.DATASETS:
+    if name in catalog.TARGETS or (new and name in catalog.DATASETS):
         raise DataError(f"{name} is a dataset of the catalog; choose another name")
 
 
@@ -261,8 +272,11 @@ def make_entry(
     base: Path | None = None,
     where: str = "add-target",
 ) -> OwnTarget:
-    """An entry from plain values; relative paths start at ``base``. Raises ``DataError`` for what is not known."""
-    check_name(name)
+    """An entry from plain values; relative paths start at ``base``. Raises ``DataError`` for what is not known.
+
+    With ``base`` it is an entry of a file that is there, otherwise a new one.
+    """
+    check_name(name, new=base is None)
     if layout is not None and layout not in LAYOUTS:
         raise DataError(f"{where}: layout {layout!r} is not known; choose {', '.join(LAYOUTS)}, or leave it out")
     if kind not in get_args(Kind):

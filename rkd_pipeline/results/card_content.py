@@ -142,6 +142,7 @@ def _markdown(
         "Licence": dataset.licence,
         "Cite": dataset.citation,
         "Source": dataset.source,
+        "Note": dataset.note,
         "Layout": facts["variant"] or "as published",
         "Files": facts.get("origin", ""),
         "Sizes": f"{_range(facts['width'])} x {_range(facts['height'])} pixels",

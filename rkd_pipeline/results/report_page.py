@@ -56,7 +56,7 @@ class Report:
         claims: the paper's claims, re-tested.
         recipes: of every recipe its paper, code and deviation, and what was measured with it.
         trainings: one per training that counts.
-        datasets: title, source, licence and citation of every dataset used.
+        datasets: title, source, licence and citation of every dataset used, and a note where one of them has any.
         versions: library to version.
     """
 

@@ -12,7 +12,7 @@ from rkd_pipeline.data.catalog import Target
 from rkd_pipeline.data.download.fetch import Fetching, find_or_fetch, read_origin
 from rkd_pipeline.data.image_files import MASK_RULE, Listing
 from rkd_pipeline.data.index import MASKS, PIXELS, check_counts, index_listing
-from rkd_pipeline.data.layouts.layout_of import list_images
+from rkd_pipeline.data.layouts.layout_of import list_images, target_files
 from rkd_pipeline.data.layouts.listing import content_listing
 from rkd_pipeline.data.layouts.litter import files_below
 from rkd_pipeline.data.prepare import prepare_arrays
@@ -92,8 +92,7 @@ def _source_files(store: Store, wanted: Target, root: Path) -> list[Path]:
     if wanted.own:
         entry = targets_in(store).entries()[wanted.name]
         return _own_files(entry.path, entry.listing())
-    folder = root / wanted.category if wanted.dataset == "mvtec_ad" else root
-    return [p for p in files_below(folder) if p.is_file()]
+    return target_files(wanted, root)
 
 
 def source_folder(source: Result) -> Path:
@@ -102,9 +101,9 @@ def source_folder(source: Result) -> Path:
 
 
 def _own_files(path: Path, listing: Listing) -> list[Path]:
-    """What an own target's results depend on: a folder's files, or a manifest and the files that it names."""
+    """What an own target's results depend on: a folder's files and a table beside it, or a manifest and its images."""
     if path.is_dir():
-        return [p for p in files_below(path) if p.is_file()]
+        return [*(p for p in files_below(path) if p.is_file()), *listing.beside]
     named = [name for p in listing.images for name in (p.path, p.mask) if name]
     return [path, *(path.parent / name for name in dict.fromkeys(named))]
 

@@ -199,7 +199,10 @@ def _with_interval(table: pd.DataFrame, metric: str, rule: str) -> str:
 
 def _datasets(store: Store, rows: pd.DataFrame) -> list[dict[str, str]]:
     measured = rows[rows["origin"] == "measured"].drop_duplicates("dataset").sort_values("dataset")
+    described = [targets_in(store).dataset_of(name) for name in measured["target"]]
+    noted = any(d.note for d in described)
     return [
         {"Dataset": d.title, "Source": d.source, "Licence": d.licence, "Citation": d.citation}
-        for d in map(targets_in(store).dataset_of, measured["target"])
+        | ({"Note": d.note} if noted else {})
+        for d in described
     ]

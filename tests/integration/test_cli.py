@@ -100,7 +100,7 @@ def test_a_failed_partition_does_not_stop_the_others(demo: Rkd) -> None:
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["--targets", "demo.nope"], "unknown target 'demo.nope'; known: brain_mri"),
+        (["--targets", "demo.nope"], "unknown target 'demo.nope'; known: bmad.brain"),
         (["--recipes", "nope"], "unknown recipe 'nope'; known: mkd,"),
         (["--weights", "missing.pth"], "weights file missing.pth does not exist"),
         (["--targets", ","], "--targets is empty"),

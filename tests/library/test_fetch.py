@@ -8,7 +8,7 @@ import tarfile
 import threading
 import zipfile
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import ModuleType
@@ -95,6 +95,13 @@ def test_a_download_is_verified_and_not_repeated(server: Server, tmp_path: Path)
     assert [p.name for p in tmp_path.iterdir()] == [NAME]
     assert download([server.address("404")], tmp_path, NAME, SHA) == file
     assert len(server.requests) == 1
+
+
+def test_an_md5_has_to_do_where_there_is_no_sha_256(server: Server, tmp_path: Path) -> None:
+    md5 = hashlib.md5(CONTENT).hexdigest()
+    assert download([server.address("fine")], tmp_path, NAME, None, md5=md5).read_bytes() == CONTENT
+    with pytest.raises(DataError, match=f"gives a file with another MD5 than {md5}; it was removed"):
+        download([server.address("wrong")], tmp_path / "other", NAME, None, md5=md5)
 
 
 @pytest.mark.parametrize("size", [None, len(CONTENT)])
@@ -206,6 +213,57 @@ def test_what_is_on_disk_is_used_in_place(tmp_path: Path) -> None:
     assert find_or_fetch(MVTEC, BRUSH, tmp_path, Fetching(download=True, say=said.append)) == tmp_path / "mvtec_ad"
     assert said == []
     assert read_origin(tmp_path / "mvtec_ad") == {"from": "found on disk"}
+
+
+def test_a_dataset_s_folder_may_have_the_name_that_its_archive_unpacks_to(tmp_path: Path) -> None:
+    for folder, name, category in (
+        ("BTech_Dataset_transformed", "btad", "01"), ("MVTEC_LOCO_anomaly_detection", "mvtec_loco", "pushpins"),
+        ("MPDD", "mpdd", "tubes"),
+    ):  # fmt: skip
+        for part in ("train/good", "test/good", "test/broken"):
+            write(tmp_path / folder / category / part / "000.png")
+        wanted = TARGETS[f"{name}.{category}"]
+        assert find_or_fetch(dataset(name), wanted, tmp_path, Fetching()) == tmp_path / folder
+    (tmp_path / "Btad").mkdir()
+    with pytest.raises(DataError, match=r"BTech_Dataset_transformed and Btad, each of which could be .*; keep one, or"):
+        find_or_fetch(dataset("btad"), TARGETS["btad.01"], tmp_path, Fetching())
+
+
+def test_archives_of_other_datasets_are_unpacked_as_their_publishers_pack_them(tmp_path: Path) -> None:
+    """Wrapped in a folder or not: where the layout fits is the dataset."""
+    made, archives = tmp_path / "made", tmp_path / "archives"
+    archives.mkdir()
+    for part, count in (("train/good", 3), ("test/good", 1), ("test/Ungood", 2)):
+        for number in range(count):
+            write(made / f"Chest/{part}/{number}.png")
+    with zipfile.ZipFile(archives / "bmad.zip", "w") as out:
+        for file in made.rglob("*.png"):
+            out.write(file, file.relative_to(made))
+    folder = find_or_fetch(dataset("bmad"), TARGETS["bmad.chest"], tmp_path / "data", Fetching(archives))
+    assert (folder, visible(folder)) == (tmp_path / "data/bmad", ["Chest"])
+    rows = ["object,split,label,image,mask"]
+    for number in range(3):
+        name = f"candle/Data/Images/Normal/{number}.JPG"
+        write(tmp_path / "visa" / name)
+        rows.append(f"candle,train,normal,{name},")
+    (tmp_path / "visa/split_csv").mkdir()
+    (tmp_path / "visa/split_csv/1cls.csv").write_text("\n".join(rows))
+    wanted = replace(TARGETS["visa.candle"], counts=(3, 0))
+    with tarfile.open(archives / "visa.tar", "w") as packing:
+        packing.add(tmp_path / "visa", ".")
+    folder = find_or_fetch(dataset("visa"), wanted, tmp_path / "data", Fetching(archives))
+    assert visible(folder) == ["candle", "split_csv"]
+    assert read_origin(folder)["from"] == "archive visa.tar"
+
+
+def test_what_cannot_be_downloaded_is_not_said_to_be(tmp_path: Path) -> None:
+    described, wanted = dataset("mpdd"), TARGETS["mpdd.tubes"]
+    with pytest.raises(DataError) as caught:
+        find_or_fetch(described, wanted, tmp_path / "data", Fetching(tmp_path))
+    assert "MPDD.zip" in str(caught.value)
+    assert "let it be downloaded" not in str(caught.value)
+    with pytest.raises(DataError, match=r"no address that it can be downloaded from and checked; get it from .*MPDD"):
+        find_or_fetch(described, wanted, tmp_path / "data", Fetching(tmp_path, download=True))
 
 
 def test_absence_is_explained_with_every_way_out(tmp_path: Path) -> None:

@@ -287,7 +287,7 @@ def test_hints_were_tried(tmp_path: Path) -> None:
     layouts = {
         "nested": {"screws__train__good": 5, "screws__test__good": 1, "screws__test__dent": 1},
         "deeper": {"a__b__OK": 5, "a__b__NG": 1},
-        "visa": {"Data__Images__Normal": 5, "Data__Images__Anomaly": 1},
+        "visa": {"candle__Data__Images__Normal": 5, "candle__Data__Images__Anomaly": 1},
         "misleading": {"Aaa__test__hole": 2, "Aaa__train__good": 5, "zzz__good": 5},
     }
     for name, folders in layouts.items():

@@ -17,7 +17,9 @@ from typing import Any
 from rkd_pipeline.data.catalog import Dataset, Target
 from rkd_pipeline.data.download.archives import disk_message, unpack
 from rkd_pipeline.data.download.transfer import download, shown
+from rkd_pipeline.data.layouts.class_names import fold
 from rkd_pipeline.data.layouts.layout_of import list_images
+from rkd_pipeline.data.layouts.listing import folders_in
 from rkd_pipeline.errors import BadFiles, DataError
 from rkd_pipeline.store.files import file_sha256, link_or_copy, make_folder, sync, sync_tree
 from rkd_pipeline.store.locks import locked
@@ -55,7 +57,7 @@ def find_or_fetch(dataset: Dataset, target: Target, data_root: Path, fetching: F
     What is on disk is used as it is. Raises ``DataError`` saying what is expected where and how to get it; a failed
     attempt leaves no folder behind that looks like a dataset.
     """
-    folder = data_root / dataset.name
+    folder = dataset_folder(dataset, data_root)
     complaint = _complaint(dataset, target, folder)
     if complaint is None:
         return folder
@@ -76,12 +78,30 @@ def find_or_fetch(dataset: Dataset, target: Target, data_root: Path, fetching: F
     return folder
 
 
+def dataset_folder(dataset: Dataset, data_root: Path) -> Path:
+    """Where a dataset is, or would be: a folder of its name, else one that the publisher's archive unpacks to.
+
+    Raises ``DataError`` where several have such names.
+    """
+    if (data_root / dataset.name).exists() or not data_root.is_dir():
+        return data_root / dataset.name
+    names = {fold(name) for name in (dataset.name, *dataset.folders)}
+    found = [p for p in folders_in(data_root) if fold(p.name) in names]
+    if len(found) > 1:
+        raise DataError(
+            f"{data_root} holds {' and '.join(p.name for p in found)}, each of which could be {dataset.title}; "
+            f"keep one, or name it {dataset.name}"
+        )
+    return found[0] if found else data_root / dataset.name
+
+
 def terms(dataset: Dataset) -> str:
     """What a user must know before fetching a dataset."""
     size = dataset.archive.size if dataset.archive else None
+    note = f"\n  note:    {dataset.note}" if dataset.note else ""
     return (
         f"{dataset.title}{f' ({size / 1e9:.1f} GB)' if size else ''}\n  licence: {dataset.licence}\n"
-        f"  cite:    {dataset.citation}\n  source:  {dataset.source}"
+        f"  cite:    {dataset.citation}\n  source:  {dataset.source}{note}"
     )
 
 
@@ -111,7 +131,8 @@ def _how_to_get(dataset: Dataset, target: Target, data_root: Path, fetching: Fet
         names = ", ".join(_archive_names(dataset, target))
         where = fetching.archives or "no folder yet"
         ways.append(f"or put its archive ({names}) into the folder RKD_ARCHIVES (now {where})")
-        ways.append(f"or let it be downloaded: rkd data fetch {dataset.name}, or RKD_DOWNLOAD=1")
+        if dataset.archive.kaggle or dataset.archive.urls:
+            ways.append(f"or let it be downloaded: rkd data fetch {dataset.name}, or RKD_DOWNLOAD=1")
     return ";\n".join(ways)
 
 
@@ -148,24 +169,32 @@ def _from_network(dataset: Dataset, target: Target, folder: Path, fetching: Fetc
     official = dataset.archive
     assert official is not None  # find_or_fetch asked
     urls = fetching.urls.get(dataset.name) or official.urls
-    if official.sha256 is None or not urls:
-        raise DataError(f"{dataset.title} has no address to download from; get it from {dataset.source}")
+    if not urls or not (official.sha256 or official.md5):
+        raise DataError(
+            f"{dataset.title} has no address that it can be downloaded from and checked; get it from {dataset.source}, "
+            f"and put {official.names[0]} into the folder RKD_ARCHIVES"
+        )
     kept = fetching.archives or folder.parent / ".archives"
     try:
-        archive = download(urls, kept, official.names[0], official.sha256, official.size)
+        archive = download(urls, kept, official.names[0], official.sha256, official.size, official.md5)
     except DataError as error:
         raise DataError(
-            f"{error}\nRun the same command again; name another address in RKD_{dataset.name.upper()}_URLS; or "
-            f"download {official.names[0]} by hand from {dataset.source} and put it into the folder RKD_ARCHIVES"
+            f"{error}\nRun the same command again; {_other_address(dataset)}or download "
+            f"{official.names[0]} by hand from {dataset.source} and put it into the folder RKD_ARCHIVES"
         ) from error
     except OSError as error:
         raise DataError(disk_message(error, kept, "download")) from error
+    digest = official.sha256 or file_sha256(archive)
     with _workplace(folder) as temporary:
         unpack(archive, temporary)
-        note = {"from": "download", "urls": [shown(u) for u in urls], "sha256": official.sha256}
+        note = {"from": "download", "urls": [shown(u) for u in urls], "sha256": digest}
         _install(dataset, target, temporary, folder, note)
     if kept != fetching.archives:
         archive.unlink()
+
+
+def _other_address(dataset: Dataset) -> str:
+    return "name another address in RKD_MVTEC_AD_URLS; " if dataset.name == "mvtec_ad" else ""
 
 
 def _from_kaggle(dataset: Dataset, target: Target, handle: str, folder: Path) -> None:

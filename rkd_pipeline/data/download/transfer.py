@@ -31,15 +31,18 @@ class DownloadError(DataError):
         self.fatal = fatal
 
 
-def download(urls: Sequence[str], folder: Path, name: str, sha256: str, size: int | None = None) -> Path:
+def download(
+    urls: Sequence[str], folder: Path, name: str, sha256: str | None, size: int | None = None, md5: str | None = None
+) -> Path:
     """``folder/name``, downloaded unless it is there and intact.
 
     Args:
         urls: tried in this order.
         folder: where the file goes; made where it is absent.
         name: of the file.
-        sha256: of its bytes, 64 hex digits.
+        sha256: of its bytes, 64 hex digits; None where ``md5`` has to do.
         size: in bytes, where it is known: an address that announces another size is not read.
+        md5: of its bytes, 32 hex digits: it tells a damaged file, though not a forged one.
 
     Raises:
         DataError: no address gave the file; names each with its reason. What was received so far stays in
@@ -48,12 +51,13 @@ def download(urls: Sequence[str], folder: Path, name: str, sha256: str, size: in
     import pooch
 
     folder.mkdir(parents=True, exist_ok=True)
+    expected, kind = (f"sha256:{sha256}", "SHA-256") if sha256 else (f"md5:{md5}", "MD5")
     failures = []
     for url in urls:
         resumable = _Resuming(folder / f".{name}.part", size)
         for _ in range(2):  # a part that was continued and turns out wrong is worth one fresh start
             try:
-                fetched = Path(pooch.retrieve(url, f"sha256:{sha256}", name, folder, downloader=resumable))
+                fetched = Path(pooch.retrieve(url, expected, name, folder, downloader=resumable))
                 sync(fetched)
                 sync(folder)
                 return fetched
@@ -64,7 +68,8 @@ def download(urls: Sequence[str], folder: Path, name: str, sha256: str, size: in
                 break
             except ValueError:  # pooch: the hash differs, and the file is removed
                 if not resumable.resumed:
-                    failures.append(f"{shown(url)}: gives a file with another SHA-256 than {sha256}; it was removed")
+                    other = f"gives a file with another {kind} than {sha256 or md5}; it was removed"
+                    failures.append(f"{shown(url)}: {other}")
                     break
     raise DataError(f"{name} could not be downloaded\n  " + "\n  ".join(failures))
 

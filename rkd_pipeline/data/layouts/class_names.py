@@ -13,7 +13,8 @@ GOOD = frozenset(
 GOOD_SHOWN = "good (or ok, normal, pass, defect-free, healthy)"
 BAD = frozenset(
     {"bad", "abnormal", "anomalous", "anomaly", "anomalies", "defect", "defects", "defective", "faulty", "fail",
-     "failed", "ng", "nok", "ko", "notok", "notgood", "nogood", "nonnormal", "notnormal", "reject", "rejected"}
+     "failed", "ng", "nok", "ko", "notok", "notgood", "nogood", "ungood", "nonnormal", "notnormal", "reject",
+     "rejected"}
 )  # fmt: skip
 TRAIN = frozenset({"train", "training"})
 VALIDATION = frozenset({"val", "valid", "validation"})

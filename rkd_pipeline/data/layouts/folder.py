@@ -13,14 +13,18 @@ from rkd_pipeline.data.layouts.mask_folders import MaskFolder, lone_masks, warn_
 from rkd_pipeline.errors import DataError
 
 
-def listing(folder: Path) -> Listing:
+def listing(folder: Path, root: Path | None = None) -> Listing:
     """All images of ``good/`` (or ``ok/``, ``normal/``, ...) and of the folders beside it.
+
+    Args:
+        folder: of the class folders, or of ``Images`` and ``Masks``.
+        root: what names are relative to, and whatever lies under it and is not used is named; default: ``folder``.
 
     Raises ``DataError`` where there is no good folder, or more than one.
     """
-    found = Listing()
+    found, root = Listing(), root or folder
     base = images_folder(folder)
-    classes = class_folders(base, folder, found)
+    classes = class_folders(base, root, found)
     if not any(is_good(kind.name) for kind in classes):
         names = ", ".join(kind.name for kind in classes) or "no folders"
         raise DataError(
@@ -28,19 +32,19 @@ def listing(folder: Path) -> Listing:
             "images, if there are any (bad/, or one folder per kind of defect)"
         )
     place = one_called(folder, MASKS, "folder of masks")
-    masks = MaskFolder(place, folder) if place else None
+    masks = MaskFolder(place, root) if place else None
     for kind in classes:
         anomalous = not is_good(kind.name)
-        for image in images_in(kind, folder, found):
+        for image in images_in(kind, root, found):
             mask = masks.of(image, found) if masks else None
             if mask or not (masks and anomalous):
                 defect = kind.name if anomalous else NORMAL
-                found.images.append(ListedImage(relative(image, folder), anomalous, defect, None, mask))
+                found.images.append(ListedImage(relative(image, root), anomalous, defect, None, mask))
     reasons = lone_masks(masks, found) if masks else {}
     warn_of_shared_masks(found)
-    if masks is None and base == folder and (beside := one_called(folder.parent, MASKS, "folder of masks")):
+    if masks is None and base == root and (beside := one_called(folder.parent, MASKS, "folder of masks")):
         found.warnings.append(f"{beside} beside it looks like masks, and is not used; add {folder.parent} for them")
-    name_the_rest(found, folder, folder, reasons, "it is in no class folder")
+    name_the_rest(found, root, root, reasons, "it is in no class folder")
     return found
 
 

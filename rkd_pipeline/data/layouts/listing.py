@@ -80,6 +80,11 @@ def child(folder: Path, name: str) -> Path | None:
     return alike[0] if alike else None
 
 
+def category_folder(folder: Path, category: str) -> Path:
+    """The category's folder in its dataset's, in whatever case; ``folder`` itself where the category is empty."""
+    return (child(folder, category) or folder / category) if category else folder
+
+
 def one_called(folder: Path, names: frozenset[str], what: str) -> Path | None:
     """The folder in ``folder`` whose plain name is among ``names``. Raises ``DataError`` where there are several."""
     found = [p for p in folders_in(folder) if plain(p.name) in names]
@@ -152,7 +157,8 @@ def _is_text(name: str) -> bool:
 
 def _refuse_masks_among(images: list[Path], folder: Path) -> None:
     stems = {fold(p.stem) for p in images}
-    masks = [p.name for p in images if fold(p.stem).removesuffix("_mask") in stems - {fold(p.stem)}]
+    folded = [(p.name, fold(p.stem)) for p in images]
+    masks = [name for name, stem in folded if stem.endswith("_mask") and stem.removesuffix("_mask") in stems]
     if masks:
         raise DataError(
             f"{folder} holds {some(masks)}, which look like masks of the images beside them; move the masks into a "

@@ -13,6 +13,8 @@ from rkd_pipeline.data.image_files import ListedImage, Listing
 from rkd_pipeline.data.layouts.class_names import BAD, MASKS, TEST, TRAIN, VALIDATION, WITHOUT_LABELS, is_good, plain
 from rkd_pipeline.data.layouts.listing import (
     NORMAL,
+    category_folder,
+    child,
     class_folders,
     folders_in,
     images_in,
@@ -25,6 +27,7 @@ from rkd_pipeline.data.layouts.litter import files_below
 from rkd_pipeline.data.layouts.mask_folders import MaskFolder, lone_masks, warn_of_shared_masks
 from rkd_pipeline.errors import DataError, Problem
 
+_LOCO_SATURATION = "defects_config.json"
 _PARTS = {"train": TRAIN, "validation": VALIDATION, "test": TEST}
 
 
@@ -42,7 +45,7 @@ def listing(folder: Path, category: str, *, complete: bool = True) -> Listing:
 
     Raises ``DataError`` when a part's folder is missing, or where it is not clear what a folder is.
     """
-    base = folder / category if category else folder
+    base = category_folder(folder, category)
     found = Listing()
     parts = _parts(base, complete)
     reasons = _left_out(base, parts)
@@ -70,6 +73,8 @@ def _parts(base: Path, complete: bool) -> dict[str, Path]:
 def _left_out(base: Path, parts: dict[str, Path]) -> dict[Path, str]:
     """Why folders beside the parts are not used. Raises ``DataError`` for one that looks like a class or a part."""
     reasons = {}
+    if saturation := child(base, _LOCO_SATURATION):
+        reasons[saturation] = "its saturation thresholds are for sPRO, which is not computed here"
     for place in folders_in(base):
         name = plain(place.name)
         if place in parts.values() or name in MASKS:
