@@ -16,7 +16,7 @@ from rkd_pipeline.recipes.lookup import own_score, recipe
 from rkd_pipeline.recipes.recipe import deviations_of
 from rkd_pipeline.recipes.score_rules import OWN, QUALITY
 from rkd_pipeline.results.ranking import COSTS, SYSTEM, system_names
-from rkd_pipeline.results.tables.seeds import TrainImages, over_seeds
+from rkd_pipeline.results.tables.seeds import TrainImages, over_seeds, remarks_on
 from rkd_pipeline.results.tables.sheet import NOT_PUBLISHED, SHORT_SCHEDULE, Sheet, percent, with_interval
 from rkd_pipeline.statistics.contrasts import Blocks, Part, complete, on_one_target, units_of
 from rkd_pipeline.statistics.multiple_testing import holm
@@ -59,7 +59,7 @@ class Comparison:
 
     Attributes:
         systems: a row per target and system; columns target, system, ``SYSTEM``, score, for each quality its value with
-            ``_low`` and ``_high``, seeds, short_schedule, the costs, device, deviation.
+            ``_low`` and ``_high``, seeds, short_schedule, the costs, device, deviation, note.
         pairs: columns as in ``PAIR_COLUMNS``.
         noise: columns as in ``NOISE_COLUMNS``.
     """
@@ -98,7 +98,8 @@ def system_rows(
         spent = costs[(costs["target"] == target) & costs["training"].isin(found["training"])]
         row |= {name: spent[name].astype(float).mean() for name in COSTS}
         row |= {"device": "; ".join(sorted(set(spent["device"])))}
-        rows.append(row | {"deviation": deviations_of(recipe(first["recipe"]), first["teacher"])})
+        row |= {"deviation": deviations_of(recipe(first["recipe"]), first["teacher"]), "note": remarks_on(found)}
+        rows.append(row)
     numbers = [name + end for name in QUALITY for end in ("", "_low", "_high")]
     table = pd.DataFrame(rows, columns=[*_SYSTEM_COLUMNS]).astype(dict.fromkeys([*numbers, *COSTS], float))
     order = table.sort_values(["target", "image_auroc", "system"], ascending=[True, False, True], na_position="last")
@@ -107,7 +108,7 @@ def system_rows(
 
 _SYSTEM_COLUMNS = (
     "target", "system", *SYSTEM, "score", *(name + end for name in QUALITY for end in ("", "_low", "_high")), "seeds",
-    "short_schedule", *COSTS, "device", "deviation",
+    "short_schedule", *COSTS, "device", "deviation", "note",
 )  # fmt: skip
 
 
@@ -219,6 +220,7 @@ def systems_sheet(systems: pd.DataFrame, target: str) -> Sheet:
         "no such number: some make no maps. Training: of one, with the teacher's features; a system without epochs in "
         "its one pass. Numbers: what training left, in millions."
     )
+    sheet.below += [f"{note[:1].upper()}{note[1:]}." for note in dict.fromkeys(rows["note"]) if note]
     if rows["short_schedule"].any():
         sheet.below.append(SHORT_SCHEDULE)
     return sheet

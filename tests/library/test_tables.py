@@ -5,7 +5,7 @@ import pytest
 from rkd_pipeline.metrics.intervals import nadeau_bengio
 from rkd_pipeline.results.published import published_rows
 from rkd_pipeline.results.schema import COLUMNS
-from rkd_pipeline.results.tables.seeds import few_images_note
+from rkd_pipeline.results.tables.seeds import few_images_note, remarks_on
 from rkd_pipeline.results.tables.sheet import NOT_MEASURED
 from rkd_pipeline.results.tables.table_3 import table_3, table_3_sheet
 from tests.library.rows import benchmark, localised, measured
@@ -129,3 +129,12 @@ def test_an_interval_from_few_images_says_what_it_cannot_promise() -> None:
     assert notes["head_ct"] == ""
     pixels = localised("carpet", "rkd", "pixel_auroc", 0.9)
     assert few_images_note(benchmark(pixels).iloc[:1]) == ""  # no image AUROC, no word about its interval
+
+
+@pytest.mark.parametrize(
+    ("normal", "anomalous", "said"), [(10, 10, True), (10, 20, False), (19, 19, True), (20, 5, False)]
+)
+def test_the_interval_of_a_pixel_auroc_says_where_it_is_too_narrow(normal: int, anomalous: int, said: bool) -> None:
+    row = {"metric": "pixel_auroc", "value": 0.9, "n_normal": normal, "n_anomalous": anomalous, "source": None}
+    assert ("91% of cases" in remarks_on(pd.DataFrame([row]))) == said
+    assert remarks_on(pd.DataFrame([row | {"value": None}])) == ""
