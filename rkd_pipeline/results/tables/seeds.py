@@ -131,7 +131,7 @@ def few_images_note(measured: pd.DataFrame) -> str:
 def few_pixels_note(measured: pd.DataFrame) -> str:
     """What an interval of a pixel AUROC cannot promise with few images of both classes; empty where there are enough.
 
-    By simulation 91% of the intervals hold the truth with ten images of each, 93.5% with twenty of one: docs/metrics.md.
+    By simulation 91% of the intervals hold the truth with ten images of each, 93.5% with twenty of one (metrics.md).
     """
     rows = measured[(measured["metric"] == "pixel_auroc") & measured["value"].notna()]
     most = rows[["n_normal", "n_anomalous"]].astype(float).max(axis=1).min()
