@@ -17,8 +17,10 @@ class Twin(nn.Module):
         super().__init__()
         with torch.device("meta"):  # no time or random numbers for layers that are left out
             whole = torchvision_network(architecture(name).name)
-        stem = nn.Sequential(whole.conv1, whole.bn1, whole.relu, whole.maxpool, whole.layer1)
-        self.parts = nn.ModuleList([stem, whole.layer2, whole.layer3]).to_empty(device="cpu")
+        stem = nn.Sequential(whole.conv1, whole.bn1, whole.relu, whole.maxpool)
+        # Named as those of a Source: a twin can start with its weights.
+        parts = [nn.Sequential(stem, whole.layer1), whole.layer2, whole.layer3]
+        self.parts = nn.ModuleList(parts).to_empty(device="cpu")
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")

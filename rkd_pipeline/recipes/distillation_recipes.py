@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from typing import ClassVar
 
+from rkd_pipeline.models.architectures import OceWidth
 from rkd_pipeline.recipes.recipe import SCORING, EarlyStopping, GradientRecipe, Recipe
 
 
@@ -45,12 +46,50 @@ class RKDAD(GradientRecipe):
     epochs: int = 200
 
 
+@dataclass(frozen=True)
+class RDPlusPlus(GradientRecipe):
+    """RD++ (Tien et al. 2023); the defaults are its official code's, but for the term of optimal transport.
+
+    Attributes:
+        oce_width: as Reverse KD's.
+        projection_rate: learning rate of the projections; ``learning_rate`` is that of embedding and decoder.
+        projection_weight: of the loss that teaches the projections.
+        transport: weight of optimal transport in it; 0 leaves it out.
+        noise: amplitude of pseudo-anomalies, of an image in [0, 1].
+    """
+
+    system: ClassVar[str] = "rdpp"
+    title: ClassVar[str] = "RD++"
+    score_rules: ClassVar[tuple[str, ...]] = ("map_max",)
+
+    side: int = 256
+    betas: tuple[float, float] = (0.5, 0.999)
+    batch_size: int = 16
+    oce_width: OceWidth = "wide"
+    projection_rate: float = 0.001
+    projection_weight: float = 0.2
+    transport: float = 1.0
+    noise: float = 0.2
+
+
 _WANG = "Wang et al. 2021"
 _STFPM_CODE = "official code of STFPM"
 _CHENG = "Cheng et al. 2021; Yim et al. 2017, eq. 1, 2"
 _RKDAD_DEVIATION = (
-    "of the paper only the abstract was read: layers (blocks 1 to 3, so two matrices of equal weight), image side, Adam, "
-    "its rate and schedule are ours; maps by gradients are ours, too"
+    "of the paper only the abstract was read: layers (blocks 1 to 3, so two matrices of equal weight), image side, "
+    "Adam, its rate and schedule are ours; maps by gradients are ours, too"
+)
+_TIEN = "Tien et al. 2023"
+_RDPP_CODE = "official code of RD++"
+_RDPP_DEVIATION = (
+    "value noise of the same octaves in place of simplex noise; 200 epochs and the last one kept, where the code sets "
+    "10 to 300 by category and keeps the best on the test images; every batch is a step, where the code computes the "
+    "gradients of every other batch and throws them away; images resized by Pillow, antialiased, where the code's "
+    "OpenCV does not smooth"
+)
+_TRANSPORT = (
+    "optimal transport between the positions of an image and of another, on a grid of 8 by 8, by 1 - cosine: the "
+    "code's own term compares a batch with itself in another order, and is zero"
 )
 
 RECIPES: tuple[Recipe, ...] = (
@@ -66,4 +105,12 @@ RECIPES: tuple[Recipe, ...] = (
     RKDAD("rkdad-brief", "RKDAD on small images in small batches: enough steps in a schedule of minutes", _CHENG,
           "none known", f"{_RKDAD_DEVIATION}; 128 pixels, not 224; batches of 4, not 32", side=128, batch_size=4,
           epochs=12),
+    RDPlusPlus("rdpp", "Reverse KD from projected features, taught with pseudo-anomalies and optimal transport", _TIEN,
+               f"{_RDPP_CODE}, but for optimal transport", f"{_TRANSPORT}; {_RDPP_DEVIATION}"),
+    RDPlusPlus("rdpp-code", "RD++ without optimal transport, which its code computes as zero", _TIEN, _RDPP_CODE,
+               _RDPP_DEVIATION, transport=0.0),
+    RDPlusPlus("rdpp-brief", "RD++ on small images in small batches: enough steps in a schedule of minutes", _TIEN,
+               f"{_RDPP_CODE}, but for optimal transport", f"128 pixels, not 256; batches of 2, not 16, at a learning "
+               f"rate of .002, not .005; 7 epochs; {_TRANSPORT}; {_RDPP_DEVIATION}", side=128, batch_size=2,
+               learning_rate=0.002, epochs=7),
 )  # fmt: skip
