@@ -1,7 +1,7 @@
 """Systems whose student sees the image, as its teacher does, and learns the teacher's features of normal ones.
 
-Shared by Multiresolution KD, STFPM and RKDAD: what a step gathers, and how images are scored batch by batch. What
-differs is their modules' own: the student, the loss, the map.
+Shared by Multiresolution KD, STFPM, RKDAD and ReContrast: what a step gathers, and how images are scored batch by
+batch. What differs is their modules' own: the student, the loss, the map.
 """
 
 from abc import abstractmethod
@@ -22,7 +22,7 @@ from rkd_pipeline.training.losses import Features
 from rkd_pipeline.training.task import TaskInputs, TrainingTask
 
 
-class ImageStudentTask(TrainingTask):
+class ImagesAndFeatures(TrainingTask):
     """The source's features are kept where the memory budget allows; the student sees the images.
 
     Args:
@@ -38,10 +38,6 @@ class ImageStudentTask(TrainingTask):
         sources = FeatureSource.within_one_budget(source, given.images, given.validation, given.compute)
         self._features, self._held_out_features = sources
 
-    @abstractmethod
-    def compared(self, source: Features, student: Features) -> Tensor:
-        """The loss of each image, ``(N,)``, of both networks' features."""
-
     def begin(self) -> float:
         """No lambda, unless a system has one."""
         return 0.0
@@ -49,13 +45,6 @@ class ImageStudentTask(TrainingTask):
     def batch(self, indices: Tensor, generator: torch.Generator) -> list[Tensor]:
         """The images, and the source's features of them."""
         return self._batch(self._features, self._images, indices)
-
-    def losses(self, batch: list[Tensor]) -> Tensor:
-        """The loss of each image over all compared layers, ``(N,)``."""
-        images, *features = batch
-        with self._compute.autocast():
-            learnt = self.student(self._source.prepared(images))
-        return self.compared(features, learnt)
 
     def validation_loss(self) -> float:
         """Mean of the same loss over the held-out images."""
@@ -72,6 +61,21 @@ class ImageStudentTask(TrainingTask):
     def _batch(self, features: FeatureSource, images: Images, indices: Tensor) -> list[Tensor]:
         chosen = torch.from_numpy(np.ascontiguousarray(images[indices.numpy()])).to(self._compute.device)
         return [chosen, *features.batch(indices)]
+
+
+class ImageStudentTask(ImagesAndFeatures):
+    """The student's features are compared with the source's, layer by layer."""
+
+    @abstractmethod
+    def compared(self, source: Features, student: Features) -> Tensor:
+        """The loss of each image, ``(N,)``, of both networks' features."""
+
+    def losses(self, batch: list[Tensor]) -> Tensor:
+        """The loss of each image over all compared layers, ``(N,)``."""
+        images, *features = batch
+        with self._compute.autocast():
+            learnt = self.student(self._source.prepared(images))
+        return self.compared(features, learnt)
 
 
 class BatchDetector(Detector):

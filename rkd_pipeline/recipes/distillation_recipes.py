@@ -72,6 +72,38 @@ class RDPlusPlus(GradientRecipe):
     noise: float = 0.2
 
 
+@dataclass(frozen=True)
+class ReContrast(GradientRecipe):
+    """ReContrast (Guo et al. 2023), from the paper as it is recalled, not from its code.
+
+    Attributes:
+        oce_width: as Reverse KD's.
+        encoder_rate: learning rate of the encoder; ``learning_rate`` is that of embedding and decoder.
+        mining: how many deviations above the mean a position's discrepancy must be to teach, at first and at last.
+        mining_grows: in which share of the training it goes from the first to the last.
+        drop_at, drop: share of the training after which learning rates are multiplied by ``drop``.
+        renews_statistics: BatchNorm of the learning encoder uses the batches' statistics, not its pretraining's.
+    """
+
+    system: ClassVar[str] = "recontrast"
+    title: ClassVar[str] = "ReContrast"
+    score_rules: ClassVar[tuple[str, ...]] = ("map_max",)
+    weight_decay: ClassVar[float] = 1e-5
+
+    side: int = 256
+    learning_rate: float = 0.002
+    betas: tuple[float, float] = (0.9, 0.999)
+    batch_size: int = 16
+    epochs: int = 130
+    oce_width: OceWidth = "wide"
+    encoder_rate: float = 1e-5
+    mining: tuple[float, float] = (-3.0, 1.0)
+    mining_grows: float = 0.1
+    drop_at: float = 0.8
+    drop: float = 0.2
+    renews_statistics: bool = True
+
+
 _WANG = "Wang et al. 2021"
 _STFPM_CODE = "official code of STFPM"
 _CHENG = "Cheng et al. 2021; Yim et al. 2017, eq. 1, 2"
@@ -90,6 +122,14 @@ _RDPP_DEVIATION = (
 _TRANSPORT = (
     "optimal transport between the positions of an image and of another, on a grid of 8 by 8, by 1 - cosine: the "
     "code's own term compares a batch with itself in another order, and is zero"
+)
+_GUO = "Guo et al. 2023"
+_RECONTRAST_DEVIATION = (
+    "recalled, not re-read, and never compared with the authors' code, which has no licence: AdamW and its settings, "
+    "the drop of the learning rate by .2 after four fifths, the growth of mining in the first tenth, size and number "
+    "of batches; 130 epochs are the 2,000 steps of 246 images; one decoder without heads of its own for either "
+    "encoder; the encoder's BatchNorm uses the batches' statistics for every target, where the authors choose by "
+    "category"
 )
 
 RECIPES: tuple[Recipe, ...] = (
@@ -113,4 +153,10 @@ RECIPES: tuple[Recipe, ...] = (
                f"{_RDPP_CODE}, but for optimal transport", f"128 pixels, not 256; batches of 2, not 16, at a learning "
                f"rate of .002, not .005; 7 epochs; {_TRANSPORT}; {_RDPP_DEVIATION}", side=128, batch_size=2,
                learning_rate=0.002, epochs=7),
+    ReContrast("recontrast", "encoder and decoder learn together, against a frozen encoder", _GUO,
+               "none: written from the paper", _RECONTRAST_DEVIATION),
+    ReContrast("recontrast-brief", "ReContrast on small images in small batches: enough steps in a schedule of minutes",
+               _GUO, "none: written from the paper", "128 pixels, not 256; batches of 2, not 16; 6 epochs; the "
+               "encoder's BatchNorm keeps its statistics, since batches are too small for new ones; "
+               f"{_RECONTRAST_DEVIATION}", side=128, batch_size=2, epochs=6, renews_statistics=False),
 )  # fmt: skip
