@@ -150,9 +150,9 @@ RECIPES: tuple[Recipe, ...] = (
     RDPlusPlus("rdpp-code", "RD++ without optimal transport, which its code computes as zero", _TIEN, _RDPP_CODE,
                _RDPP_DEVIATION, transport=0.0),
     RDPlusPlus("rdpp-brief", "RD++ on small images in small batches: enough steps in a schedule of minutes", _TIEN,
-               f"{_RDPP_CODE}, but for optimal transport", f"128 pixels, not 256; batches of 2, not 16, at a learning "
-               f"rate of .002, not .005; 7 epochs; {_TRANSPORT}; {_RDPP_DEVIATION}", side=128, batch_size=2,
-               learning_rate=0.002, epochs=7),
+               f"{_RDPP_CODE}, but for optimal transport", f"192 pixels, not 256; batches of 2, not 16, at a learning "
+               f"rate of .002, not .005; 5 epochs; {_TRANSPORT}; {_RDPP_DEVIATION}", side=192, batch_size=2,
+               learning_rate=0.002, epochs=5),
     ReContrast("recontrast", "encoder and decoder learn together, against a frozen encoder", _GUO,
                "none: written from the paper", _RECONTRAST_DEVIATION),
     ReContrast("recontrast-brief", "ReContrast on small images in small batches: enough steps in a schedule of minutes",

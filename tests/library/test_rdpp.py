@@ -1,6 +1,5 @@
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,9 +9,9 @@ from scipy.optimize import linear_sum_assignment
 from torch.nn import functional as F
 
 from rkd_pipeline.detectors import system_of
-from rkd_pipeline.detectors.fit import fit
 from rkd_pipeline.detectors.rdpp import (
     RDPlusPlusDetector,
+    RDPlusPlusTask,
     octave_noise,
     partners,
     projection_loss,
@@ -23,8 +22,8 @@ from rkd_pipeline.models.projection import ProjectedReverseDistillation, project
 from rkd_pipeline.models.teacher import Teacher
 from rkd_pipeline.recipes.distillation_recipes import RDPlusPlus
 from rkd_pipeline.recipes.named_recipes import RECIPES
-from rkd_pipeline.training.loop import Epoch, TrainedStudent
 from rkd_pipeline.training.optimal_transport import transport_cost, transport_plan
+from rkd_pipeline.training.task import TaskInputs
 
 _NAMED = RECIPES["rdpp"]
 assert isinstance(_NAMED, RDPlusPlus)
@@ -40,15 +39,6 @@ def teacher(random_teacher: Callable[[str], Teacher]) -> Teacher:
 @pytest.fixture
 def small(images: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(images[:5, ::2, ::2])  # (5, 32, 32, 3)
-
-
-@pytest.fixture
-def run(teacher: Teacher, small: np.ndarray, cpu: Compute, tmp_path: Path) -> Callable[..., TrainedStudent]:
-    def call(epochs: int = 2, **more: object) -> TrainedStudent:
-        given = {"seed": 0, "compute": cpu, "checkpoint": tmp_path / "c", "identity": "test"} | more
-        return fit(SMALL, teacher, small, None, epochs=epochs, **given)
-
-    return call
 
 
 def test_the_settings_are_the_official_code_s() -> None:
@@ -141,19 +131,27 @@ def test_noise_has_octaves_and_its_rectangle(images: np.ndarray) -> None:
     assert torch.equal(noisy, again)
 
 
-def test_a_killed_training_resumes_to_the_same_weights(run: Callable[..., TrainedStudent], tmp_path: Path) -> None:
-    """With the noise, the partners and both learning rates."""
-    whole = run(checkpoint=tmp_path / "whole")
-
-    def kill(epoch: Epoch) -> None:
-        if epoch.epoch == 1:
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        run(checkpoint_seconds=0, on_epoch=kill)
-    resumed = run(checkpoint_seconds=0)
-    assert whole.history == resumed.history
-    assert all(torch.equal(v, resumed.state[k]) for k, v in whole.state.items())
+def test_a_step_adds_both_losses_and_moves_everything_that_learns(
+    teacher: Teacher, small: np.ndarray, cpu: Compute
+) -> None:
+    task = RDPlusPlusTask(SMALL, teacher, TaskInputs(small, None, 0, cpu))
+    [optimiser] = task.optimisers(SMALL, on_gpu=False)
+    assert [g["lr"] for g in optimiser.param_groups] == [0.001, 0.005]
+    started = {k: v.clone() for k, v in task.student.state_dict().items()}
+    batch = task.batch(torch.arange(5), torch.Generator().manual_seed(2))
+    noisy = pseudo_anomalies(small, 0.2, torch.Generator().manual_seed(2))
+    for found, wanted in zip(batch[3:6], teacher(noisy), strict=True):
+        torch.testing.assert_close(found, wanted)
+    losses = task.losses(batch)
+    projected, of_noisy = task.student.projected(batch[:3]), task.student.projected(batch[3:6])
+    reconstructed = task.student.distillation(projected)
+    wanted = 0.2 * projection_loss(batch[3:6], of_noisy, projected, batch[-1], 1.0)
+    for a, b in zip(batch[:3], reconstructed, strict=True):
+        wanted = wanted + 1 - F.cosine_similarity(a.flatten(1), b.flatten(1))
+    torch.testing.assert_close(losses, wanted, rtol=1e-4, atol=1e-5)
+    task.update(batch, [optimiser])
+    weights = [name for name, p in task.student.named_parameters() if p.dim() == 4]
+    assert all(not torch.equal(started[name], task.student.state_dict()[name]) for name in weights)
 
 
 def test_maps_are_reverse_kd_s_of_projected_features(teacher: Teacher, images: np.ndarray) -> None:
