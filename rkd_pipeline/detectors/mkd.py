@@ -12,12 +12,12 @@ from torch import Tensor
 from rkd_pipeline.data.rows import Images
 from rkd_pipeline.detectors import Detector, System
 from rkd_pipeline.detectors.anomaly_map import Scores, anomaly_map, smoothed
+from rkd_pipeline.detectors.image_student import ImageStudentTask, pixel_gradient
 from rkd_pipeline.device import place
 from rkd_pipeline.models.multiresolution import Cloner, Source, guided
 from rkd_pipeline.models.weights import TeacherWeights
 from rkd_pipeline.progress import batches
 from rkd_pipeline.recipes.recipe import MultiresolutionKD
-from rkd_pipeline.training.features import EVALUATION_BATCH, FeatureSource
 from rkd_pipeline.training.losses import Features, discrepancy, l_kd_flat, l_val
 from rkd_pipeline.training.task import TaskInputs, TrainingTask
 
@@ -37,47 +37,21 @@ def loss(source: Features, cloner: Features, recipe: MultiresolutionKD) -> Tenso
     return value + recipe.lambda_ * direction
 
 
-class MultiresolutionKDTask(TrainingTask):
-    """The source's features are kept where the memory budget allows; the cloner sees the images."""
+class MultiresolutionKDTask(ImageStudentTask):
+    """The cloner learns the source's features."""
 
     def __init__(self, recipe: MultiresolutionKD, source: Source, given: TaskInputs) -> None:
-        self.lambda_, self.notes = recipe.lambda_, {}
-        self._recipe, self._source, self._compute = recipe, source, given.compute
-        self.student = place(new_cloner(recipe, source, given.seed), given.compute.device)
-        self._images, self._held_out = given.images, given.validation
-        sources = FeatureSource.within_one_budget(source, given.images, given.validation, given.compute)
-        self._features, self._held_out_features = sources
+        super().__init__(new_cloner(recipe, source, given.seed), source, given)
+        self.lambda_ = recipe.lambda_
+        self._recipe = recipe
 
     def begin(self) -> float:
         """The recipe's own lambda: nothing is balanced."""
         return self._recipe.lambda_
 
-    def batch(self, indices: Tensor, generator: torch.Generator) -> list[Tensor]:
-        """The images, and the source's features of them."""
-        return self._batch(self._features, self._images, indices)
-
-    def losses(self, batch: list[Tensor]) -> Tensor:
+    def compared(self, source: Features, student: Features) -> Tensor:
         """Mean loss of each image over all compared layers, ``(N,)``."""
-        images, *features = batch
-        with self._compute.autocast():
-            cloned = self.student(self._source.prepared(images))
-        return loss(features, cloned, self._recipe)
-
-    def validation_loss(self) -> float:
-        """Mean of the same loss over the held-out images."""
-        assert self._held_out is not None  # the loop asks only where there are some
-        assert self._held_out_features is not None
-        total = 0.0
-        for indices in torch.arange(len(self._held_out)).split(EVALUATION_BATCH):
-            total += float(self.losses(self._batch(self._held_out_features, self._held_out, indices)).sum())
-        return total / len(self._held_out)
-
-    def finish(self) -> None:
-        """Nothing: scores are not normalised by images."""
-
-    def _batch(self, features: FeatureSource, images: Images, indices: Tensor) -> list[Tensor]:
-        chosen = torch.from_numpy(np.ascontiguousarray(images[indices.numpy()])).to(self._compute.device)
-        return [chosen, *features.batch(indices)]
+        return loss(source, student, self._recipe)
 
 
 def new_cloner(recipe: MultiresolutionKD, source: Source, seed: int) -> Cloner:
@@ -117,10 +91,7 @@ class MultiresolutionKDDetector(Detector):
 
     def gradient(self, x: Tensor) -> Tensor:
         """Of each image's own loss with respect to its pixels, ``(N, 3, S, S)``."""
-        x = x.detach().requires_grad_()
-        # Images of a batch do not meet in eval mode: the gradient of the sum holds each one's own.
-        (gradient,) = torch.autograd.grad(self.loss(x).sum(), x)
-        return gradient
+        return pixel_gradient(self.loss, x)
 
     def discrepancy(self, x: Tensor) -> Tensor:
         """Of the scored layers at each position, as Reverse KD's maps are made, smoothed: ``(N, S, S)``."""
