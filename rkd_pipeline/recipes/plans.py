@@ -90,6 +90,8 @@ SYSTEMS_EPOCHS: dict[str, int | None] = {
     "rkd-official-brief": DEMO_EPOCHS,
     **dict.fromkeys(("padim-brief", "patchcore-brief", "subspace-brief", "one-gaussian-brief", "feature-dictionary")),
     **dict.fromkeys(("deep-ocsvm", "deep-isolation-forest", "deep-lof")),
+    **dict.fromkeys(("stfpm-brief", "rkdad-brief", "rdpp-brief", "recontrast-brief")),
+    **dict.fromkeys(("ssim-ae-brief", "l2-ae-brief", "lsa-brief", "f-anogan-brief", "anogan-brief")),
 }
 
 
