@@ -19,7 +19,7 @@ from rkd_pipeline.detectors.autoencoder import (
 from rkd_pipeline.detectors.fit import fit
 from rkd_pipeline.detectors.reconstruction import grey
 from rkd_pipeline.device import Compute
-from rkd_pipeline.models.autoencoder import ConvolutionalAutoencoder
+from rkd_pipeline.models.convolutional_autoencoder import ConvolutionalAutoencoder
 from rkd_pipeline.models.frozen import NoTeacher
 from rkd_pipeline.recipes.named_recipes import RECIPES
 from rkd_pipeline.recipes.reconstruction_recipes import Autoencoder

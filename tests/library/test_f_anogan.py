@@ -10,7 +10,7 @@ from torch import nn
 from rkd_pipeline.detectors.f_anogan import SYSTEM, FAnoGANDetector, prepared
 from rkd_pipeline.detectors.fit import fit
 from rkd_pipeline.device import Compute
-from rkd_pipeline.models.f_anogan import FAnoGANNetworks
+from rkd_pipeline.models.generative import FAnoGANNetworks
 from rkd_pipeline.models.frozen import NoTeacher
 from rkd_pipeline.recipes.named_recipes import RECIPES
 from rkd_pipeline.recipes.reconstruction_recipes import FAnoGAN

@@ -24,6 +24,7 @@ def test_recipes_that_differ_only_in_scoring_share_a_training() -> None:
     shared = {n: trained_as(r).name for n, r in RECIPES.items() if trained_as(r) is not r}
     assert shared == {
         "mkd-gradient": "mkd", "mkd-smoothgrad": "mkd", "mkd-comparable": "mkd", "mkd-brief-discrepancy": "mkd-brief",
+        "anogan": "f-anogan", "anogan-brief": "f-anogan-brief",
     }  # fmt: skip
     key = TrainingKey.parse("mkd-gradient@resnet18~5e-s2r1")
     assert str(key.training) == "mkd@resnet18~5e-s2r1"
