@@ -56,7 +56,7 @@ def test_the_examples_of_the_documentation() -> None:
         ("rkd~0e-s0", "not a training key"),
         ("rkd-s0 ", "not a training key"),
         ("../rkd-s0", "not a training key"),
-        ("nope-s0", "unknown recipe 'nope'; known: mkd"),
+        ("nope-s0", "unknown recipe 'nope'; known: anogan"),
         ("rkd@vgg16-s0", "not vgg16"),
         ("rkd@vgg19-s0", "unknown architecture"),
         ("rkd@resnet18.imagenet-s0", "not a training key"),
