@@ -101,7 +101,7 @@ def test_a_failed_partition_does_not_stop_the_others(demo: Rkd) -> None:
     ("arguments", "says"),
     [
         (["--targets", "demo.nope"], "unknown target 'demo.nope'; known: bmad.brain"),
-        (["--recipes", "nope"], "unknown recipe 'nope'; known: mkd,"),
+        (["--recipes", "nope"], "unknown recipe 'nope'; known: anogan,"),
         (["--weights", "missing.pth"], "weights file missing.pth does not exist"),
         (["--targets", ","], "--targets is empty"),
         (["--seeds", "0,x"], "--seeds: 'x' is not a whole number from 0"),
