@@ -54,7 +54,7 @@ format: setup ## format and mend what can be mended
 	$(BIN)/ruff check --fix .
 
 lock: setup ## renew constraints.txt from pyproject.toml
-	$(BIN)/uv pip compile --quiet --extra dev --no-header --no-annotate --no-emit-index-url --upgrade \
+	$(BIN)/uv pip compile --quiet --extra dev --extra anomalib --no-header --no-annotate --no-emit-index-url --upgrade \
 	    --output-file constraints.txt pyproject.toml constraints.in
 	$(MAKE) setup
 

@@ -1,6 +1,6 @@
 """The recipes that have names: which paper each stands for, which code, and where it deviates from them."""
 
-from rkd_pipeline.recipes import patch_recipes
+from rkd_pipeline.recipes import anomalib_recipes, patch_recipes
 from rkd_pipeline.recipes.recipe import EarlyStopping, MultiresolutionKD, Recipe, ReverseKD, UninformedStudents
 
 _MASCIULLI = "Masciulli 2022"
@@ -193,6 +193,7 @@ RECIPES: dict[str, Recipe] = {
             calibrates=True,
         ),
         *patch_recipes.RECIPES,
+        *anomalib_recipes.RECIPES,
     )
 }  # fmt: skip
 
