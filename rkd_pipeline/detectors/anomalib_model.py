@@ -293,8 +293,8 @@ class AnomalibFitting(FittingTask):
 
     def __init__(self, recipe: AnomalibModel, weights: TeacherWeights, given: TaskInputs) -> None:
         self._given = given
-        self.notes = _notes()
         self._model = LearningModel(recipe, weights, given.images.shape[1], given.seed, given.compute.device)
+        self.notes = _notes()
         self._what = f"{recipe.name} (anomalib's {recipe.model})"
 
     def fit(self) -> dict[str, Tensor]:
@@ -343,9 +343,10 @@ class AnomalibTraining(TrainingTask):
         if recipe.early_stopping is not None:
             raise RkdError(f"{recipe.name}: models of anomalib have no loss of held-out images to stop early by")
         assert given.epochs is not None  # such a recipe has them
-        self.lambda_, self.epoch, self.notes = 0.0, 0, _notes()
+        self.lambda_, self.epoch = 0.0, 0
         self._seed, self._images, self._device = given.seed, given.images, given.compute.device
         self.student = LearningModel(recipe, weights, given.images.shape[1], given.seed, self._device)
+        self.notes = _notes()
         self._trainer = StubTrainer(Batches(given.images, recipe.batch_size, self._device), given.epochs)
         self._module = without_lightning(self.student.module, self._trainer)
 

@@ -193,9 +193,7 @@ UNFIT = {
     "Draem": "it downloads a texture data set (DTD) when it is made",
     "Dsr": "it downloads a trained autoencoder when its training starts",
     "EfficientAd": "it downloads its teacher and ImageNette when its training starts",
-    "Fre": "the size of its input is fixed to one backbone at 256 pixels, at its layer 3",
     "SuperADD": "its backbone has 840 million parameters, and images must be at least as large as its patches of 448",
-    "UniNet": "its channel counts are those of a network with bottleneck blocks, and it trains a copy of that network",
     "VlmAd": "it asks a language model",
     "WinClip": "it needs CLIP and the package open_clip, and learns nothing",
 }
