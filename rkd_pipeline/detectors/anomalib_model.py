@@ -24,6 +24,7 @@ from rkd_pipeline.detectors.anomalib_trainer import (
     normalised,
     optimisers_of,
     seeded,
+    without_bars,
     without_lightning,
 )
 from rkd_pipeline.detectors.anomaly_map import Scores, smoothed
@@ -306,7 +307,7 @@ class AnomalibFitting(FittingTask):
         passes = self._model.module.trainer_arguments.get("max_epochs", 1)
         trainer = StubTrainer(Batches(self._given.images, FIT_BATCH, device), passes)
         module = without_lightning(self._model.module, trainer)
-        with seeded(self._given.seed, device):
+        with seeded(self._given.seed, device), without_bars():
             self._model.train()
             module.on_train_start()
             for trainer.current_epoch in range(passes):
@@ -361,14 +362,14 @@ class AnomalibTraining(TrainingTask):
     def begin(self) -> float:
         """What the model does before its first step; there is no lambda."""
         self.student.train()
-        with self._drawing(0), torch.no_grad():
+        with self._drawing(0), without_bars(), torch.no_grad():
             self._module.on_train_start()
         own_memory(self.student)
         return 0.0
 
     def start_epoch(self, epoch: int, epochs: int, optimisers: list[torch.optim.Optimizer]) -> None:
         """What the model does between epochs, and its learning rates."""
-        with self._drawing(epoch), torch.no_grad():
+        with self._drawing(epoch), without_bars(), torch.no_grad():
             if epoch:
                 self._module.on_train_epoch_end()
             self.epoch = self._trainer.current_epoch = epoch
@@ -427,7 +428,7 @@ class AnomalibTraining(TrainingTask):
 
     def finish(self) -> None:
         """What the model does after its last epoch."""
-        with self._drawing(self.epoch + 1):
+        with self._drawing(self.epoch + 1), without_bars():
             self._module.on_train_epoch_end()
             self._module.on_train_end()
         self.student.require_given_unchanged()

@@ -7,6 +7,7 @@ import random
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partialmethod
 from typing import Any
 
 import numpy as np
@@ -34,6 +35,20 @@ def seeded(seed: int, device: torch.device) -> Iterator[None]:
         finally:
             random.setstate(python)
             _numpy_generator().set_state(numpy_)
+
+
+@contextmanager
+def without_bars() -> Iterator[None]:
+    """Inside, anomalib's own progress bars stay away: the training's is shown."""
+    import tqdm
+
+    bars: Any = tqdm.tqdm
+    made = bars.__init__
+    bars.__init__ = partialmethod(made, disable=True)
+    try:
+        yield
+    finally:
+        bars.__init__ = made
 
 
 def _numpy_generator() -> np.random.RandomState:

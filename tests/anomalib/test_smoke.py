@@ -24,6 +24,7 @@ from tests.conftest import need
 pytestmark = pytest.mark.slow
 TEXT = ("smoke", "s", "p", "c", "d")
 ALONE = {"teacher": NONE, "backbone": "drawn"}  # on a backbone that no teacher here has
+SMALL = "vit_small_patch14_reg4_dinov2"  # four times faster than the ViT-B that is the models' own
 STEPS = {"epochs": 2, "batch_size": 2}
 
 
@@ -58,10 +59,9 @@ RECIPES = [
     in_pass("Rad", **ALONE),
     in_steps("L2BT", side=56, **ALONE),
     in_steps("FoundAD", side=56, arguments=(("image_size", 56),), **ALONE),
-    in_steps("GeneralAD", side=56, arguments=(("backbone", "vit_small_patch14_dinov2"), ("layers", (12,)),
-                                              ("image_size", 56), ("hidden_dim", 64)), **ALONE),
-    in_steps("Dinomaly", side=56, **ALONE),
-    in_steps("InpFormer", side=56, **ALONE),
+    in_steps("GeneralAD", side=56, arguments=(("backbone", "vit_small_patch14_dinov2"), ("layers", (12,)), ("hidden_dim", 64)), **ALONE),
+    in_steps("Dinomaly", side=56, arguments=(("encoder_name", SMALL),), **ALONE),
+    in_steps("InpFormer", side=56, arguments=(("encoder_name", SMALL),), **ALONE),
 ]  # fmt: skip
 
 
