@@ -59,7 +59,8 @@ RECIPES = [
     in_pass("Rad", **ALONE),
     in_steps("L2BT", side=56, **ALONE),
     in_steps("FoundAD", side=56, arguments=(("image_size", 56),), **ALONE),
-    in_steps("GeneralAD", side=56, arguments=(("backbone", "vit_small_patch14_dinov2"), ("layers", (12,)), ("hidden_dim", 64)), **ALONE),
+    in_steps("GeneralAD", side=56, arguments=(("backbone", "vit_small_patch14_dinov2"), ("layers", (12,)),
+                                              ("hidden_dim", 64)), **ALONE),
     in_steps("Dinomaly", side=56, arguments=(("encoder_name", SMALL),), **ALONE),
     in_steps("InpFormer", side=56, arguments=(("encoder_name", SMALL),), **ALONE),
 ]  # fmt: skip
