@@ -4,6 +4,7 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
+WITH_ANOMALIB := .venv-anomalib
 # A process per core, each with one torch thread (tests/conftest.py) and about 2 GB of memory. A file stays in one process:
 # its tests share what its fixtures made; files start in their order, since the long ones come first.
 PARALLEL := --numprocesses logical --maxprocesses 8 --dist loadfile --no-loadscope-reorder
@@ -35,10 +36,17 @@ ui: setup ## Dagster on 127.0.0.1:3000 and MLflow on 127.0.0.1:5000 over the sto
 	$(BIN)/rkd ui --port $(PORT) --mlflow-port $(MLFLOW_PORT)
 
 test: setup ## the tests, but for the slow ones
-	$(BIN)/pytest $(PARALLEL) -m 'not slow'
+	$(BIN)/pytest $(PARALLEL) -m 'not slow' --ignore tests/anomalib
 
-test-all: setup ## all tests; RKD_DATA=/path/to/data adds those on real images
-	$(BIN)/pytest $(PARALLEL)
+test-all: setup $(WITH_ANOMALIB)/.installed ## all tests; RKD_DATA=/path/to/data adds those on real images
+	$(BIN)/pytest $(PARALLEL) --ignore tests/anomalib
+	$(WITH_ANOMALIB)/bin/pytest $(PARALLEL) --dist load tests/anomalib
+
+# The optional extra, in an environment of its own: the core must work, and be tested, without it.
+$(WITH_ANOMALIB)/.installed: pyproject.toml constraints.txt | $(STAMP)
+	test -x $(WITH_ANOMALIB)/bin/python || $(PYTHON) -m venv $(WITH_ANOMALIB)
+	$(BIN)/uv pip install --python $(WITH_ANOMALIB)/bin/python --compile-bytecode --constraint constraints.txt --editable '.[dev,anomalib]'
+	touch $@
 
 check: setup ## formatting, lint, types, and that Dagster can load the graph
 	$(BIN)/ruff format --check .
@@ -54,7 +62,7 @@ format: setup ## format and mend what can be mended
 	$(BIN)/ruff check --fix .
 
 lock: setup ## renew constraints.txt from pyproject.toml
-	$(BIN)/uv pip compile --quiet --extra dev --no-header --no-annotate --no-emit-index-url --upgrade \
+	$(BIN)/uv pip compile --quiet --extra dev --extra anomalib --no-header --no-annotate --no-emit-index-url --upgrade \
 	    --output-file constraints.txt pyproject.toml constraints.in
 	$(MAKE) setup
 
@@ -64,4 +72,4 @@ dist: setup ## build the wheel into dist/; to install it: pip install --constrai
 	$(BIN)/uv build --quiet --wheel --out-dir dist
 
 clean: ## remove the environment; the store stays
-	rm -rf $(VENV) *.egg-info
+	rm -rf $(VENV) $(WITH_ANOMALIB) *.egg-info

@@ -21,8 +21,8 @@ from rkd_pipeline.detectors import Detector
 from rkd_pipeline.detectors.anomaly_map import Scores, smoothed
 from rkd_pipeline.detectors.reconstruction import WithoutTeacher, grey
 from rkd_pipeline.device import place
-from rkd_pipeline.models.generative import FAnoGANNetworks
 from rkd_pipeline.models.frozen import NoTeacher
+from rkd_pipeline.models.generative import FAnoGANNetworks
 from rkd_pipeline.progress import batches
 from rkd_pipeline.recipes.recipe import GradientRecipe
 from rkd_pipeline.recipes.reconstruction_recipes import FAnoGAN

@@ -54,7 +54,7 @@ def fit(
     if (validation is None) == recipe.held_out:
         raise ValueError(f"recipe {recipe.name} and validation images disagree about early stopping or normalisation")
     what = " ".join(identity.split()[:2])  # target and training, without the hash
-    given = TaskInputs(images, validation, seed, compute, cache)
+    given = TaskInputs(images, validation, seed, compute, cache, epochs)
     if not isinstance(recipe, GradientRecipe):
         with bar(0, what, "step", inner=True), torch.no_grad(), full_precision():
             fitting = system_of(recipe).task(recipe, teacher, given)

@@ -1,6 +1,6 @@
 """The recipes that have names: which paper each stands for, which code, and where it deviates from them."""
 
-from rkd_pipeline.recipes import distillation_recipes, patch_recipes, reconstruction_recipes
+from rkd_pipeline.recipes import anomalib_recipes, distillation_recipes, patch_recipes, reconstruction_recipes
 from rkd_pipeline.recipes.recipe import EarlyStopping, MultiresolutionKD, Recipe, ReverseKD, UninformedStudents
 
 _MASCIULLI = "Masciulli 2022"
@@ -195,6 +195,7 @@ RECIPES: dict[str, Recipe] = {
         *patch_recipes.RECIPES,
         *distillation_recipes.RECIPES,
         *reconstruction_recipes.RECIPES,
+        *anomalib_recipes.RECIPES,
     )
 }  # fmt: skip
 

@@ -98,11 +98,8 @@ class Recipe:
 
     def settings(self) -> dict[str, Any]:
         """Everything that shapes the trained model or its scores, as plain values; part of provenance."""
-        settings = {
-            k: list(v) if isinstance(v, tuple) else v  # as JSON gives them back: provenance is compared with them
-            for k, v in asdict(self).items()
-            if k not in _PROSE
-        }
+        # As JSON gives them back: provenance is compared with them.
+        settings = {k: _without_tuples(v) for k, v in asdict(self).items() if k not in _PROSE}
         for f in fields(self):
             if f.name in self.later and getattr(self, f.name) == f.default:
                 del settings[f.name]
@@ -113,6 +110,10 @@ class Recipe:
         scoring = {f.name for f in fields(self) if _is_scoring(f)}
         settings = {k: v for k, v in self.settings().items() if k not in scoring | {"name"}}
         return settings | {"system": self.system}
+
+
+def _without_tuples(value: Any) -> Any:
+    return [_without_tuples(v) for v in value] if isinstance(value, tuple) else value
 
 
 def _is_scoring(f: "Field[Any]") -> bool:

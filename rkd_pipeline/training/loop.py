@@ -25,6 +25,7 @@ from rkd_pipeline.training.step import on_gpu, step
 from rkd_pipeline.training.task import TrainingTask
 
 State = dict[str, Tensor]
+_NUMBER = ".number"  # ends the name of what is a plain number in an optimiser's state, a tensor in a checkpoint
 OnEpoch = Callable[["Epoch"], None]
 
 
@@ -205,7 +206,10 @@ class _Checkpoint:
         tensors |= {f"best.{k}": v for k, v in (best or {}).items()}
         for number, optimiser in enumerate(optimisers):
             for i, moments in optimiser.state_dict()["state"].items():
-                tensors |= {f"{_moments(number)}{i}.{k}": v for k, v in moments.items() if v is not None}
+                tensors |= {f"{_moments(number)}{i}.{k}": v for k, v in moments.items() if isinstance(v, Tensor)}
+                # Some optimisers count their steps as a plain number, and compute in double precision with it.
+                numbers = {k: v for k, v in moments.items() if isinstance(v, int | float)}
+                tensors |= {f"{_moments(number)}{i}.{k}{_NUMBER}": torch.tensor(v).double() for k, v in numbers.items()}
         metadata = {"identity": self.identity, "progress": json.dumps(asdict(progress))}
         contiguous = {k: v.detach().to("cpu", memory_format=torch.contiguous_format) for k, v in tensors.items()}
         write_atomically(self.path, save(contiguous, metadata))
@@ -239,9 +243,12 @@ def _moments(number: int) -> str:
 
 def _put_back(optimiser: torch.optim.Optimizer, saved: State) -> None:
     parameters = [p for group in optimiser.param_groups for p in group["params"]]
-    moments: dict[int, State] = {}
+    moments: dict[int, dict[str, Tensor | float]] = {}
     for key, tensor in saved.items():
         index, _, name = key.partition(".")
+        if name.endswith(_NUMBER):
+            moments.setdefault(int(index), {})[name.removesuffix(_NUMBER)] = tensor.item()
+            continue
         # The fused Adam pairs a parameter with its moments in memory order: they need the same layout.
         like = parameters[int(index)]
         moment = torch.empty_like(like).copy_(tensor) if tensor.shape == like.shape else tensor

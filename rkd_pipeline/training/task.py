@@ -28,6 +28,7 @@ class TaskInputs:
         seed: of the initial weights, and of what is drawn.
         compute: device, precision and memory budget.
         cache: a folder for what trainings of a system share; None makes it anew.
+        epochs: length of the schedule; None where the recipe learns in one pass.
     """
 
     images: "Images"
@@ -35,6 +36,7 @@ class TaskInputs:
     seed: int
     compute: "Compute"
     cache: Path | None = None
+    epochs: int | None = None
 
 
 class FittingTask(ABC):

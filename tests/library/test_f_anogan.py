@@ -10,8 +10,8 @@ from torch import nn
 from rkd_pipeline.detectors.f_anogan import SYSTEM, FAnoGANDetector, prepared
 from rkd_pipeline.detectors.fit import fit
 from rkd_pipeline.device import Compute
-from rkd_pipeline.models.generative import FAnoGANNetworks
 from rkd_pipeline.models.frozen import NoTeacher
+from rkd_pipeline.models.generative import FAnoGANNetworks
 from rkd_pipeline.recipes.named_recipes import RECIPES
 from rkd_pipeline.recipes.reconstruction_recipes import FAnoGAN
 from rkd_pipeline.training.loop import Epoch, TrainedStudent
