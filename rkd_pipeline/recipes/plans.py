@@ -102,7 +102,7 @@ def systems() -> list[PlannedTraining]:
         cell
         for target in targets_of("demo")
         for name, epochs in SYSTEMS_EPOCHS.items()
-        for cell in cross([target.name], [name], [0], teacher=teacher, epochs=epochs)
+        for cell in cross([target.name], [name], [0], teacher=teacher if recipe(name).networks else None, epochs=epochs)
     ]
 
 
