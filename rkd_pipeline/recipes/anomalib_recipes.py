@@ -243,9 +243,9 @@ RECIPES: tuple[Recipe, ...] = (
                 f"{_SMALL}; 6 epochs; {_SCHEDULE}", teacher="resnet18", side=128, epochs=6),
     AnomalibCflow("anomalib-cflow", "anomalib's CFLOW", _GUDOVSKIY, _CODE, f"{_LAYERS}; {_FIXED}; {_RECALLED}"),
     AnomalibCflow("anomalib-cflow-brief", "anomalib's CFLOW on small images, for a schedule of minutes", _GUDOVSKIY,
-                  _CODE, f"{_SMALL}; 2 blocks, not 8, in fibers of 512, not 64, at a learning rate of .001, not .0001, "
+                  _CODE, f"{_SMALL}; 2 blocks, not 8, at a learning rate of .001, not .0001, "
                   f"4 epochs; {_LAYERS}; {_FIXED}; {_SCHEDULE}", teacher="resnet18", side=128, batch_size=8, epochs=4,
-                  arguments=(("layers", ("layer2", "layer3")), ("coupling_blocks", 2), ("fiber_batch_size", 512),
+                  arguments=(("layers", ("layer2", "layer3")), ("coupling_blocks", 2),
                              ("lr", 0.001))),
     AnomalibFastflow("anomalib-fastflow", "anomalib's FastFlow", _YU, _CODE, _RECALLED),
     AnomalibFastflow("anomalib-fastflow-brief", "anomalib's FastFlow on small images, for a schedule of minutes", _YU,
