@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from safetensors.torch import load_file
+from sklearn.metrics import roc_auc_score
 
 from assets.partitions import TRAINING_DIMENSION, grid_key, offer_targets
 from rkd_pipeline.data.user_targets import targets_in
@@ -26,6 +27,7 @@ from rkd_pipeline.store.stage_versions import (
     METRICS,
     PREPARED_IMAGES,
     SPLIT,
+    SYSTEMS,
     TABLE_3,
     TRAINED_MODEL,
 )
@@ -231,3 +233,31 @@ def test_tracking_that_is_down_loses_nothing_and_fails_nothing(head_ct: Graph) -
     materialised = {str(e.asset_key.path[-1]) for e in run.get_asset_materialization_events()}
     assert materialised == {"metrics"}
     assert mlflow_run_id(head_ct.store, "head_ct", TRAINING) is not None  # the embedded mirror of before
+
+
+def test_a_system_without_epochs_and_maps_goes_the_same_way(head_ct: Graph, real_data: Path) -> None:
+    import mlflow
+
+    key = "deep-lof@resnet18.4c740094-s0"
+    head_ct.instance.add_dynamic_partitions(TRAINING_DIMENSION, [key])
+    done = head_ct.materialise(*GRID_ASSETS, partition=grid_key("head_ct", key))
+    found = {check.check_name: check for check in done.get_asset_check_evaluations()}
+    assert found["finite"].metadata["maps"].value == 0
+    assert "loss_fell" not in found  # there are no losses to compare
+    head_ct.materialise("benchmark", "systems", "leaderboard")
+    systems = pd.read_parquet(head_ct.store.require(SYSTEMS).folder / "systems.parquet").set_index("recipe")
+    assert systems["epochs"].isna().to_dict() == {"deep-lof": True, "rkd-es": False}
+    scores, maps = read_scores(head_ct.store.require(ANOMALY_SCORES, "head_ct", key))
+    assert maps is None
+    tested = scores[scores["part"] == "test"]
+    auroc = roc_auc_score(tested["anomalous"], tested["image_score"])
+    assert systems.loc["deep-lof", "image_auroc"] == pytest.approx(auroc)
+
+    mlflow.set_tracking_uri(f"sqlite:///{head_ct.store.mlflow_folder / 'mlflow.db'}")
+    run = mlflow.get_run(mlflow_run_id(head_ct.store, "head_ct", key))
+    assert not mlflow.MlflowClient().get_metric_history(run.info.run_id, "train_loss")
+    model = mlflow.pyfunc.load_model(f"models:/{run.outputs.model_outputs[0].model_id}")
+    chosen = tested.iloc[[0, 100]]
+    predicted = model.predict(pd.DataFrame({"picture": [str(real_data / "head_ct" / n) for n in chosen["image_id"]]}))
+    np.testing.assert_allclose(predicted["score"].astype(float), chosen["image_score"], rtol=1e-3)
+    assert predicted["map"].isna().all()
