@@ -84,9 +84,9 @@ def demo() -> list[PlannedTraining]:
 # Of the plan of systems: short enough for a machine without a GPU; Reverse KD's are the demo's own trainings. Recipes
 # in brief: a demo target has two batches of MKD's own size, and a schedule of minutes would be no training.
 SYSTEMS_EPOCHS: dict[str, int | None] = {
-    "mkd-brief": 30,
-    "mkd-brief-discrepancy": 30,
-    "us-small": 15,
+    "mkd-brief": 20,
+    "mkd-brief-discrepancy": 20,
+    "us-small": 10,
     "rkd-official-brief": DEMO_EPOCHS,
     **dict.fromkeys(("padim-brief", "patchcore-brief", "subspace-brief", "one-gaussian-brief", "feature-dictionary")),
     **dict.fromkeys(("deep-ocsvm", "deep-isolation-forest", "deep-lof")),
