@@ -4,6 +4,7 @@ import pandas as pd
 
 from rkd_pipeline.data.user_targets import targets_in
 from rkd_pipeline.errors import NewerResult
+from rkd_pipeline.recipes.training_key import TrainingKey
 from rkd_pipeline.stages.anomaly_scores import read_metrics
 from rkd_pipeline.stages.benchmark import mlflow_run_id, stale_reason
 from rkd_pipeline.stages.datasets import data_note
@@ -11,7 +12,7 @@ from rkd_pipeline.stages.trained_model import checkpoint_file
 from rkd_pipeline.store.result_store import Ref, Store
 from rkd_pipeline.store.stage_versions import IMAGES, METRICS, TRAINED_MODEL
 
-_BESIDE = ("l_kd", "l_mkd", "loss")
+_BESIDE = ("map_max", "l_kd", "l_mkd", "loss")
 
 
 def training_states(store: Store) -> pd.DataFrame:
@@ -49,7 +50,7 @@ def training_state(store: Store, target_name: str, training: str) -> str:
 
 
 def image_auroc_summary(store: Store, cells: list[tuple[str, str]]) -> pd.DataFrame:
-    """Image AUROC per training and score rule with the interval of the map maximum; pixel AUROC where there is one.
+    """Image AUROC per training, of its system's own score with its interval and of others; pixel AUROC if there is one.
 
     A training that is not done has its state instead of numbers.
     """
@@ -61,12 +62,14 @@ def image_auroc_summary(store: Store, cells: list[tuple[str, str]]) -> pd.DataFr
         if metrics is not None and state == "done":
             table = read_metrics(metrics)
             auroc = table[table["metric"] == "image_auroc"].set_index("score_rule")
-            first = auroc.loc["map_max"]
+            row["score"] = own = TrainingKey.parse(training).recipe.own_score
+            first = auroc.loc[own]
             if pd.isna(first["value"]):
-                row["map_max [95%]"] = first["protocol"]
+                row["value [95%]"] = first["protocol"]
             else:
-                row["map_max [95%]"] = f"{first['value']:.3f} [{first['ci_low']:.3f}, {first['ci_high']:.3f}]"
-                row |= {rule: f"{auroc.loc[rule, 'value']:.3f}" for rule in _BESIDE if rule in auroc.index}
+                row["value [95%]"] = f"{first['value']:.3f} [{first['ci_low']:.3f}, {first['ci_high']:.3f}]"
+                others = [rule for rule in _BESIDE if rule in auroc.index and rule != own]
+                row |= {rule: f"{auroc.loc[rule, 'value']:.3f}" for rule in others}
             pixel = table.loc[table["metric"] == "pixel_auroc", "value"]
             row["note"] = data_note(targets_in(store).target(target_name), store.require(IMAGES, target_name))
             row["pixel"] = "no masks" if pixel.empty else "none" if pixel.isna().all() else f"{pixel.iloc[0]:.3f}"
