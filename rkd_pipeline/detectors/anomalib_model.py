@@ -341,8 +341,6 @@ class AnomalibTraining(TrainingTask):
     recordable = False  # steps read values back, and several have optimisers in turn
 
     def __init__(self, recipe: AnomalibTrained, weights: TeacherWeights, given: TaskInputs) -> None:
-        if recipe.early_stopping is not None:
-            raise RkdError(f"{recipe.name}: models of anomalib have no loss of held-out images to stop early by")
         assert given.epochs is not None  # such a recipe has them
         self.lambda_, self.epoch = 0.0, 0
         self._seed, self._images, self._device = given.seed, given.images, given.compute.device
@@ -419,12 +417,8 @@ class AnomalibTraining(TrainingTask):
             torch.nn.utils.clip_grad_norm_(learning, at_most)
 
     def losses(self, batch: list[Tensor]) -> Tensor:
-        """There is none of each image: a model's step updates it."""
+        """None of each image can be had: only ``update`` knows a model's loss, and it alone is called."""
         raise NotImplementedError("a step of anomalib's models computes and updates at once")
-
-    def validation_loss(self) -> float:
-        """There is none: such a recipe cannot stop early."""
-        raise NotImplementedError("anomalib's models have no loss of held-out images")
 
     def finish(self) -> None:
         """What the model does after its last epoch."""

@@ -90,10 +90,6 @@ class AutoencoderTask(TrainingTask):
             rebuilt = self.student(squares)
         return residuals(self._recipe, squares, rebuilt.float()).mean((1, 2)).view(-1, self._recipe.crops).mean(1)
 
-    def validation_loss(self) -> float:
-        """Never asked for: nothing is held out."""
-        raise NotImplementedError
-
     def finish(self) -> None:
         """Nothing: scores are not normalised."""
 

@@ -118,10 +118,6 @@ class FAnoGANTask(TrainingTask):
         rebuilt = self._networks.generator(self._networks.encoder(images))
         return rebuilding_error(self._networks, images, rebuilt, self._recipe.kappa)
 
-    def validation_loss(self) -> float:
-        """Never asked for: nothing is held out."""
-        raise NotImplementedError
-
     def finish(self) -> None:
         """Nothing: scores are not normalised."""
 

@@ -8,6 +8,7 @@ from torch import nn
 from rkd_pipeline.data.rows import Images
 from rkd_pipeline.detectors import system_of
 from rkd_pipeline.device import Compute, full_precision
+from rkd_pipeline.errors import RkdError
 from rkd_pipeline.progress import bar
 from rkd_pipeline.recipes.recipe import GradientRecipe, Recipe
 from rkd_pipeline.training.loop import OnEpoch, TrainedStudent, require_finite, train
@@ -49,6 +50,7 @@ def fit(
 
     Raises:
         ValueError: validation images given and not used, or needed and not given.
+        RkdError: the recipe stops early, and its system has no loss to stop by.
         CheckpointError, StoreError: as those of ``train``.
     """
     if (validation is None) == recipe.held_out:
@@ -61,6 +63,8 @@ def fit(
             assert isinstance(fitting, FittingTask)  # what such a recipe's system gives
             return _fitted(fitting, identity)
     assert epochs is not None  # such a recipe has them
+    if recipe.early_stopping is not None and not recipe.has_validation_loss:
+        raise RkdError(f"{recipe.name}: {recipe.title} has no loss of held-out images to stop early by")
     with bar(epochs * len(images), what, "image", inner=True) as shown, compute.products():
         task = system_of(recipe).task(recipe, teacher, given)
         assert isinstance(task, TrainingTask)

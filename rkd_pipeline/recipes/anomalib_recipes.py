@@ -43,6 +43,7 @@ class AnomalibTrained(AnomalibModel, GradientRecipe):
     ``learning_rate`` and ``betas`` play no part: where a model lets them be chosen, they are among its arguments.
     """
 
+    has_validation_loss: ClassVar[bool] = False
     later: ClassVar[tuple[str, ...]] = (*Recipe.later, "learning_rate", "betas")
 
     epochs: int = 100

@@ -130,6 +130,7 @@ class GradientRecipe(Recipe):
     """
 
     weight_decay: ClassVar[float] = 0.0
+    has_validation_loss: ClassVar[bool] = True  # its held-out images have a loss that training can stop by
 
     epochs: int = 200
     learning_rate: float = 0.005

@@ -34,6 +34,7 @@ class Autoencoder(ReconstructionRecipe):
 
     system: ClassVar[str] = "autoencoder"
     title: ClassVar[str] = "Autoencoder"
+    has_validation_loss: ClassVar[bool] = False
     score_rules: ClassVar[tuple[str, ...]] = ("map_max",)
     weight_decay: ClassVar[float] = 1e-5
 
@@ -97,6 +98,7 @@ class FAnoGAN(ReconstructionRecipe):
 
     system: ClassVar[str] = "f_anogan"
     title: ClassVar[str] = "f-AnoGAN"
+    has_validation_loss: ClassVar[bool] = False
     score_rules: ClassVar[tuple[str, ...]] = ("image_score", "map_max")
     own_score: ClassVar[str] = "image_score"
 

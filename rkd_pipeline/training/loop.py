@@ -162,7 +162,7 @@ def train(
 
 
 @torch.no_grad()
-def _validation_loss(task: TrainingTask) -> float:
+def _validation_loss(task: TrainingTask) -> float | None:
     task.student.eval()
     return task.validation_loss()
 

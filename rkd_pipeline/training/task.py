@@ -111,9 +111,12 @@ class TrainingTask(ABC):
         values that are read back, or differ from call to call but for the batch and the student's weights.
         """
 
-    @abstractmethod
-    def validation_loss(self) -> float:
-        """Mean loss of the held-out images; the student is in eval mode, gradients are off."""
+    def validation_loss(self) -> float | None:
+        """Mean loss of the held-out images; the student is in eval mode, gradients are off.
+
+        None of a system that has no such loss: its recipes say so (``has_validation_loss``), and cannot stop early.
+        """
+        return None
 
     @abstractmethod
     def finish(self) -> None:

@@ -13,7 +13,7 @@ from sklearn.utils import check_random_state
 from torch import nn
 
 from rkd_pipeline.detectors import system_of
-from rkd_pipeline.detectors.anomalib_model import AnomalibTraining, CflowMaps
+from rkd_pipeline.detectors.anomalib_model import CflowMaps
 from rkd_pipeline.detectors.anomalib_trainer import Batches, Schedule, StubTrainer, normalised, optimisers_of, seeded
 from rkd_pipeline.detectors.fit import fit
 from rkd_pipeline.device import Compute
@@ -143,10 +143,11 @@ def test_maps_of_cflow_do_not_depend_on_the_batch() -> None:
     assert torch.equal(maps([values[:16]], [4], [4], (4, 4)), found[:1])
 
 
-def test_early_stopping_is_refused() -> None:
+def test_early_stopping_is_refused(images: np.ndarray, cpu: Compute, tmp_path: Path) -> None:
     recipe = AnomalibTrained("x", "s", "p", "c", "d", model="Stfpm", early_stopping=EarlyStopping())
     with pytest.raises(RkdError, match="no loss of held-out images"):
-        AnomalibTraining(recipe, None, None)
+        fit(recipe, nn.Identity(), images[:9], images[9:], epochs=1, seed=0, compute=cpu,
+            checkpoint=tmp_path / "c", identity="a test")  # fmt: skip
 
 
 def test_the_page_says_of_every_model_whether_it_runs() -> None:

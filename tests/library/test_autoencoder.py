@@ -19,9 +19,11 @@ from rkd_pipeline.detectors.autoencoder import (
 from rkd_pipeline.detectors.fit import fit
 from rkd_pipeline.detectors.reconstruction import grey
 from rkd_pipeline.device import Compute
+from rkd_pipeline.errors import RkdError
 from rkd_pipeline.models.convolutional_autoencoder import ConvolutionalAutoencoder
 from rkd_pipeline.models.frozen import NoTeacher
 from rkd_pipeline.recipes.named_recipes import RECIPES
+from rkd_pipeline.recipes.recipe import EarlyStopping
 from rkd_pipeline.recipes.reconstruction_recipes import Autoencoder
 from rkd_pipeline.training.loop import Epoch, TrainedStudent
 from rkd_pipeline.training.structural_similarity import C1, C2, ssim
@@ -158,3 +160,13 @@ def test_scores_are_the_residuals_of_all_squares_whatever_the_batch(
 def test_grey_is_brightness() -> None:
     pixel = np.array([255, 0, 51], np.uint8).reshape(1, 1, 1, 3)
     assert grey(pixel, CPU).item() == pytest.approx(0.299 + 0.114 / 5)
+
+
+@pytest.mark.parametrize("name", ["ssim-ae-brief", "f-anogan-brief", "anogan-brief"])
+def test_a_system_without_a_loss_of_held_out_images_cannot_stop_early(
+    name: str, images: np.ndarray, cpu: Compute, tmp_path: Path
+) -> None:
+    stopping = replace(RECIPES[name], early_stopping=EarlyStopping())
+    with pytest.raises(RkdError, match=r"has no loss of held-out images to stop early by"):
+        fit(stopping, NoTeacher(), images[:9], images[9:], epochs=1, seed=0, compute=cpu,
+            checkpoint=tmp_path / "c", identity="a test")  # fmt: skip

@@ -77,7 +77,7 @@ def test_the_penalty_is_the_squared_distance_of_the_slope_from_one() -> None:
     networks = FAnoGANNetworks(64, 2, 6)
     weights = torch.zeros(64 * 64)
     weights[:2] = torch.tensor([3.0, 4.0])
-    networks.features = nn.Flatten()  # type: ignore[assignment]
+    networks.features = nn.Sequential(nn.Flatten())
     networks.judge = nn.Linear(64 * 64, 1)
     networks.judge.weight.data = weights[None]
     penalty = networks.gradient_penalty(torch.rand(2, 1, 64, 64))
