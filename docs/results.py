@@ -1,12 +1,13 @@
 """The results that the repository holds, and the tables of results.md made from them.
 
     python docs/results.py collect FOLDER STORE...   # what stores measured, into a folder beside this file
+    python docs/results.py collect FOLDER STORE... --but OTHER   # without the trainings that another folder holds
     python docs/results.py [FILE]                    # rewrite the tables of results.md, and its figure
 
 A folder of results has `benchmark.parquet` (every measured number: rkd_pipeline/results/schema.py names the columns),
 `trainings.csv` (what each training was made from, by what, on what, and the SHA-256 of its weights and maps),
-`histories.parquet` (losses per epoch), and `claims.csv` and `ablation.csv` where the store has them. A test compares
-results.md with them.
+`histories.parquet` (losses per epoch), and what `KEPT` names of claims, ablation and systems where the store has it. A test
+compares results.md with them.
 """
 
 import json
@@ -17,22 +18,25 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib.pyplot as plt
+import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
 from rkd_pipeline.results.figures import BLUE, GREY, ORANGE, SKY, tidy
 from rkd_pipeline.results.paper_claims import CLAIMS as PAPER_CLAIMS
 from rkd_pipeline.results.published import published_rows
+from rkd_pipeline.results.ranking import COSTS, leaderboard, system_names
+from rkd_pipeline.results.system_comparison import noise_sheet
 from rkd_pipeline.results.tables.sheet import percent, with_interval
 from rkd_pipeline.results.tables.table_3 import table_3, table_3_sheet
 from rkd_pipeline.stages.benchmark import build_benchmark, read_benchmark, with_conditions
 from rkd_pipeline.stages.trained_model import HISTORY_FILE, WEIGHTS_FILE, read_history
 from rkd_pipeline.store.result_store import Ref, Store
-from rkd_pipeline.store.stage_versions import ABLATION, ANOMALY_SCORES, CLAIMS, METRICS, TRAINED_MODEL
+from rkd_pipeline.store.stage_versions import ABLATION, ANOMALY_SCORES, CLAIMS, METRICS, SYSTEMS, TRAINED_MODEL
 
 HERE = Path(__file__).parent
 PAGE, FOLDER = HERE / "results.md", HERE / "results"
-SCHEDULE, AROUND_SCREW = FOLDER / "paper_schedule", FOLDER / "ablation_on_screw"
+SCHEDULE, AROUND_SCREW, OF_SYSTEMS = FOLDER / "paper_schedule", FOLDER / "ablation_on_screw", FOLDER / "systems"
 CURVES = FOLDER / "curves.png"
 FACTS = (
     "train_pictures", "epochs_trained", "best_epoch", "stopped_early", "final_train_loss", "lambda", "device",
@@ -40,30 +44,42 @@ FACTS = (
 )  # fmt: skip
 EPOCHS = (10, 25, 50, 100, 200)
 BOUNDS = ["value", "ci_low", "ci_high"]
+_SAME = ["target", "training"]
 CLAIMS_BY_KEY = {key: claim.says for key, claim in PAPER_CLAIMS.items()}
 
 
-def collect(folder: Path, stores: Iterable[Store]) -> None:
-    """Write what stores hold into ``folder``; a training that several hold counts once."""
+# Of a stage, what is worth keeping beside the numbers.
+KEPT = {
+    CLAIMS: ("claims.csv",),
+    ABLATION: ("ablation.csv",),
+    SYSTEMS: ("systems.csv", "pairs.parquet", "noise.csv", "shots.png", "differences_aupro_30.png"),
+}
+
+
+def collect(folder: Path, stores: Iterable[Store], but: Path | None = None) -> None:
+    """Write what stores hold into ``folder``; a training that several hold, or that is in ``but``, counts once."""
     folder.mkdir(parents=True, exist_ok=True)
+    recorded = pd.DataFrame(columns=_SAME) if but is None else pd.read_csv(but / "trainings.csv")
+    elsewhere = set(recorded[_SAME].itertuples(index=False, name=None))
     rows, trainings, histories = [], [], []
     for store in stores:
         table = read_benchmark(build_benchmark(store))
-        rows.append(table[table["origin"] == "measured"])
+        new = ~pd.MultiIndex.from_frame(table[_SAME]).isin(elsewhere)
+        rows.append(table[(table["origin"] == "measured") & new])
         for key in store.keys(METRICS):
+            if key in elsewhere:
+                continue
             trainings.append(_made_of(store, key))
             history = read_history(store.require(TRAINED_MODEL, *key))
             histories.append(history.assign(target=key[0], training=key[1]))
-        for stage in (CLAIMS, ABLATION):
-            file = store.folder(Ref(stage.name)) / f"{stage.name}.csv"
-            if file.exists():
-                shutil.copy(file, folder)
-    same = ["target", "training"]
-    pd.concat(rows).drop_duplicates([*same, "metric", "score_rule"]).to_parquet(
-        folder / "benchmark.parquet", index=False
-    )
-    pd.DataFrame(trainings).drop_duplicates(same).sort_values(same).to_csv(folder / "trainings.csv", index=False)
-    pd.concat(histories).drop_duplicates([*same, "epoch"]).to_parquet(folder / "histories.parquet", index=False)
+        for stage, names in KEPT.items():
+            for file in (store.folder(Ref(stage.name)) / name for name in names):
+                if file.exists():
+                    shutil.copy(file, folder)
+    numbers = pd.concat(rows).drop_duplicates([*_SAME, "metric", "score_rule"])
+    numbers.to_parquet(folder / "benchmark.parquet", index=False)
+    pd.DataFrame(trainings).drop_duplicates(_SAME).sort_values(_SAME).to_csv(folder / "trainings.csv", index=False)
+    pd.concat(histories).drop_duplicates([*_SAME, "epoch"]).to_parquet(folder / "histories.parquet", index=False)
 
 
 def _made_of(store: Store, key: tuple[str, ...]) -> dict[str, Any]:
@@ -74,7 +90,7 @@ def _made_of(store: Store, key: tuple[str, ...]) -> dict[str, Any]:
         "teacher_sha256": model.parameters["teacher_sha256"],
         "weights_sha256": model.files[WEIGHTS_FILE]["sha256"],
         "history_sha256": model.files[HISTORY_FILE]["sha256"],
-        "maps_sha256": scores.files["maps.npy"]["sha256"],
+        "maps_sha256": scores.files.get("maps.npy", {}).get("sha256"),  # empty: the system makes no maps
         "inputs": json.dumps(model.inputs),
         "stage_versions": json.dumps({p.stage: p.stage_version for p in (model, scores, metrics)}),
         "finished": model.environment["finished"],
@@ -217,6 +233,97 @@ def claims_table() -> str:
     return _markdown(lines)
 
 
+# Of the comparison of systems: column, target, quality.
+COMPARED = (
+    ("Brain MRI", "brain_mri", "image_auroc"),
+    ("Head CT", "head_ct", "image_auroc"),
+    ("screw", "mvtec_ad.screw", "image_auroc"),
+    ("screw, pixel AUROC", "mvtec_ad.screw", "pixel_auroc"),
+    ("screw, AUPRO", "mvtec_ad.screw", "aupro_30"),
+)
+REFERENCE = "rkd, resnet18.4c740094, 200 epochs"
+
+
+def systems_table() -> str:
+    """Every system on the three targets, best mean rank first, then those that lack a target."""
+    systems = pd.read_csv(OF_SYSTEMS / "systems.csv")
+    ranks = _ranks()
+    order = sorted(systems["system"].unique(), key=lambda s: (ranks.get(s, np.inf), s))
+    by = systems.set_index(["target", "system"])
+    lines = [["System", "Mean rank", "Seeds", *(name for name, _, _ in COMPARED)]]
+    for system in order:
+        of = {target: by.loc[(target, system)] for _, target, _ in COMPARED if (target, system) in by.index}
+        cells = []
+        for _, target, quality in COMPARED:
+            cells.append(_quality(of[target], quality) if target in of else "")
+        seeds = ", ".join(str(of[t]["seeds"]) if t in of else "–" for t in dict.fromkeys(t for _, t, _ in COMPARED))
+        rank = f"{ranks[system]:.1f}" if system in ranks else ""
+        lines.append([_named(of), rank, seeds, *cells])
+    return _markdown(lines)
+
+
+def _quality(row: pd.Series, quality: str) -> str:
+    """A number with its interval; a dash of a system that has no such number."""
+    if pd.isna(row[quality]):
+        return "–"
+    return with_interval(*(row[quality + end] for end in ("", "_low", "_high")))
+
+
+def _named(of: dict[str, pd.Series]) -> str:
+    """A system as its recipe, its teacher's architecture, and its schedule where that is shorter than its own."""
+    row = next(iter(of.values()))
+    short = f", {row['epochs']:.0f} epochs" if row["short_schedule"] else ""
+    teacher = "" if row["teacher"] == "none" else f" ({row['teacher'].partition('.')[0]})"
+    return f"`{row['recipe']}`{teacher}{short}"
+
+
+def _ranks() -> dict[str, float]:
+    """Mean rank by image AUROC over the three targets, of the systems that were measured on all of them."""
+    rows = pd.concat([Results(folder).rows for folder in (SCHEDULE, OF_SYSTEMS)], ignore_index=True)
+    names = system_names(rows)
+    everywhere = names.groupby(names).agg(lambda n: rows.loc[n.index, "target"].nunique()) == len(MEASURED_TARGETS)
+    rows = rows[names.map(everywhere).astype(bool)]
+    costs = rows[_SAME].drop_duplicates().assign(device="", **dict.fromkeys(COSTS, np.nan))
+    systems = leaderboard(rows, costs).systems
+    return dict(zip(systems["system"], systems["mean_rank"], strict=True))
+
+
+MEASURED_TARGETS = tuple(dict.fromkeys(target for _, target, _ in COMPARED))
+
+
+def against_reference_table() -> str:
+    """The difference of every system to the paper's recipe, and whether it stands after Holm's correction."""
+    pairs = pd.read_parquet(OF_SYSTEMS / "pairs.parquet")
+    systems = pd.read_csv(OF_SYSTEMS / "systems.csv")
+    lines = [["System less `rkd`", *(name for name, _, _ in COMPARED)]]
+    for system in sorted(set(systems["system"]) - {REFERENCE}):
+        cells = []
+        for _, target, quality in COMPARED:
+            here = pairs[(pairs["target"] == target) & (pairs["quality"] == quality)]
+            cells.append(_difference(here, system))
+        of = systems[systems["system"] == system].set_index("target")
+        lines.append([_named({t: of.loc[t] for t in of.index}), *cells])
+    return _markdown(lines)
+
+
+def _difference(pairs: pd.DataFrame, system: str) -> str:
+    """``system`` less the reference, in points; bold where the pair differs after Holm's correction."""
+    for one, other, sign in ((system, REFERENCE, 1), (REFERENCE, system, -1)):
+        found = pairs[(pairs["first"] == one) & (pairs["second"] == other)]
+        if len(found):
+            row = found.iloc[0]
+            low, high = (row["ci_low"], row["ci_high"]) if sign == 1 else (-row["ci_high"], -row["ci_low"])
+            text = with_interval(sign * row["difference"], low, high, sign=True)
+            return f"**{text}**" if row["differ"] else text
+    return ""
+
+
+def noise_table() -> str:
+    """Which differences are larger than noise, as the asset's own table has it."""
+    sheet = noise_sheet(pd.read_csv(OF_SYSTEMS / "noise.csv"))
+    return _markdown([list(sheet.headings), *sheet.rows])
+
+
 def _markdown(lines: list[list[str]]) -> str:
     head, *rows = (f"| {' | '.join(line)} |" for line in lines)
     return "\n".join([head, "|" + "---|" * len(lines[0]), *rows]) + "\n"
@@ -267,6 +374,9 @@ TABLES = {
     "screw": screw_table,
     "ablation": ablation_table,
     "claims": claims_table,
+    "systems": systems_table,
+    "against_rkd": against_reference_table,
+    "noise": noise_table,
 }
 
 
@@ -284,7 +394,8 @@ def redrawn(page: str) -> str:
 
 def main(arguments: list[str]) -> None:
     if arguments[:1] == ["collect"]:
-        collect(FOLDER / arguments[1], [Store(Path(p)) for p in arguments[2:]])
+        stores, _, but = " ".join(arguments[2:]).partition(" --but ")
+        collect(FOLDER / arguments[1], [Store(Path(p)) for p in stores.split()], FOLDER / but if but else None)
         return
     file = Path(arguments[0]) if arguments else PAGE
     file.write_text(redrawn(file.read_text(encoding="utf-8")), encoding="utf-8")
