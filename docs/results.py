@@ -6,8 +6,8 @@
 
 A folder of results has `benchmark.parquet` (every measured number: rkd_pipeline/results/schema.py names the columns),
 `trainings.csv` (what each training was made from, by what, on what, and the SHA-256 of its weights and maps),
-`histories.parquet` (losses per epoch), and what `KEPT` names of claims, ablation and systems where the store has it. A test
-compares results.md with them.
+`histories.parquet` (losses per epoch), and what `KEPT` names of claims, ablation and systems where a store has it. A
+test compares results.md with them.
 """
 
 import json
