@@ -240,5 +240,9 @@ class UninformedStudents(GradientRecipe):
 
 def deviations_of(wanted: Recipe, teacher: str) -> str:
     """What to say about a row of a recipe with a teacher: the recipe's deviation, and another source."""
-    note = "" if teacher == wanted.teacher else f"{teacher} in place of {wanted.teacher}; "
-    return note + wanted.deviation
+    if teacher == wanted.teacher:
+        return wanted.deviation
+    arch, _, weights = teacher.partition(".")
+    other = f"weights {weights}" if arch == wanted.teacher else teacher
+    replaced = "torchvision's" if arch == wanted.teacher else wanted.teacher
+    return f"{other} in place of {replaced}; {wanted.deviation}"

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from scipy.stats import rankdata, wilcoxon
 
@@ -121,20 +122,16 @@ def _per_target(measured: pd.DataFrame, quality: str) -> pd.DataFrame:
 def _common(scores: pd.DataFrame) -> tuple[list[str], list[str]]:
     """Systems that share targets, and the targets that all of them share.
 
-    The system with most targets comes first; others join in order of coverage while at least half of what is common
-    stays.
+    Systems join in order of coverage, as long as there are more results in what is common (systems times targets): one
+    with few targets would take the others' away.
     """
-    coverage = scores.notna().sum().sort_values(ascending=False, kind="stable")
-    ranked: list[str] = []
-    targets = set(scores.index)
-    for system in coverage.index:
-        shared = targets & set(scores.index[scores[system].notna()])
-        if not ranked or 2 * len(shared) >= len(targets):
-            ranked.append(system)
-            targets = shared
-    if len(ranked) < 2:
+    order = scores.notna().sum().sort_values(ascending=False, kind="stable").index
+    shared = scores[order].notna().cumprod(axis=1)  # of the systems up to each one
+    results = shared.sum() * np.arange(1, len(order) + 1)
+    if len(order) < 2 or not results.iloc[1:].any():
         return [], []
-    return ranked, sorted(targets)
+    ranked = order[: int(results.iloc[1:].argmax()) + 2]
+    return list(ranked), sorted(shared.index[shared[ranked[-1]].astype(bool)])
 
 
 def _tests(compared: pd.DataFrame, ranks: pd.Series) -> tuple[pd.DataFrame, str]:

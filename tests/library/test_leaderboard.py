@@ -82,6 +82,21 @@ def test_a_system_with_few_targets_takes_no_part_in_the_ranking() -> None:
     assert len(board.targets) == 4
 
 
+def test_ranks_are_over_as_many_results_as_systems_share() -> None:
+    """Step by step half of the targets was given up for one more system, until one target was left of four."""
+    nan = float("nan")
+    full = {r: [0.9, 0.8, 0.7, 0.6] for r in ("rkd", "rkd-es", "rkd-mkd", "rkd-official")}
+    few = {"padim": [0.9, 0.8, nan, nan], "subspace": [0.9, nan, nan, nan]}
+    board = board_of(full | few)
+    assert len(board.targets) == 4
+    assert set(board.systems.dropna(subset="mean_rank")["recipe"]) == set(full)
+
+    many = {r: [0.9, 0.8, nan, nan] for r in ("rkd-mkd", "rkd-official", "padim", "subspace")}
+    board = board_of({"rkd": [0.9, 0.8, 0.7, 0.6], "rkd-es": [0.8, 0.7, 0.6, 0.5]} | many)
+    assert len(board.targets) == 2
+    assert board.systems["mean_rank"].notna().all()
+
+
 def test_seeds_are_averaged_and_schedules_are_not() -> None:
     rows = [measured("head_ct", "rkd", s, v, training=f"rkd-s{s}") for s, v in enumerate((0.6, 0.8))]
     rows.append(measured("head_ct", "rkd", 0, 0.9, epochs=40, training="rkd~40e-s0"))
