@@ -21,6 +21,7 @@ from resources.epoch_journal import Journal
 from resources.mlflow_client import BEGUN_TAG, CONTENT_TAG, MODEL_TAG, Server
 from resources.mlflow_once import Item, Sending, find_run
 from rkd_pipeline.data.split import few_of
+from rkd_pipeline.models.architectures import computed_imports
 from rkd_pipeline.operations.champions import EXAMPLE, example_image
 from rkd_pipeline.operations.gate import deciding_rule, honest_threshold
 from rkd_pipeline.recipes.training_key import TrainingKey
@@ -346,8 +347,9 @@ def log_model(folder: Path, tags: dict[str, str]) -> str:
     ]
     signature = ModelSignature(inputs, Schema(outputs), ParamSchema([ParamSpec("maps", "boolean", True)]))
     encoded = base64.b64encode((folder / EXAMPLE).read_bytes()).decode()
-    system = TrainingKey.parse(tags["rkd.training"]).recipe.system
-    files = carried_files(_SCORER, [f"rkd_pipeline.detectors.{system}"])
+    key = TrainingKey.parse(tags["rkd.training"])
+    by_name = [f"rkd_pipeline.detectors.{key.recipe.system}", *computed_imports(key.teacher.arch)]
+    files = carried_files(_SCORER, by_name)
     with tempfile.TemporaryDirectory(prefix="rkd-") as code, _import_path_kept():
         info = mlflow.pyfunc.log_model(
             name="model",

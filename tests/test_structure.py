@@ -177,8 +177,11 @@ def test_names_are_given_and_locks_are_taken_in_one_place() -> None:
 @pytest.mark.parametrize(
     ("module", "without"),
     [
-        ("rkd_pipeline.operations.status", ("torch", "torchvision", "sklearn", "matplotlib", "mlflow", "dagster")),
-        ("rkd_pipeline.definitions", ("torch", "torchvision", "mlflow")),
+        (
+            "rkd_pipeline.operations.status",
+            ("torch", "torchvision", "timm", "sklearn", "matplotlib", "mlflow", "dagster"),
+        ),
+        ("rkd_pipeline.definitions", ("torch", "torchvision", "timm", "mlflow")),
     ],
 )
 def test_looking_loads_nothing_that_takes_seconds(module: str, without: tuple[str, ...]) -> None:

@@ -45,7 +45,7 @@ class DeepOneClassTask(FittingTask):
     """Features of the training images, and what standardises them."""
 
     def __init__(self, network: Backbone, given: TaskInputs) -> None:
-        self._network, self._given, self.notes = network, given, {}
+        self._network, self._given, self.notes = network, given, dict(network.made_with)
 
     def fit(self) -> dict[str, Tensor]:
         """``features (N, C)``, standardised, ``mean (C,)``, ``deviation (C,)`` and ``seed ()``."""

@@ -22,7 +22,7 @@ class FeatureDictionaryTask(FittingTask):
         rows = self._features.drawn(self._given, recipe.patches_at_most).cpu().numpy()
         pca = PCA(recipe.explained, svd_solver="full").fit(rows)
         found = KMeans(min(recipe.centres, len(rows)), random_state=self._given.seed, n_init=3).fit(pca.transform(rows))
-        self.notes = {"dictionary": f"{len(found.cluster_centers_)} centres in {pca.n_components_} dimensions"}
+        self.notes |= {"dictionary": f"{len(found.cluster_centers_)} centres in {pca.n_components_} dimensions"}
         state = {"mean": pca.mean_, "directions": pca.components_, "centres": found.cluster_centers_}
         return {name: torch.from_numpy(values).float() for name, values in state.items()}
 

@@ -40,7 +40,8 @@ def fit(
     Args:
         recipe: system, loss, optimiser and stopping rule.
         teacher: frozen, as its system's ``teacher`` makes it, on the device of ``compute``.
-        images: normal training images, uint8 ``(N, H, W, 3)``, H and W multiples of 32.
+        images: normal training images, uint8 ``(N, H, W, 3)``, H and W multiples of 32, or of a vision
+            transformer's patch.
         validation: held-out normal images; needed exactly when the recipe holds some out.
         epochs: length of the schedule; None for a recipe that learns in one pass.
         seed: seeds initialisation and the order of images, per epoch.

@@ -32,39 +32,48 @@ Interpolation = Literal["nearest", "bilinear"]
 
 
 class PatchFeatures:
-    """The features of several scales of a network, side by side at each position of the finest of them.
+    """The features of several scales of a network, joined at each position of the finest of them.
 
     Args:
         network: frozen; on the device where images will be.
-        recipe: which scales (from 0, the finest), averaged over how many positions, and how coarser scales are
-            brought to the finest one's grid.
+        recipe: which scales (from 0, the finest) or blocks, averaged over how many positions, how coarser scales are
+            brought to the finest one's grid, and how all are joined.
     """
 
     def __init__(self, network: Backbone, recipe: PatchRecipe) -> None:
-        if max(recipe.scales) >= len(network.channels):
+        if max(recipe.taken) >= len(network.channels):
             raise RkdError(
-                f"{recipe.name} compares scale {max(recipe.scales) + 1}, and {network.arch.name} has "
+                f"{recipe.name} compares scale {max(recipe.taken) + 1}, and {network.arch.name} has "
                 f"{len(network.channels)}; name another teacher"
             )
         self._network, self._recipe = network, recipe
+        self._widths = [network.channels[k] for k in recipe.taken]
+        if recipe.joined == "mean" and len(set(self._widths)) > 1:
+            raise RkdError(f"{recipe.name} averages scales, and those of {network.arch.name} differ in length")
+
+    @property
+    def made_with(self) -> dict[str, str]:
+        """What computes the features besides torch and torchvision, for provenance."""
+        return self._network.made_with
 
     @property
     def channels(self) -> int:
         """Length of a patch's description."""
-        return sum(self._network.channels[k] for k in self._recipe.scales)
+        return self._widths[0] if self._recipe.joined == "mean" else sum(self._widths)
 
     @property
     def stride(self) -> int:
         """Pixels of the image per position."""
-        return self._network.strides[min(self._recipe.scales)]
+        return self._network.strides[min(self._recipe.taken)]
 
     def __call__(self, images: np.ndarray, device: torch.device) -> Tensor:
         """Of uint8 images ``(N, S, S, 3)``: float32 ``(N, S / stride, S / stride, channels)``."""
         found = self._network(torch.from_numpy(np.ascontiguousarray(images)).to(device))
-        scales = [self._pooled(found[k]) for k in self._recipe.scales]
+        scales = [self._pooled(found[k]) for k in self._recipe.taken]
         size = scales[0].shape[-2:]
         grid = [f if f.shape[-2:] == size else self._brought_to(f, size) for f in scales]
-        return torch.cat(grid, 1).permute(0, 2, 3, 1)
+        joined = torch.stack(grid).mean(0) if self._recipe.joined == "mean" else torch.cat(grid, 1)
+        return joined.permute(0, 2, 3, 1)
 
     def _pooled(self, features: Tensor) -> Tensor:
         size = self._recipe.neighbourhood
@@ -79,14 +88,14 @@ class PatchFeatures:
         for start in batches(len(given.images), FIT_BATCH, "features of the teacher"):
             yield self(given.images[start : start + FIT_BATCH], given.compute.device)
 
-    def drawn(self, given: TaskInputs, at_most: int) -> Tensor:
+    def drawn(self, given: TaskInputs, at_most: int | None) -> Tensor:
         """Descriptions of all training patches, ``(M, channels)``, or of ``at_most``, drawn by the seed.
 
         Says before how much memory they take. Raises ``RkdError`` where there is not as much.
         """
         places = (given.images.shape[1] // self.stride) ** 2
         in_all = len(given.images) * places
-        kept = min(in_all, at_most)
+        kept = in_all if at_most is None else min(in_all, at_most)
         needed = 4 * kept * self.channels
         require_memory(needed, f"{kept:,} of {in_all:,} patches of {self.channels} numbers each")
         order = np.random.default_rng(given.seed).permutation(in_all)[:kept] if kept < in_all else np.arange(in_all)
@@ -124,8 +133,9 @@ class PatchDetector(Detector):
         """How far patches ``(N, h, w, channels)`` are from normal: ``(N, h, w)``, not negative."""
 
     def image_scores(self, described: Tensor, distances: Tensor) -> dict[str, Tensor]:
-        """Scores of images that are not read off their maps, ``(N,)`` each; none unless a system has some."""
-        return {}
+        """Scores of images that are not read off their maps, ``(N,)`` each, where the recipe has some."""
+        share = self.recipe.top_share
+        return {"image_score": mean_of_farthest(distances, share)} if share else {}
 
     @torch.inference_mode()
     def score(self, images: Images, *, batch_size: int = 16) -> Scores:
@@ -143,6 +153,12 @@ class PatchDetector(Detector):
         return Scores(stacked, scores | {"map_max": stacked.max(axis=(1, 2)).astype(np.float64)})
 
 
+def mean_of_farthest(distances: Tensor, share: float) -> Tensor:
+    """Mean of the largest distances of an image's patches ``(N, h, w)``, a share of them and at least one: ``(N,)``."""
+    flat = distances.flatten(1)
+    return flat.topk(max(1, int(share * flat.shape[1]))).values.mean(1)
+
+
 P = TypeVar("P", bound=PatchRecipe)
 
 
@@ -158,11 +174,14 @@ class PatchSystem(System[P, Backbone]):
 
     def teacher(self, weights: TeacherWeights, recipe: P) -> Backbone:
         """The network whose features are compared."""
-        return backbone(weights)
+        return backbone(weights, recipe.blocks)
 
     def task(self, recipe: P, teacher: Backbone, given: TaskInputs) -> FittingTask:
         """What is learnt, in one pass."""
-        return self._task(recipe, PatchFeatures(teacher, recipe), given)
+        features = PatchFeatures(teacher, recipe)
+        made = self._task(recipe, features, given)
+        made.notes |= features.made_with
+        return made
 
     def detector(
         self, recipe: P, teacher: Backbone, state: dict[str, Tensor], lambda_: float, device: torch.device

@@ -1,7 +1,11 @@
-"""PatchCore (Roth et al. 2022): a bank of normal patches, and how far a patch is from the nearest of them."""
+"""PatchCore (Roth et al. 2022): a bank of normal patches, and how far a patch is from the nearest of them.
+
+AnomalyDINO (Damm et al. 2025) is the same with another bank, all patches, and another distance, the cosine's.
+"""
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from rkd_pipeline.detectors.coreset import farthest_first
 from rkd_pipeline.detectors.patch_features import PatchDetector, PatchFeatures, PatchSystem
@@ -20,12 +24,17 @@ class PatchCoreTask(FittingTask):
     def fit(self) -> dict[str, Tensor]:
         """``bank (M, channels)``: the share of the patches that the recipe names, chosen far from each other."""
         rows = self._features.drawn(self._given, self._recipe.patches_at_most)
+        if self._recipe.distance == "cosine":
+            F.normalize(rows, dim=1, out=rows)
+        count = max(1, round(self._recipe.share * len(rows)))
+        self.notes |= {"bank": f"{count:,} of {len(rows):,} patches"}
+        return {"bank": rows if count == len(rows) else self._chosen(rows, count)}
+
+    def _chosen(self, rows: Tensor, count: int) -> Tensor:
         generator = torch.Generator().manual_seed(self._given.seed)
         projection = torch.randn(rows.shape[1], self._recipe.projection, generator=generator).to(rows)
         first = int(torch.randint(len(rows), (1,), generator=generator))
-        count = max(1, round(self._recipe.share * len(rows)))
-        self.notes = {"bank": f"{count:,} of {len(rows):,} patches"}
-        return {"bank": rows[farthest_first(rows @ projection, count, first).to(rows.device)]}
+        return rows[farthest_first(rows @ projection, count, first).to(rows.device)]
 
 
 def nearest_of(rows: Tensor, bank: Tensor) -> tuple[Tensor, Tensor]:
@@ -85,12 +94,15 @@ class PatchCoreDetector(PatchDetector):
         self._bank = state["bank"].to(device)
 
     def distances(self, described: Tensor) -> Tensor:
-        """Euclidean distance to the nearest entry of the bank."""
-        found, _ = nearest_of(described.flatten(0, 2), self._bank)
-        return found.view(described.shape[:3])
+        """Distance to the nearest entry of the bank: Euclidean, or by cosine, which is half its square at length 1."""
+        rows, cosine = described.flatten(0, 2), self.recipe.distance == "cosine"
+        found, _ = nearest_of(F.normalize(rows, dim=1) if cosine else rows, self._bank)
+        return (found.square() / 2 if cosine else found).view(described.shape[:3])
 
     def image_scores(self, described: Tensor, distances: Tensor) -> dict[str, Tensor]:
-        """The weighted distance of the patch that is farthest from the bank."""
+        """The mean of the farthest patches, or the weighted distance of the one that is farthest from the bank."""
+        if self.recipe.top_share:
+            return super().image_scores(described, distances)
         return {"image_score": image_score(described, distances, self._bank, self.recipe.neighbours)}
 
 

@@ -19,7 +19,7 @@ class SubspaceTask(FittingTask):
         """``mean (D,)`` and ``directions (k, D)``, orthonormal, the fewest that explain the recipe's share."""
         found = ScatterOfPatches.of(self._features.of_all(self._given))
         directions = principal_directions(found.covariance, self._recipe.explained)
-        self.notes = {"subspace": f"{len(directions)} of {self._features.channels} dimensions"}
+        self.notes |= {"subspace": f"{len(directions)} of {self._features.channels} dimensions"}
         return {"mean": found.mean.float(), "directions": directions.float()}
 
 
@@ -34,6 +34,8 @@ def principal_directions(covariance: Tensor, explained: float) -> Tensor:
 class SubspaceDetector(PatchDetector):
     """Mean and principal directions."""
 
+    recipe: SubspaceAD
+
     def __init__(
         self, recipe: SubspaceAD, features: PatchFeatures, state: dict[str, Tensor], device: torch.device
     ) -> None:
@@ -41,9 +43,10 @@ class SubspaceDetector(PatchDetector):
         self._mean, self._directions = state["mean"].to(device), state["directions"].to(device)
 
     def distances(self, described: Tensor) -> Tensor:
-        """Length of what the subspace leaves of a patch."""
+        """Length of what the subspace leaves of a patch, or its square."""
         centred = described - self._mean
-        return (centred - centred @ self._directions.T @ self._directions).square().sum(-1).sqrt()
+        squares = (centred - centred @ self._directions.T @ self._directions).square().sum(-1)
+        return squares if self.recipe.squared else squares.sqrt()
 
 
 SYSTEM = PatchSystem(SubspaceTask, SubspaceDetector)

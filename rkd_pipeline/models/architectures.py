@@ -1,10 +1,12 @@
-"""The networks that teachers can be: four ResNet shapes, of which OCBE and decoder are built too, and VGG-16.
+"""The networks that teachers can be: four ResNet shapes, of which OCBE and decoder are built too, VGG-16, and DINOv2's
+vision transformers.
 
 What belongs here: sizes, as data. What does not: layers, weights.
 """
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias
 
 from rkd_pipeline.errors import UnknownName
 
@@ -92,8 +94,74 @@ ARCHITECTURES = {
 }
 
 
+@dataclass(frozen=True)
+class Transformer:
+    """A vision transformer of timm's that DINOv2 pretrained (Oquab et al. 2023; with registers, Darcet et al. 2023).
+
+    All its features have one grid: a position for each patch of the image, whose side is a multiple of the patch's.
+
+    Attributes:
+        name: ours.
+        timm: timm's name of the architecture.
+        files: weights that fit, by the names that their publishers gave them.
+        width: length of a token, which is a patch's features.
+        depth: blocks.
+        heads: of the attention.
+        registers: tokens beside the class token that stand for no patch.
+        patch: side of a patch in pixels.
+        grid: patches along a side of the images of its pretraining, which the position embeddings in a file are for.
+    """
+
+    # Imported by this name where such a network is wanted, and nowhere else: it needs timm, an optional extra.
+    module: ClassVar[str] = "rkd_pipeline.models.vision_transformer"
+
+    name: str
+    timm: str
+    files: str
+    width: int
+    depth: int
+    heads: int
+    registers: int = 0
+    patch: int = 14
+    grid: int = 37
+
+    @property
+    def part(self) -> str:
+        """What of timm's network is used."""
+        return f"for images of {self.grid * self.patch} pixels"
+
+    @property
+    def stages(self) -> tuple[int, int, int]:
+        """The blocks, from 1, that stand for a ResNet's three: at a third, two thirds and the whole of the depth."""
+        return self.depth // 3, 2 * self.depth // 3, self.depth
+
+
 VGGS = {"vgg16": Vgg("vgg16", (128, 256, 512, 512))}
-NETWORKS: dict[str, Architecture | Vgg] = {**ARCHITECTURES, **VGGS}
+CONVOLUTIONAL: dict[str, Architecture | Vgg] = {**ARCHITECTURES, **VGGS}
+
+
+def _dinov2(size: Literal["s", "b", "l", "g"], width: int, depth: int, heads: int, registers: int = 0) -> Transformer:
+    word, its = {"s": "small", "b": "base", "l": "large", "g": "giant"}[size], f"reg{registers}_" if registers else ""
+    timm = f"vit_{word}_patch14_{its}dinov2"
+    files = f"timm's {timm}.lvd142m, or the authors' dinov2_vit{size}14_{its}pretrain.pth"
+    name = f"dinov2_vit_{size}14{'_reg' if registers else ''}"
+    return Transformer(name, timm, files, width, depth, heads, registers)
+
+
+TRANSFORMERS = {
+    t.name: t
+    for t in (
+        _dinov2("s", 384, 12, 6),
+        _dinov2("b", 768, 12, 12),
+        _dinov2("l", 1024, 24, 16),
+        _dinov2("s", 384, 12, 6, registers=4),
+        _dinov2("b", 768, 12, 12, registers=4),
+        _dinov2("l", 1024, 24, 16, registers=4),
+        _dinov2("g", 1536, 40, 24, registers=4),
+    )
+}
+Network: TypeAlias = Architecture | Vgg | Transformer
+NETWORKS: dict[str, Network] = {**CONVOLUTIONAL, **TRANSFORMERS}
 
 
 def architecture(name: str) -> Architecture:
@@ -104,8 +172,8 @@ def architecture(name: str) -> Architecture:
         raise UnknownName("architecture", name, ARCHITECTURES) from None
 
 
-def network(name: str) -> Architecture | Vgg:
-    """The network of that name, ResNet or VGG; raises ``UnknownName`` with the list of known ones."""
+def network(name: str) -> Network:
+    """The network of that name, of any kind; raises ``UnknownName`` with the list of known ones."""
     try:
         return NETWORKS[name]
     except KeyError:
@@ -118,3 +186,16 @@ def torchvision_network(name: str) -> Any:
     from torchvision.models import get_model
 
     return get_model(name, weights=None)
+
+
+def untrained(wanted: Network) -> Any:
+    """The whole network, with weights as its library draws them. Raises ``RkdError`` where that is not installed."""
+    if isinstance(wanted, Transformer):
+        return import_module(wanted.module).whole_network(wanted)
+    return torchvision_network(wanted.name)
+
+
+def computed_imports(name: str) -> list[str]:
+    """Modules that a teacher of this architecture, or none, imports by a computed name."""
+    wanted = NETWORKS.get(name)
+    return [wanted.module] if isinstance(wanted, Transformer) else []

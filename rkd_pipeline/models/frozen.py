@@ -21,6 +21,11 @@ class Frozen(nn.Module):
     mean: Tensor
     std: Tensor
 
+    @property
+    def made_with(self) -> dict[str, str]:
+        """Libraries that compute the features besides torch and torchvision, and their versions: for provenance."""
+        return {}
+
     def freeze(self, mean: Sequence[float], std: Sequence[float], scale: float) -> None:
         """At the end of ``__init__``: stop learning, and keep what images are normalised by, times ``scale``."""
         self.register_buffer("mean", scale * torch.tensor(mean).view(1, 3, 1, 1), persistent=False)

@@ -12,7 +12,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from rkd_pipeline.models.architectures import Vgg, network, torchvision_network
+from rkd_pipeline.models.architectures import Transformer, Vgg, network, torchvision_network
 from rkd_pipeline.models.frozen import IMAGENET_MEAN, IMAGENET_STD, Frozen
 from rkd_pipeline.models.teacher import Teacher
 from rkd_pipeline.models.weights import TeacherWeights
@@ -31,7 +31,9 @@ class Source(Frozen):
 
     def __init__(self, weights: TeacherWeights, normalise: bool) -> None:
         super().__init__()
-        self.arch = network(weights.name.arch)
+        arch = network(weights.name.arch)
+        assert not isinstance(arch, Transformer)  # the recipes' ``networks`` name none
+        self.arch = arch
         self.sha256 = weights.sha256
         self.parts = nn.ModuleList(_vgg_parts(weights) if isinstance(self.arch, Vgg) else _resnet_parts(weights))
         mean, std = (IMAGENET_MEAN, IMAGENET_STD) if normalise else ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))

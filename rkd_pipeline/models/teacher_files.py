@@ -4,7 +4,8 @@ Names: ``wide_resnet50_2`` is torchvision's architecture with its ImageNet-1k V1
 ``wide_resnet50_2.imagenet1k_v2`` another published set; ``resnet18.4c740094`` a file, by the first 8 hex digits of
 its SHA-256, found through ``teachers.toml`` in the store; ``resnet18.random`` weights drawn from a fixed seed, for
 comparison; ``embedded`` the ResNet-18 that comes with this package, pretrained on images made by formula; ``none``
-no teacher at all, for systems that have none. Nothing ever falls back to another set: a missing file is an error.
+no teacher at all, for systems that have none. A vision transformer's weights come from a file alone:
+``dinov2_vit_s14.0a1b2c3d``. Nothing ever falls back to another set: a missing file is an error.
 
 What belongs here: names. What does not: tensors (``models/weights.py``), so that keys parse without torch.
 """
@@ -15,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rkd_pipeline.errors import TeacherError
-from rkd_pipeline.models.architectures import network
+from rkd_pipeline.models.architectures import Transformer, network
 from rkd_pipeline.store.files import edited
 from rkd_pipeline.store.toml_files import read_toml, write_toml
 
@@ -45,11 +46,12 @@ class TeacherName:
         if text == NONE:
             return cls(NONE)
         arch, _, weights = text.partition(".")
-        network(arch)
+        found = network(arch)
         name = cls(arch, weights or DEFAULT_WEIGHTS)
-        if not (name.from_file or name.weights in (DEFAULT_WEIGHTS, RANDOM) or name.weights in name.published()):
+        known = (RANDOM,) if weights and isinstance(found, Transformer) else (DEFAULT_WEIGHTS, RANDOM)
+        if not (name.from_file or name.weights in known or name.weights in name.published()):
             raise TeacherError(
-                f"{text!r}: weights of {arch} are {', '.join(name.published())}, {RANDOM}, or 8 hex digits of a file; "
+                f"{text!r}: weights of {arch} are {', '.join([*name.published(), RANDOM])}, or 8 hex digits of a file; "
                 f"the teacher that comes with this package is {EMBEDDED}, without an architecture"
             )
         return name
@@ -60,7 +62,9 @@ class TeacherName:
         return _FILE_ID.fullmatch(self.weights) is not None
 
     def published(self) -> list[str]:
-        """torchvision's weight sets for this architecture, in lower case."""
+        """torchvision's weight sets for this architecture, in lower case; none for a vision transformer."""
+        if isinstance(network(self.arch), Transformer):
+            return []
         from torchvision.models import get_model_weights
 
         return [w.name.lower() for w in get_model_weights(self.arch)]

@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from rkd_pipeline.errors import TeacherError
-from rkd_pipeline.models.architectures import NETWORKS, Architecture, Vgg, network, torchvision_network
+from rkd_pipeline.models.architectures import NETWORKS, Network, Transformer, network, untrained
 from rkd_pipeline.models.teacher_files import EMBEDDED, NONE, RANDOM, RegisteredFile, TeacherName, TeacherRegistry
 from rkd_pipeline.store.files import file_sha256
 
@@ -25,7 +25,9 @@ EMBEDDED_FILE = Path(__file__).with_name("embedded_teacher.safetensors")
 
 @dataclass(frozen=True)
 class TeacherWeights:
-    """Weights in memory: the state dict from conv1 to layer3 (VGG: features), its origin, and its identity.
+    """Weights in memory: the part of a state dict that a teacher uses, its origin, and its identity.
+
+    That is a ResNet from conv1 to layer3, a VGG's features, a vision transformer in timm's names.
 
     ``sha256`` is the file's; for random weights, that of the drawn values; ``none`` where there are none.
     """
@@ -45,7 +47,7 @@ def register_weights(registry: TeacherRegistry, file: Path, arch: str | None = N
     if arch is None:
         fitting = _fitting(state)
         if not fitting:
-            raise TeacherError(f"{file} fits none of {', '.join(NETWORKS)} from conv1 to layer3")
+            raise TeacherError(f"{file} fits none of {', '.join(NETWORKS)}, of a ResNet from conv1 to layer3")
         arch = fitting[0]
     _require_fit(state, network(arch), file)
     digest = file_sha256(file)
@@ -74,7 +76,9 @@ def read_state(file: Path) -> dict[str, Tensor]:
     if file.is_dir():
         raise TeacherError(f"{file} is a folder; give the weights file in it")
     if not file.is_file():
-        raise TeacherError(f"weights file {file} does not exist; give the path of a torchvision ResNet state dict")
+        raise TeacherError(
+            f"weights file {file} does not exist; give the path of a state dict, such as torchvision's of a ResNet"
+        )
     try:
         if reason := _no_weights(file):
             raise TeacherError(f"{file} cannot be read as weights: {reason}")
@@ -180,13 +184,38 @@ def _state_inside(content: Any) -> str | None:
 
 
 def _needed(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    state = in_timms_names(state) if _is_transformers(state) else state
     return {k: v for k, v in state.items() if not k.startswith(_UNUSED)}
 
 
-def _misfits(state: Mapping[str, Tensor], arch: Architecture | Vgg) -> list[str]:
+def _is_transformers(state: Mapping[str, Tensor]) -> bool:
+    return "patch_embed.proj.weight" in state
+
+
+def in_timms_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A vision transformer's state as timm has it, of a file of timm's or DINOv2's own; both compute the same.
+
+    The authors' class token has a position embedding; with registers, timm adds it to the token once and for all.
+    """
+    renamed = {"register_tokens": "reg_token"}
+    mlp = (("mlp.w12.", "mlp.fc1."), ("mlp.w3.", "mlp.fc2."))  # of the giant: SwiGLU
+    found: dict[str, Tensor] = {}
+    for key, values in state.items():
+        name = renamed.get(key, key)
+        for theirs, timms in mlp:
+            name = name.replace(theirs, timms)
+        found[name] = values
+    found.pop("mask_token", None)  # of the pretraining
+    if "register_tokens" in state and {"cls_token", "pos_embed"} <= found.keys():
+        found["cls_token"] = found["cls_token"] + found["pos_embed"][:, :1]
+        found["pos_embed"] = found["pos_embed"][:, 1:]
+    return found
+
+
+def _misfits(state: Mapping[str, Tensor], arch: Network) -> list[str]:
     """What keeps ``state`` from being the used part of ``arch``, in words; empty when it fits."""
     with torch.device("meta"):
-        blank = torchvision_network(arch.name)
+        blank = untrained(arch)
     wanted = {k: tuple(v.shape) for k, v in _needed(blank.state_dict()).items()}
     found = {k: tuple(v.shape) for k, v in _needed(state).items()}
     # Counters of BatchNorm's training steps play no part in eval mode; exporters drop them.
@@ -197,13 +226,21 @@ def _misfits(state: Mapping[str, Tensor], arch: Architecture | Vgg) -> list[str]
 
 
 def _fitting(state: Mapping[str, Tensor]) -> list[str]:
-    return [a.name for a in NETWORKS.values() if not _misfits(state, a)]
+    return [a.name for a in NETWORKS.values() if _may_fit(state, a) and not _misfits(state, a)]
 
 
-def _require_fit(state: Mapping[str, Tensor], arch: Architecture | Vgg, file: Path) -> None:
+def _may_fit(state: Mapping[str, Tensor], arch: Network) -> bool:
+    """Cheap, since it takes seconds to build the large ones; a file of another kind must not need timm, either."""
+    if not isinstance(arch, Transformer):
+        return not _is_transformers(state)
+    return _is_transformers(state) and len(state["patch_embed.proj.weight"]) == arch.width
+
+
+def _require_fit(state: Mapping[str, Tensor], arch: Network, file: Path) -> None:
     if misfits := _misfits(state, arch):
         fitting = _fitting(state)
-        fix = f"it is a {fitting[0]}: say --teacher {fitting[0]}" if fitting else "give torchvision's own names"
+        own = f"give {arch.files}" if isinstance(arch, Transformer) else "give torchvision's own names"
+        fix = f"it is a {fitting[0]}: say --teacher {fitting[0]}" if fitting else own
         raise TeacherError(f"{file} is not {arch.name} {arch.part} ({'; '.join(misfits[:3])}); {fix}")
     for key, values in _needed(state).items():
         if wrong := _unusable(key, values):
@@ -236,6 +273,11 @@ def _registered_weights(registry: TeacherRegistry, name: TeacherName) -> Teacher
 
 
 def _published_weights(name: TeacherName) -> TeacherWeights:
+    if isinstance(arch := network(name.arch), Transformer):
+        raise TeacherError(
+            f"weights of {name} come from a file, and are never downloaded; run "
+            f"`rkd run ... --teacher {name} --weights FILE` once, where FILE is {arch.files}"
+        )
     from torchvision.models import get_model_weights
 
     weights = next(w for w in get_model_weights(name.arch) if w.name.lower() == name.weights)
@@ -261,7 +303,7 @@ def _embedded_weights(name: TeacherName) -> TeacherWeights:
 def _random_weights(name: TeacherName) -> TeacherWeights:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        state = _needed(torchvision_network(name.arch).state_dict())
+        state = _needed(untrained(network(name.arch)).state_dict())
     digest = hashlib.sha256()
     for key in sorted(state):
         digest.update(key.encode() + state[key].numpy().tobytes())

@@ -15,7 +15,7 @@ that the field uses today. To add a system: a class in one of these, and a modul
 from dataclasses import Field, asdict, dataclass, field, fields
 from typing import Any, ClassVar, Literal
 
-from rkd_pipeline.models.architectures import ARCHITECTURES, NETWORKS
+from rkd_pipeline.models.architectures import ARCHITECTURES, CONVOLUTIONAL
 
 LossName = Literal["kd", "kd_flat", "mkd"]
 Reduction = Literal["sum", "mean"]
@@ -46,8 +46,8 @@ class Recipe:
         paper: whose numbers this recipe can be set beside.
         code: the code whose settings it has.
         deviation: where it differs from both; never empty, "none known" where that is so.
-        teacher: torchvision architecture of the teacher (ImageNet-1k V1 weights unless a key names others), or
-            ``none`` for a system without one.
+        teacher: architecture of the teacher, with torchvision's ImageNet-1k V1 weights unless a key names others (a
+            vision transformer's key has to), or ``none`` for a system without one.
         side: image side in pixels; PIL bilinear, no crop.
         epochs: full schedule; a key may shorten it, and tables mark that. None: the system learns in one pass.
         early_stopping: None keeps the last epoch.
@@ -181,7 +181,7 @@ class MultiresolutionKD(GradientRecipe):
     title: ClassVar[str] = "Multiresolution KD"
     score_rules: ClassVar[tuple[str, ...]] = ("loss", "map_max")
     own_score: ClassVar[str] = "loss"
-    networks: ClassVar[tuple[str, ...]] = tuple(NETWORKS)
+    networks: ClassVar[tuple[str, ...]] = tuple(CONVOLUTIONAL)
 
     teacher: str = "vgg16"
     side: int = 128

@@ -13,6 +13,7 @@ import re
 from dataclasses import dataclass, replace
 
 from rkd_pipeline.errors import BadKey, RkdError
+from rkd_pipeline.models.architectures import NETWORKS, Transformer
 from rkd_pipeline.models.teacher_files import NONE, TeacherName
 from rkd_pipeline.recipes.lookup import recipe
 from rkd_pipeline.recipes.named_recipes import trained_as
@@ -72,6 +73,12 @@ class TrainingKey:
         if named.arch not in (base.networks or (NONE,)):
             fitting = f"takes {', '.join(base.networks)} as a teacher" if base.networks else "has no teacher"
             raise BadKey(f"{base.title} ({base.name}) {fitting}, not {named.arch}")
+        arch = NETWORKS.get(named.arch)
+        if isinstance(arch, Transformer) and base.side % arch.patch:
+            raise BadKey(
+                f"{arch.name} cuts images into patches of {arch.patch} pixels, and those of {base.name} have "
+                f"{base.side}, which is no multiple; take a recipe for {16 * arch.patch} or {32 * arch.patch} pixels"
+            )
         return cls(
             recipe=base,
             teacher=named,
