@@ -243,6 +243,9 @@ def deviations_of(wanted: Recipe, teacher: str) -> str:
     if teacher == wanted.teacher:
         return wanted.deviation
     arch, _, weights = teacher.partition(".")
-    other = f"weights {weights}" if arch == wanted.teacher else teacher
-    replaced = "torchvision's" if arch == wanted.teacher else wanted.teacher
-    return f"{other} in place of {replaced}; {wanted.deviation}"
+    other = (
+        f"weights {weights} in place of its own"
+        if arch == wanted.teacher
+        else f"{teacher} in place of {wanted.teacher}"
+    )
+    return f"{other}; {wanted.deviation}"

@@ -65,7 +65,7 @@ def test_a_one_class_embedding_that_came_later_leaves_other_trainings_valid() ->
 def test_another_source_is_said_in_every_row() -> None:
     mkd = RECIPES["mkd"]
     assert deviations_of(mkd, "resnet18").startswith("resnet18 in place of vgg16; ")
-    assert deviations_of(mkd, "vgg16.c95c5fd9").startswith("weights c95c5fd9 in place of torchvision's; ")
+    assert deviations_of(mkd, "vgg16.c95c5fd9").startswith("weights c95c5fd9 in place of its own; ")
     assert deviations_of(mkd, "vgg16") == mkd.deviation
 
 
