@@ -5,12 +5,18 @@ Recipes are listed, and keys of them read, without anomalib.
 """
 
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from typing import ClassVar, Literal
 
 from rkd_pipeline.recipes.recipe import SCORING, GradientRecipe, Recipe
 
 Argument = bool | int | float | str | tuple[str, ...] | tuple[int, ...]
 Arguments = tuple[tuple[str, Argument], ...]
+
+
+def anomalib_is_installed() -> bool:
+    """The optional extra is there, so that its models can be trained; nothing is imported to find out."""
+    return find_spec("anomalib") is not None
 
 
 @dataclass(frozen=True)
