@@ -14,6 +14,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from rkd_pipeline.detectors import anomalib_model, system_of
+from rkd_pipeline.detectors.anomalib_trainer import seeded
 from rkd_pipeline.detectors.fit import fit
 from rkd_pipeline.device import Compute
 from rkd_pipeline.errors import RkdError, TeacherError, UnknownName
@@ -190,6 +191,32 @@ def test_a_model_says_how_much_memory_it_takes_and_none_begins_without(
     monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=bytes_needed))
     train()
     assert asked == [bytes_needed] * 2
+
+
+def test_a_coreset_is_the_same_and_takes_its_memory_once() -> None:
+    from anomalib.models.components.sampling.k_center_greedy import KCenterGreedy
+
+    features = torch.randn(300, 40, generator=torch.Generator().manual_seed(1))
+
+    def select() -> tuple[list[int], int]:
+        coreset, places = KCenterGreedy(features, 0.2), set[int]()
+        step = coreset.update_distances
+
+        def noted(cluster_center: int | torch.Tensor | None) -> None:
+            step(cluster_center)
+            places.add(coreset.min_distances.data_ptr())
+
+        coreset.update_distances = noted
+        with seeded(2, torch.device("cpu")):
+            chosen = coreset.select_coreset_idxs()
+        return chosen, len(places)
+
+    theirs, _ = select()
+    with anomalib_model.coreset_in_place():
+        ours, places = select()
+    assert ours == theirs
+    assert (len(ours), places) == (60, 1)
+    assert select()[0] == theirs
 
 
 def test_weights_are_never_downloaded(cpu: Compute, tmp_path: Path) -> None:
