@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import rkd_pipeline
+from resources.mlflow_client import TrackingError
 
 PACKAGE = rkd_pipeline.__name__
 _ROOT = Path(rkd_pipeline.__file__).parent
@@ -39,12 +40,19 @@ def copy_code(files: Iterable[Path], folder: Path) -> Path:
 
 
 def requirements(files: Iterable[Path]) -> list[str]:
-    """What these files import from other packages, as ``name==version`` of this environment; MLflow adds itself."""
+    """What these files import from other packages, as ``name==version`` of this environment; MLflow adds itself.
+
+    Raises ``TrackingError`` where one is not installed: the model was trained in another environment.
+    """
     imported = {name.partition(".")[0] for file in files for name in _imports(file)}
     foreign = imported - set(sys.stdlib_module_names) - {PACKAGE, "mlflow"}
     packages = importlib.metadata.packages_distributions()
     if unknown := sorted(name for name in foreign if name not in packages):
-        raise ImportError(f"no installed package provides {', '.join(unknown)}, which the model's code imports")
+        raise TrackingError(
+            f"no installed package provides {', '.join(unknown)}, which the model's code imports, and MLflow would try "
+            "it; mirror it from an environment like the one that it was trained in",
+            passing=False,
+        )
     names = {packages[name][0] for name in foreign}
     # What follows a + names a build, such as cu128, which a registry does not know.
     return sorted(f"{name.lower()}=={importlib.metadata.version(name).partition('+')[0]}" for name in names)

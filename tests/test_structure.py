@@ -188,3 +188,16 @@ def test_looking_loads_nothing_that_takes_seconds(module: str, without: tuple[st
     """Every command, and every process that Dagster starts, pays for what is imported at the top."""
     code = f"import sys, {module}; print(*sorted({set(without)!r} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "\n"
+
+
+def pins(file: str) -> dict[str, str]:
+    """Package to version of a file of exact versions."""
+    lines = (line.partition("#")[0].strip() for line in (ROOT / file).read_text(encoding="utf-8").splitlines())
+    return dict(line.split("==") for line in lines if line)
+
+
+def test_what_benchmarks_compare_with_is_of_the_versions_that_the_project_has() -> None:
+    """Two files of exact versions: only peers that the project does not have may be in one alone."""
+    ours, theirs = pins("constraints.txt"), pins("benchmarks/requirements.txt")
+    assert {n: v for n, v in theirs.items() if ours.get(n, v) != v} == {}
+    assert set(theirs) - set(ours) == {"adeval", "opencv-python"}

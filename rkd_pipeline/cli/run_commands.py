@@ -25,7 +25,8 @@ def run(
         str | None,
         typer.Option(
             envvar="RKD_PLAN",
-            help="Train a named set. It says everything itself, so the options that choose trainings are refused.",
+            help="Train a named set. It says everything itself, so the options that choose trainings are refused. "
+            "systems has anomalib's models too where that extra is installed.",
             **one_of(sorted(PLANS)),
         ),
     ] = None,

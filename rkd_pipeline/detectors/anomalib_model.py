@@ -28,6 +28,7 @@ from rkd_pipeline.detectors.anomalib_trainer import (
     without_lightning,
 )
 from rkd_pipeline.detectors.anomaly_map import Scores, smoothed
+from rkd_pipeline.detectors.patch_features import require_memory
 from rkd_pipeline.errors import RkdError, TeacherError, UnknownName
 from rkd_pipeline.models.teacher_files import NONE
 from rkd_pipeline.models.weights import TeacherWeights
@@ -156,6 +157,19 @@ def predicted(module: Any, images: np.ndarray, device: torch.device) -> tuple[Te
     if maps.shape[-1] != side:
         maps = F.interpolate(maps, size=(side, side), mode="bilinear", align_corners=False)
     return score, maps[:, 0]
+
+
+def kept_tensors(module: nn.Module) -> list[Tensor]:
+    """Tensors in lists, however deep, that parts of a model have: where anomalib's keep features while they learn."""
+    waiting = [value for part in module.modules() for value in vars(part).values() if isinstance(value, list)]
+    found: dict[int, Tensor] = {}
+    while waiting:
+        for value in waiting.pop():
+            if isinstance(value, Tensor):
+                found[id(value)] = value
+            elif isinstance(value, list):
+                waiting.append(value)
+    return list(found.values())
 
 
 def own_memory(module: nn.Module) -> None:
@@ -289,6 +303,42 @@ class CflowMaps(nn.Module):
         return len(distribution) - likely
 
 
+@contextmanager
+def coreset_in_place() -> Iterator[None]:
+    """Inside, anomalib's choice of a coreset computes the same distances in memory that it takes once.
+
+    It takes memory for all features anew in every step, between small pieces that it keeps: glibc cannot use what was
+    freed again, and 2,000 steps over 20,000 patches take 30 GB.
+    """
+    from anomalib.models.components.sampling.k_center_greedy import KCenterGreedy
+
+    coreset: Any = KCenterGreedy
+    own = coreset.update_distances
+    room: dict[str, Tensor] = {}
+
+    def update_distances(self: Any, cluster_center: int | Tensor | None) -> None:
+        if cluster_center is None:
+            return
+        if self.min_distances is None:
+            room["difference"] = torch.empty_like(self.features)
+            room["distances"] = self.features.new_empty(len(self.features), 1)
+            self.min_distances = torch.full_like(room["distances"], torch.inf)
+        torch.sub(self.features, self.features[cluster_center].reshape(-1), out=room["difference"])
+        torch.linalg.vector_norm(room["difference"], dim=1, keepdim=True, out=room["distances"])
+        torch.minimum(self.min_distances, room["distances"], out=self.min_distances)
+
+    coreset.update_distances = update_distances
+    try:
+        yield
+    finally:
+        coreset.update_distances = own
+
+
+# Times what a model keeps of the training images: kept and joined; PatchCore's copies for its coreset; DFM's
+# decomposition in double precision.
+_ROOM = {"Patchcore": 3, "Dfm": 8}
+
+
 class AnomalibFitting(FittingTask):
     """A model that keeps features of all training images, and makes of them what it scores by."""
 
@@ -307,18 +357,33 @@ class AnomalibFitting(FittingTask):
         passes = self._model.module.trainer_arguments.get("max_epochs", 1)
         trainer = StubTrainer(Batches(self._given.images, FIT_BATCH, device), passes)
         module = without_lightning(self._model.module, trainer)
-        with seeded(self._given.seed, device), without_bars():
+        with seeded(self._given.seed, device), without_bars(), coreset_in_place():
             self._model.train()
             module.on_train_start()
             for trainer.current_epoch in range(passes):
                 module.on_train_epoch_start()
                 for number, batch in enumerate(trainer.batches):
                     module.training_step(batch, number)
+                    if number == trainer.current_epoch == 0:
+                        self._require_memory(len(batch.image))
                 module.on_train_epoch_end()
             module.on_train_end()
         self._model.require_given_unchanged()
         self._try()
         return {k: v.detach().clone() for k, v in self._model.state_dict().items()}
+
+    def _require_memory(self, seen: int) -> None:
+        """Of all images, by what the model keeps of the first ones, ``seen``; raises ``RkdError`` where it is not left.
+
+        Not exact: what a model computes with is counted in copies of what it keeps.
+        """
+        kept, images = kept_tensors(self._model), len(self._given.images)
+        model = type(self._model.module).__name__
+        needed = _ROOM.get(model, 2) * sum(t.nbytes for t in kept) * images // seen
+        if model == "Padim":
+            [(_, features, height, width)] = [t.shape for t in kept]
+            needed += 4 * 4 * height * width * features**2  # covariances, steadied, inverted, and one in the making
+        require_memory(needed, f"features of {images:,} images, and what {self._what} computes of them")
 
     def _try(self) -> None:
         """anomalib's models warn, or say nothing, where they had too few images to learn from."""

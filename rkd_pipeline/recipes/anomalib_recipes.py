@@ -5,12 +5,18 @@ Recipes are listed, and keys of them read, without anomalib.
 """
 
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from typing import ClassVar, Literal
 
 from rkd_pipeline.recipes.recipe import SCORING, GradientRecipe, Recipe
 
 Argument = bool | int | float | str | tuple[str, ...] | tuple[int, ...]
 Arguments = tuple[tuple[str, Argument], ...]
+
+
+def anomalib_is_installed() -> bool:
+    """The optional extra is there, so that its models can be trained; nothing is imported to find out."""
+    return find_spec("anomalib") is not None
 
 
 @dataclass(frozen=True)
@@ -232,7 +238,7 @@ RECIPES: tuple[Recipe, ...] = (
                   f"layer 3, not 4: a teacher ends there; 128 pixels, not 256; {_IMAGES}", side=128),
     AnomalibStfpm("anomalib-stfpm", "anomalib's STFPM", _WANG, _CODE, _RECALLED),
     AnomalibStfpm("anomalib-stfpm-brief", "anomalib's STFPM on small images, for a schedule of minutes", _WANG, _CODE,
-                  f"{_SMALL}; batches of 8 for 8 epochs; {_SCHEDULE}", side=128, batch_size=8, epochs=8),
+                  f"{_SMALL}; batches of 2 for 6 epochs; {_SCHEDULE}", side=128, batch_size=2, epochs=6),
     AnomalibReverseDistillation("anomalib-reverse-distillation", "anomalib's Reverse Distillation", _DENG, _CODE,
                                 f"{_SCHEDULE}; length of the schedule recalled, not re-read"),
     AnomalibReverseDistillation("anomalib-reverse-distillation-brief",
@@ -261,8 +267,8 @@ RECIPES: tuple[Recipe, ...] = (
     AnomalibSupersimplenet("anomalib-supersimplenet", "anomalib's SuperSimpleNet", _ROLIH, _CODE, _SCHEDULE),
     AnomalibSupersimplenet("anomalib-supersimplenet-brief",
                            "anomalib's SuperSimpleNet on small images, for a schedule of minutes", _ROLIH, _CODE,
-                           f"{_SMALL}; batches of 8 for 8 epochs, not 32 for 300; {_SCHEDULE}", teacher="resnet18",
-                           side=128, batch_size=8, epochs=8),
+                           f"{_SMALL}; layer 2, not 2 and 3; batches of 2 for 6 epochs, not 32 for 300; {_SCHEDULE}",
+                           teacher="resnet18", side=128, batch_size=2, epochs=6, arguments=(("layers", ("layer2",)),)),
     AnomalibGanomaly("anomalib-ganomaly", "anomalib's GANomaly; no teacher, no maps", _AKCAY, _CODE,
                      "images resized as everywhere in this benchmark (Pillow, antialiased); the last epoch is kept, "
                      "never the best on test images; length of the schedule recalled, not re-read"),

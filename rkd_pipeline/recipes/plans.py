@@ -6,7 +6,9 @@ from dataclasses import dataclass
 from rkd_pipeline.data.catalog import targets_of
 from rkd_pipeline.errors import UnknownName
 from rkd_pipeline.models.teacher_files import EMBEDDED, TeacherName
+from rkd_pipeline.recipes import anomalib_recipes
 from rkd_pipeline.recipes.ablation_design import INTERACTIONS, design
+from rkd_pipeline.recipes.anomalib_recipes import anomalib_is_installed
 from rkd_pipeline.recipes.lookup import recipe
 from rkd_pipeline.recipes.training_key import TrainingKey
 
@@ -81,8 +83,8 @@ def demo() -> list[PlannedTraining]:
     return official + paper
 
 
-# Of the plan of systems: under an hour on two cores. Reverse KD's are the demo's own trainings; no number is the recipe's
-# own schedule. In brief, since a demo target has two batches of MKD's own size: minutes of them would be no training.
+# Of the plan of systems: under an hour on two cores; None is the recipe's own schedule. Reverse KD's are the demo's own
+# trainings. In brief, since a demo target has two batches of MKD's own size: minutes of them would be no training.
 SYSTEMS_EPOCHS: dict[str, int | None] = {
     "mkd-brief": 16,
     "mkd-brief-discrepancy": 16,
@@ -99,14 +101,21 @@ SYSTEMS_EPOCHS: dict[str, int | None] = {
     **dict.fromkeys(("lsa-brief", "f-anogan-brief", "anogan-brief")),
 }
 
+# Added to that plan where the extra is installed: one recipe of each model, at its own schedule.
+ANOMALIB_BRIEF = tuple(r.name for r in anomalib_recipes.RECIPES if r.name.endswith("-brief"))
+
 
 def systems() -> list[PlannedTraining]:
-    """Every system on every demo target, at short schedules, target by target; both maps of MKD share its training."""
+    """Every system on every demo target, at short schedules; anomalib's models too where that extra is installed.
+
+    Target by target; both maps of MKD share its training.
+    """
     teacher = TeacherName.parse(EMBEDDED)
+    schedules = SYSTEMS_EPOCHS | (dict.fromkeys(ANOMALIB_BRIEF) if anomalib_is_installed() else {})
     return [
         cell
         for target in targets_of("demo")
-        for name, epochs in SYSTEMS_EPOCHS.items()
+        for name, epochs in schedules.items()
         for cell in cross([target.name], [name], [0], teacher=teacher if recipe(name).networks else None, epochs=epochs)
     ]
 

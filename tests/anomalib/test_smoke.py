@@ -5,16 +5,19 @@ Where anomalib is: `make test-all` makes an environment with the extra for these
 
 from importlib.util import find_spec
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
+import psutil
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from rkd_pipeline.detectors import system_of
+from rkd_pipeline.detectors import anomalib_model, system_of
+from rkd_pipeline.detectors.anomalib_trainer import seeded
 from rkd_pipeline.detectors.fit import fit
 from rkd_pipeline.device import Compute
-from rkd_pipeline.errors import TeacherError, UnknownName
+from rkd_pipeline.errors import RkdError, TeacherError, UnknownName
 from rkd_pipeline.models.teacher_files import NONE, RANDOM, TeacherName, TeacherRegistry
 from rkd_pipeline.models.weights import TeacherWeights, load_weights
 from rkd_pipeline.recipes.anomalib_recipes import UNFIT, AnomalibDfkde, AnomalibGanomaly, AnomalibModel, AnomalibTrained
@@ -153,6 +156,67 @@ def test_the_teachers_weights_are_what_patchcore_compares(cpu: Compute, tmp_path
     assert len(bank) >= len(rows) - 1
     assert float(nearest.sort().values[-2]) < 1e-4 * float(rows.norm(dim=1).mean())
     assert not [k for k in state if "feature_extractor" in k]
+
+
+@pytest.mark.parametrize(
+    ("model", "bytes_needed"),
+    [
+        # Kept and joined: 100 of the features at 16 x 16 positions; then four covariances at each.
+        ("Padim", 2 * 4 * 40 * 100 * 16**2 + 4 * 4 * 16**2 * 100**2),
+        ("Patchcore", 3 * 4 * 40 * (128 + 256) * 8**2),
+        ("Dfm", 8 * 4 * 40 * 256),  # layer 3 has 4 x 4 positions, pooled to one
+        ("Dfkde", 2 * 4 * 40 * 256),
+    ],
+)
+def test_a_model_says_how_much_memory_it_takes_and_none_begins_without(
+    model: str, bytes_needed: int, cpu: Compute, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+    require = anomalib_model.require_memory
+    monkeypatch.setattr(
+        anomalib_model, "require_memory", lambda needed, what: (asked.append(needed), require(needed, what))
+    )
+    recipe = next(r for r in RECIPES if r.model == model)
+    teacher = system_of(recipe).teacher(weights_of("resnet18"), recipe)
+
+    def train() -> None:
+        fit(recipe, teacher, pictures(40, 64), None, epochs=None, seed=0, compute=cpu, checkpoint=tmp_path / "c",
+            identity="t")  # fmt: skip
+
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=bytes_needed - 1))
+    with pytest.raises(
+        RkdError, match=rf"features of 40 images, and what smoke \(anomalib's {model}\) computes of them"
+    ):
+        train()
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=bytes_needed))
+    train()
+    assert asked == [bytes_needed] * 2
+
+
+def test_a_coreset_is_the_same_and_takes_its_memory_once() -> None:
+    from anomalib.models.components.sampling.k_center_greedy import KCenterGreedy
+
+    features = torch.randn(300, 40, generator=torch.Generator().manual_seed(1))
+
+    def select() -> tuple[list[int], int]:
+        coreset, places = KCenterGreedy(features, 0.2), set[int]()
+        step = coreset.update_distances
+
+        def noted(cluster_center: int | torch.Tensor | None) -> None:
+            step(cluster_center)
+            places.add(coreset.min_distances.data_ptr())
+
+        coreset.update_distances = noted
+        with seeded(2, torch.device("cpu")):
+            chosen = coreset.select_coreset_idxs()
+        return chosen, len(places)
+
+    theirs, _ = select()
+    with anomalib_model.coreset_in_place():
+        ours, places = select()
+    assert ours == theirs
+    assert (len(ours), places) == (60, 1)
+    assert select()[0] == theirs
 
 
 def test_weights_are_never_downloaded(cpu: Compute, tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """The mirror asks MLflow what is there: deleted, moved, sent by two at once; and errors of our own are no absence."""
 
+import importlib.metadata
 import json
 import re
 import shutil
@@ -10,6 +11,7 @@ from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from importlib.metadata import packages_distributions
 from pathlib import Path
 from threading import Thread
 
@@ -19,9 +21,10 @@ import pytest
 import urllib3
 
 from resources import mlflow_mirror
-from resources.carried_code import carried_files
+from resources.carried_code import carried_files, requirements
 from resources.mlflow_client import MODEL_TAG, reachable
 from resources.tracking import MlflowTracking, Sent, TrackingAway, TrackingError
+from rkd_pipeline.detectors import anomalib_model
 from rkd_pipeline.errors import StoreError
 from rkd_pipeline.operations import champions
 from rkd_pipeline.stages.benchmark import mlflow_run_id, tracking_file
@@ -424,3 +427,10 @@ def test_a_locked_database_is_waited_for_and_an_outdated_one_is_not() -> None:
         with pytest.raises(TrackingError) as raised, reachable():
             raise error
         assert raised.value.passing is passing
+
+
+def test_a_model_is_not_mirrored_where_its_packages_are_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    packages = {name: made for name, made in packages_distributions().items() if name not in ("anomalib", "timm")}
+    monkeypatch.setattr(importlib.metadata, "packages_distributions", lambda: packages)
+    with pytest.raises(TrackingError, match=r"no installed package provides anomalib, timm.*mirror it from an env"):
+        requirements([Path(anomalib_model.__file__)])

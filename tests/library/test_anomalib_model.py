@@ -13,7 +13,7 @@ from sklearn.utils import check_random_state
 from torch import nn
 
 from rkd_pipeline.detectors import system_of
-from rkd_pipeline.detectors.anomalib_model import CflowMaps
+from rkd_pipeline.detectors.anomalib_model import CflowMaps, kept_tensors
 from rkd_pipeline.detectors.anomalib_trainer import Batches, Schedule, StubTrainer, normalised, optimisers_of, seeded
 from rkd_pipeline.detectors.fit import fit
 from rkd_pipeline.device import Compute
@@ -68,6 +68,13 @@ def test_a_model_that_is_none_here_says_why(images: np.ndarray, cpu: Compute, tm
     teacher = system_of(recipe).teacher(load_weights(TeacherRegistry(Path("none")), TeacherName("none")), recipe)
     with pytest.raises(RkdError, match="WinClip cannot be a system here: it needs CLIP"):
         fit(recipe, teacher, images, None, epochs=None, seed=0, compute=cpu, checkpoint=tmp_path / "c", identity="t")
+
+
+def test_what_a_model_keeps_is_found_in_lists_of_all_its_parts_once() -> None:
+    inner, outer = nn.Linear(2, 2), nn.Module()
+    outer.inner, outer.stores = inner, [[torch.zeros(3)], [torch.zeros(4), torch.zeros(5)]]
+    inner.kept, inner.names, outer.shared = [torch.zeros(2)], ["layer1"], outer.stores[0]
+    assert sorted(len(t) for t in kept_tensors(outer)) == [2, 3, 4, 5]
 
 
 def test_seeds_are_given_to_all_generators_and_taken_back() -> None:

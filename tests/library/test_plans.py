@@ -1,8 +1,12 @@
+import sys
+
 import pytest
 
 from rkd_pipeline.data.catalog import targets_of
 from rkd_pipeline.errors import UnknownName
 from rkd_pipeline.models.teacher_files import TeacherName
+from rkd_pipeline.recipes import plans
+from rkd_pipeline.recipes.anomalib_recipes import AnomalibModel
 from rkd_pipeline.recipes.named_recipes import RECIPES
 from rkd_pipeline.recipes.plans import DEMO_EPOCHS, PlannedTraining, cross, named
 from rkd_pipeline.recipes.training_key import TrainingKey
@@ -46,6 +50,22 @@ def test_the_plan_of_systems_has_each_on_every_demo_target_and_needs_no_download
     assert {c.training for c in cells if "official" in c.training} == {
         c.training for c in named("demo") if "official" in c.training
     }  # which the demo has trained already
+
+
+@pytest.mark.parametrize("installed", [False, True])
+def test_the_plan_of_systems_has_anomalib_s_models_where_they_can_be_trained(
+    installed: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(plans, "anomalib_is_installed", lambda: installed)
+    keys = [(cell.target, TrainingKey.parse(cell.training)) for cell in named("systems")]
+    theirs = [(target, key) for target, key in keys if isinstance(key.recipe, AnomalibModel)]
+    models = {r.model for r in RECIPES.values() if isinstance(r, AnomalibModel)}
+    for target in (t.name for t in targets_of("demo")):
+        assert sorted(key.recipe.model for at, key in theirs if at == target) == sorted(models if installed else ())
+    assert all(key.recipe.side <= 128 and (key.epochs or 0) <= 20 for _, key in theirs)
+    assert all(str(key.teacher) == ("embedded" if key.recipe.networks else "none") for _, key in theirs)
+    assert any(not key.recipe.localises for _, key in theirs) == installed
+    assert "anomalib" not in sys.modules
 
 
 def test_the_paper_s_plan_fills_its_tables() -> None:
