@@ -32,11 +32,20 @@ from rkd_pipeline.results.tables.table_3 import table_3, table_3_sheet
 from rkd_pipeline.stages.benchmark import build_benchmark, read_benchmark, with_conditions
 from rkd_pipeline.stages.trained_model import HISTORY_FILE, WEIGHTS_FILE, read_history
 from rkd_pipeline.store.result_store import Ref, Store
-from rkd_pipeline.store.stage_versions import ABLATION, ANOMALY_SCORES, CLAIMS, METRICS, SYSTEMS, TRAINED_MODEL
+from rkd_pipeline.store.stage_versions import (
+    ABLATION,
+    ANOMALY_SCORES,
+    CLAIMS,
+    LEADERBOARD,
+    METRICS,
+    SYSTEMS,
+    TRAINED_MODEL,
+)
 
 HERE = Path(__file__).parent
 PAGE, FOLDER = HERE / "results.md", HERE / "results"
 SCHEDULE, AROUND_SCREW, OF_SYSTEMS = FOLDER / "paper_schedule", FOLDER / "ablation_on_screw", FOLDER / "systems"
+ON_THE_DEMO = FOLDER / "systems_on_the_demo"
 CURVES = FOLDER / "curves.png"
 FACTS = (
     "train_pictures", "epochs_trained", "best_epoch", "stopped_early", "final_train_loss", "lambda", "device",
@@ -52,7 +61,8 @@ CLAIMS_BY_KEY = {key: claim.says for key, claim in PAPER_CLAIMS.items()}
 KEPT = {
     CLAIMS: ("claims.csv",),
     ABLATION: ("ablation.csv",),
-    SYSTEMS: ("systems.csv", "pairs.parquet", "noise.csv", "shots.png", "differences_aupro_30.png"),
+    SYSTEMS: ("systems.csv", "pairs.parquet", "noise.csv", "cost.png", "shots.png", "differences_aupro_30.png"),
+    LEADERBOARD: ("leaderboard.csv", "ranks.png"),
 }
 
 
@@ -319,6 +329,31 @@ def noise_table() -> str:
     return _markdown([list(sheet.headings), *sheet.rows])
 
 
+def cost_table() -> str:
+    """Quality and cost of every system on the demo's four targets, best mean rank first."""
+    board = pd.read_csv(ON_THE_DEMO / "leaderboard.csv")
+    lines = [
+        ["System", "Mean rank", "Image AUROC", "Pixel AUROC", "AUPRO", "Training, s", "Scoring, ms/image",
+         "One image alone, ms", "Peak memory, GiB", "Numbers, M"]
+    ]  # fmt: skip
+    for row in board.to_dict("records"):
+        of = {"target": pd.Series(row | {"short_schedule": pd.notna(row["epochs"])})}
+        quality = [percent(row[q]) for q in ("image_auroc", "pixel_auroc", "aupro_30")]
+        costs = [
+            f"{row['training_seconds']:.1f}", f"{1000 * row['scoring_seconds_per_picture']:.0f}",
+            f"{1000 * row['latency_seconds']:.0f}", f"{row['peak_memory_bytes'] / 2**30:.2f}",
+            f"{row['parameters'] / 1e6:.2f}",
+        ]  # fmt: skip
+        lines.append([_named(of), f"{row['mean_rank']:.1f}", *quality, *costs])
+    return _markdown(lines)
+
+
+def demo_noise_table() -> str:
+    """Which differences on the demo are larger than noise."""
+    sheet = noise_sheet(pd.read_csv(ON_THE_DEMO / "noise.csv"))
+    return _markdown([list(sheet.headings), *sheet.rows])
+
+
 def _markdown(lines: list[list[str]]) -> str:
     head, *rows = (f"| {' | '.join(line)} |" for line in lines)
     return "\n".join([head, "|" + "---|" * len(lines[0]), *rows]) + "\n"
@@ -372,6 +407,8 @@ TABLES = {
     "systems": systems_table,
     "against_rkd": against_reference_table,
     "noise": noise_table,
+    "cost": cost_table,
+    "demo_noise": demo_noise_table,
 }
 
 
