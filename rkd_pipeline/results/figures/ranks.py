@@ -6,6 +6,8 @@ from matplotlib.figure import Figure
 
 from rkd_pipeline.results.figures.style import BLUE, GREY, ORANGE, png
 
+_LABELS = 12  # of the axis at most: there is no room for more
+
 
 def rank_diagram(ranks: Mapping[str, float], groups: Sequence[Sequence[str]], title: str) -> bytes:
     """Demsar's diagram (2006), its bars from the tests of the leaderboard.
@@ -22,9 +24,11 @@ def rank_diagram(ranks: Mapping[str, float], groups: Sequence[Sequence[str]], ti
     low, high = 1, max(2, len(order))
     bars = 0.35 * len(groups)
     axes.plot([low, high], [0, 0], color="black", lw=1.2)
+    every = -(-high // _LABELS)
     for tick in range(low, high + 1):
         axes.plot([tick, tick], [0, 0.18], color="black", lw=1.2)
-        axes.text(tick, 0.3, str(tick), ha="center", va="bottom", fontsize=9)
+        if (tick - low) % every == 0:
+            axes.text(tick, 0.3, str(tick), ha="center", va="bottom", fontsize=9)
     for i, name in enumerate(order):
         left = i < half
         level = -(bars + 0.6 + 0.7 * (i if left else len(order) - 1 - i))
