@@ -26,7 +26,8 @@ from rkd_pipeline.store.stage_versions import (
 
 TARGET = "arena"
 TRAININGS = {"rkd@embedded-s0", "rkd-cal@embedded-s0", "rkd-cal@embedded-s1", "rkd-mkd-mean@embedded~10e-s0"}
-TABLES = {"table_1", "table_2", "table_3", "table_4", "table_demo"}  # 0.3 says more below them, and makes them again
+# Made again: more is said below the tables now, and ranks are over other targets where systems share few.
+TABLES = {"table_1", "table_2", "table_3", "table_4", "table_demo", "leaderboard"}
 
 
 @pytest.fixture
@@ -56,10 +57,10 @@ def test_nothing_of_an_older_store_is_made_again(older: Store) -> None:
         dataset_card.make_card(older, TARGET),
         trained_model.list_teachers(older),
         benchmark.build_benchmark(older),
-        leaderboard.build_leaderboard(older),
         build_history(older),
     ]
     assert [r.provenance.stage for r in again if not r.reused] == []
+    assert not leaderboard.build_leaderboard(older).reused
     for stage in (TABLE_1, TABLE_3):
         build = benchmark.build_table_3 if stage == TABLE_3 else lambda s: benchmark.build_category_table(s, TABLE_1)
         assert not build(older).reused
