@@ -19,14 +19,17 @@ import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from importlib import import_module
 from pathlib import Path
 from typing import Any, ClassVar
 
 import pandas as pd
 
+from rkd_pipeline.detectors import system_of
 from rkd_pipeline.device import Compute
 from rkd_pipeline.models.teacher_files import EMBEDDED, TeacherName, TeacherRegistry
 from rkd_pipeline.recipes.distillation_recipes import STFPM
+from rkd_pipeline.recipes.lookup import recipe
 from rkd_pipeline.recipes.named_recipes import RECIPES
 from rkd_pipeline.recipes.score_rules import QUALITY
 from rkd_pipeline.recipes.training_key import TrainingKey
@@ -126,9 +129,10 @@ def _teacher(store: Store, named: tuple[str, str] | None) -> TeacherName:
 
 def _import_all() -> None:
     """What would otherwise be imported, slowly, while the first training is timed."""
-    import anomalib.models  # noqa: F401
-
-    from rkd_pipeline.detectors import anomalib_model, padim, patchcore, reverse_kd, stfpm  # noqa: F401
+    import_module("anomalib.models")
+    for method in METHODS.values():
+        for name in (method.native, method.adapter):
+            system_of(recipe(name))
 
 
 def _keys(method: Method, teacher: TeacherName, seeds: list[int]) -> Iterator[str]:
@@ -173,9 +177,9 @@ def compared(store: Store, targets: list[str], methods: list[Method], teacher: T
         for method in methods:
             here = ours[(ours["target"] == target) & ours["recipe"].isin((method.native, method.adapter))]
             here = here[here["epochs"].isna() if method.epochs is None else here["epochs"] == method.epochs]
-            for side, recipe in (("native", method.native), ("adapter", method.adapter)):
-                trainings = here.loc[here["recipe"] == recipe, "training"].unique()
-                of_system = systems[(systems["target"] == target) & (systems["recipe"] == recipe)]
+            for side, name in (("native", method.native), ("adapter", method.adapter)):
+                trainings = here.loc[here["recipe"] == name, "training"].unique()
+                of_system = systems[(systems["target"] == target) & (systems["recipe"] == name)]
                 [row] = of_system[of_system["system"].isin(system_names(here))].to_dict("records")
                 fit_cpu = sum(cpu[f"{target} {t}"] for t in trainings) / len(trainings)
                 found.append({"method": method.title, "side": side, **row, "cpu_seconds": fit_cpu})

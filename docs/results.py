@@ -14,6 +14,7 @@ import json
 import shutil
 import sys
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -323,9 +324,9 @@ def _difference(pairs: pd.DataFrame, system: str) -> str:
     return ""
 
 
-def noise_table() -> str:
+def noise_table(folder: Path) -> str:
     """Which differences are larger than noise, as the asset's own table has it."""
-    sheet = noise_sheet(pd.read_csv(OF_SYSTEMS / "noise.csv"))
+    sheet = noise_sheet(pd.read_csv(folder / "noise.csv"))
     return _markdown([list(sheet.headings), *sheet.rows])
 
 
@@ -346,12 +347,6 @@ def cost_table() -> str:
         ]  # fmt: skip
         lines.append([_named(of), f"{row['mean_rank']:.1f}", *quality, *costs])
     return _markdown(lines)
-
-
-def demo_noise_table() -> str:
-    """Which differences on the demo are larger than noise."""
-    sheet = noise_sheet(pd.read_csv(ON_THE_DEMO / "noise.csv"))
-    return _markdown([list(sheet.headings), *sheet.rows])
 
 
 def _markdown(lines: list[list[str]]) -> str:
@@ -406,9 +401,9 @@ TABLES = {
     "claims": claims_table,
     "systems": systems_table,
     "against_rkd": against_reference_table,
-    "noise": noise_table,
+    "noise": partial(noise_table, OF_SYSTEMS),
     "cost": cost_table,
-    "demo_noise": demo_noise_table,
+    "demo_noise": partial(noise_table, ON_THE_DEMO),
 }
 
 
