@@ -10,9 +10,9 @@ A folder of results has `benchmark.parquet` (every measured number: rkd_pipeline
 test compares results.md with them.
 """
 
+import argparse
 import json
 import shutil
-import sys
 from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
@@ -419,15 +419,19 @@ def redrawn(page: str) -> str:
     return page
 
 
-def main(arguments: list[str]) -> None:
-    if arguments[:1] == ["collect"]:
-        stores, _, but = " ".join(arguments[2:]).partition(" --but ")
-        collect(FOLDER / arguments[1], [Store(Path(p)) for p in stores.split()], FOLDER / but if but else None)
+def main() -> None:
+    asked = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    asked.add_argument("what", nargs="*", help="a page, or: collect FOLDER STORE...")
+    asked.add_argument("--but", help="leave out the trainings that this folder holds")
+    options = asked.parse_args()
+    if options.what[:1] == ["collect"]:
+        _, folder, *stores = options.what
+        collect(FOLDER / folder, [Store(Path(p)) for p in stores], FOLDER / options.but if options.but else None)
         return
-    file = Path(arguments[0]) if arguments else PAGE
+    file = Path(options.what[0]) if options.what else PAGE
     file.write_text(redrawn(file.read_text(encoding="utf-8")), encoding="utf-8")
     draw_curves(CURVES)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main()
