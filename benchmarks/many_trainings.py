@@ -51,7 +51,7 @@ class SharedDeviceStore(Store):
         self._device = device
 
     @contextmanager
-    def lock(self, name: str) -> Iterator[None]:
+    def machine_lock(self, name: str) -> Iterator[None]:
         """As a store's, but for the device."""
         if name.startswith("device cuda"):
             with self._device:
@@ -59,7 +59,7 @@ class SharedDeviceStore(Store):
         elif name == "device cpu":
             yield
         else:
-            with super().lock(name):
+            with super().machine_lock(name):
                 yield
 
 

@@ -3,6 +3,8 @@
 import json
 from pathlib import Path
 
+from rkd_pipeline.store.document import Document
+
 
 class Journal:
     """A file of one line per epoch, under a line that says whose they are.
@@ -14,9 +16,9 @@ class Journal:
         self._file = file
 
     @classmethod
-    def beside(cls, record: Path) -> "Journal":
-        """That of the training whose mirror is on this record."""
-        return cls(record.with_suffix(".epochs"))
+    def beside(cls, record: Document) -> "Journal":
+        """That of the training whose mirror is on this record; it stays on the machine that trains."""
+        return cls((record.place.root / record.name).with_suffix(".epochs"))
 
     def begin(self, mark: str) -> None:
         """Go on with the lines of this training; those of another are gone."""

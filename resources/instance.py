@@ -19,7 +19,7 @@ def open_instance(store: Store) -> tuple[dg.DagsterInstance, list[str]]:
     home.mkdir(parents=True, exist_ok=True)
     write_atomically(home / "dagster.yaml", files(__package__).joinpath("dagster.yaml").read_bytes())
     os.environ["DAGSTER_HOME"] = str(home)
-    with store.lock("dagster instance"):  # two processes must not create its databases at once
+    with store.machine_lock("dagster instance"):  # two processes must not create its databases at once
         instance = dg.DagsterInstance.get()
         dead = fail_dead_runs(instance)
     return instance, dead

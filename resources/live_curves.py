@@ -121,7 +121,7 @@ class LiveCurves:
 
     def _send(self, points: list[Point]) -> None:
         """Under the lock of the mirror: once it completes the run, nothing is added any more."""
-        with self._store.lock(lock_name(self._store, self._record)):
+        with self._store.lock(lock_name(self._record)):
             if self._closed.is_set() or not points:
                 return
             server, run_id = self._run = self._run or self._open(self._begun)
@@ -151,7 +151,7 @@ class LiveCurves:
         if not self._outcome or self._run is None:
             return
         server, run_id = self._run
-        with self._store.lock(lock_name(self._store, self._record)), answering():
+        with self._store.lock(lock_name(self._record)), answering():
             server.client.set_terminated(run_id, self._outcome)
 
 

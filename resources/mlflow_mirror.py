@@ -105,7 +105,7 @@ def training_item(store: Store, target_name: str, training: str) -> Item:
 def report_item(store: Store) -> Item:
     """The report. Raises ``StoreError`` where it is not there, or not up to date."""
     report = store.require(REPORT)
-    record = store.root / TRACKING_FOLDER / "report.json"
+    record = store.document(TRACKING_FOLDER, "report.json")
     marks = mirror_marks(read_tracking(record), report.data_version, "report")
     sending = Sending(lambda server, tags, _: _send_report(store, server, report, tags))
     return Item(record, marks, lambda server, known: find_run(server, known, marks[0]), lambda: nullcontext(sending))
@@ -290,7 +290,7 @@ def _result_tags(store: Store, model: Result, metrics: Result) -> dict[str, str]
     threshold = rows.loc[
         (rows["metric"] == "threshold") & (rows["score_rule"] == deciding_rule(training)), "protocol"
     ].iloc[0]
-    folders = [result.folder.relative_to(store.root) for result in (model, metrics)]
+    folders = [result.record.name for result in (model, metrics)]
     return {
         "rkd.threshold": threshold,
         "rkd.code_version": f"{model.provenance.environment['versions']['rkd-pipeline']}, "

@@ -4,17 +4,15 @@ A record in the store says what was sent; whether it is still there, MLflow is a
 being sent, a file beside its record names the attempt, so that the next one finds what that left behind.
 """
 
-import json
 import uuid
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from resources.mlflow_client import ATTEMPT_TAG, CONTENT_TAG, Server, delete_run, reachable, still_there
 from rkd_pipeline.stages.benchmark import read_tracking
-from rkd_pipeline.store.files import write_atomically
+from rkd_pipeline.store.document import Document
 from rkd_pipeline.store.result_store import Store
 
 Tags = dict[str, str]
@@ -45,16 +43,16 @@ class Item:
         sent: called when MLflow has it.
     """
 
-    record: Path
+    record: Document
     marks: tuple[str, ...]
     find: Callable[[Server, str | None], str | None]
     prepared: Callable[[], AbstractContextManager[Sending]]
     sent: Callable[[], None] = lambda: None
 
 
-def lock_name(store: Store, record: Path) -> str:
+def lock_name(record: Document) -> str:
     """The lock under which one thing is sent."""
-    return f"mlflow {record.relative_to(store.root)}"
+    return f"mlflow {record.name}"
 
 
 def send_once(
@@ -64,7 +62,7 @@ def send_once(
 
     One process at a time: another that sends the same waits, and finds it sent.
     """
-    with store.lock(lock_name(store, item.record)):
+    with store.lock(lock_name(item.record)):
         known = read_tracking(item.record)
         current = str(known["run_id"]) if known is not None and known["content"] in item.marks else None
         server = reach(store)
@@ -78,8 +76,8 @@ def send_once(
                 _delete([run for run in left if run.info.run_id != found], server)
         if found != current:
             record = {"run_id": found, "content": item.marks[0], "uri": shown_uri}
-            write_atomically(item.record, json.dumps(record).encode())
-        attempt_file(item.record).unlink(missing_ok=True)
+            item.record.write_json(record)
+        attempt_file(item.record).delete()
         item.sent()
     return found, found != current
 
@@ -94,25 +92,24 @@ def _send(item: Item, server: Server, left: list[Any], given: Tags) -> str:
         return sending.send(server, tags, going_on)
 
 
-def attempt_file(record: Path) -> Path:
+def attempt_file(record: Document) -> Document:
     """Names the attempt that is being made, or was broken off."""
-    return record.with_suffix(".attempt")
+    return record.beside(".attempt")
 
 
-def new_attempt(record: Path) -> Tags:
+def new_attempt(record: Document) -> Tags:
     """Put a new attempt on record; returns the tag that its run must have."""
     attempt = uuid.uuid4().hex
-    write_atomically(attempt_file(record), attempt.encode())
+    attempt_file(record).write(attempt.encode())
     return {ATTEMPT_TAG: attempt}
 
 
-def left_by_attempt(server: Server, record: Path) -> list[Any]:
+def left_by_attempt(server: Server, record: Document) -> list[Any]:
     """Runs that the attempt on record has begun; those of other stores are theirs, dead or alive."""
-    file = attempt_file(record)
-    if not file.exists():
+    attempt = attempt_file(record).read()
+    if attempt is None:
         return []
-    attempt = file.read_text(encoding="utf-8")
-    return list(server.client.search_runs([server.experiment], f"tags.`{ATTEMPT_TAG}` = '{attempt}'"))
+    return list(server.client.search_runs([server.experiment], f"tags.`{ATTEMPT_TAG}` = '{attempt.decode()}'"))
 
 
 def _delete(runs: list[Any], server: Server) -> None:

@@ -16,7 +16,7 @@ ALIAS = "champion"
 
 def champion_item(store: Store, champion: Champion) -> Item:
     """A version of the target's registered model, for one champion."""
-    record = store.root / TRACKING_FOLDER / "champions" / champion.target / f"{champion.number:04d}.json"
+    record = store.document(TRACKING_FOLDER, "champions", champion.target, f"{champion.number:04d}.json")
     marks = mirror_marks(read_tracking(record), f"champion {champion.target} {champion.number} {champion.model}")
 
     def send(server: Server, tags: Tags, _: Any) -> str:

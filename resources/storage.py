@@ -9,26 +9,28 @@ from resources import last_words
 from resources.liveness import process_tags
 from rkd_pipeline.data.download.fetch import Fetching, addresses
 from rkd_pipeline.settings import Settings
+from rkd_pipeline.store.open_store import open_store, require_shared_mlflow
 from rkd_pipeline.store.result_store import Store
 
 
 class StoreResource(dg.ConfigurableResource):
     """The store. Assets write through it and return metadata, never values."""
 
-    root: str
+    root: str  # a folder, or the address of a bucket; how to get in, and the locks, are in the environment
 
     def setup_for_execution(self, context: dg.InitResourceContext) -> None:
         """Tag the run with the process that works on it, so that a dead one can be told from a busy one.
 
-        Room for its last words is set aside at the same time.
+        Room for its last words is set aside at the same time. Raises ``RkdError`` as ``require_shared_mlflow`` does.
         """
+        require_shared_mlflow(Settings(store=self.root))
         if context.run is not None and context.instance is not None and not context.instance.is_ephemeral:
             context.instance.add_run_tags(context.run.run_id, process_tags(context.run.run_id))
             last_words.set_aside(Path(context.instance.root_directory), context.run.run_id)
 
     def open(self) -> Store:
-        """The store at ``root``."""
-        return Store(Path(self.root))
+        """The store at ``root``. Raises as ``open_store`` does."""
+        return open_store(Settings(store=self.root))
 
 
 class DataResource(dg.ConfigurableResource):

@@ -78,6 +78,25 @@ sqlite:////path/to/mlflow.db"
     return f"{fault}; {example}" if fault else ""
 
 
+def bucket_fault(address: str) -> str:
+    """What keeps an address from being one that machines can share, with the fix; empty where nothing does.
+
+    >>> bucket_fault("s3://results/rkd")
+    ''
+    >>> bucket_fault("https://results.example.org")
+    'begins with none of s3://, gs://, az://, file:///; a store is a folder, or an address such as s3://bucket/rkd'
+    """
+    scheme, _, rest = address.partition("://")
+    example = "a store is a folder, or an address such as s3://bucket/rkd"
+    if scheme == "file" and rest.startswith("/"):
+        return ""
+    if scheme not in ("s3", "gs", "az"):
+        return f"begins with none of s3://, gs://, az://, file:///; {example}"
+    if "@" in rest or "?" in rest:
+        return f"holds more than bucket and prefix: who may come in is said in the environment (AWS_…); {example}"
+    return "" if rest.partition("/")[0] else f"names no bucket; {example}"
+
+
 def web_address(host: str, port: int) -> str:
     """Where a browser finds a server that listens there.
 

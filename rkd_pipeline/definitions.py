@@ -70,7 +70,7 @@ def build_defs(settings: Settings, resource_overrides: Mapping[str, Any] | None 
 
 def _resources(settings: Settings) -> dict[str, Any]:
     return {
-        "store": StoreResource(root=str(settings.store.resolve())),
+        "store": StoreResource(root=settings.store_address),
         "data_folder": DataResource.of(settings),
         "compute": ComputeResource.of(settings),
         "hook": Hook.of(settings),

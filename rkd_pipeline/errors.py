@@ -94,6 +94,14 @@ class NewerResult(StoreError):
     """A stored output that a newer version of this package made: it is neither read nor made again."""
 
 
+class LockLost(StoreError):
+    """A lock that this process held and holds no more: another may be at work on the same result."""
+
+
+class Superseded(StoreError):
+    """Another process has written the same record first."""
+
+
 class CheckpointError(StoreError):
     """A checkpoint that cannot be resumed: damaged, or of another training."""
 

@@ -1,5 +1,6 @@
 """Configuration, from ``RKD_…`` environment variables; the command line overrides them."""
 
+import re
 from pathlib import Path
 from typing import Literal
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
@@ -7,14 +8,14 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from rkd_pipeline.addresses import tracking_fault, web_fault
+from rkd_pipeline.addresses import bucket_fault, tracking_fault, web_fault
 from rkd_pipeline.errors import RkdError
 from rkd_pipeline.names import printable
 
 _PREFIX = "RKD_"
 _MLFLOW = "MLFLOW_TRACKING_URI"  # MLflow's own variable
 # Addresses may hold a password or a token, so no message quotes them.
-_NEVER_SHOWN = ("hook_url", "mlflow_uri", _MLFLOW, "mvtec_ad_urls")
+_NEVER_SHOWN = ("hook_url", "locks", "mlflow_uri", _MLFLOW, "mvtec_ad_urls")
 
 
 class Settings(BaseSettings):
@@ -38,9 +39,18 @@ class Settings(BaseSettings):
     download: bool = Field(False, description="download datasets that are absent")
     mvtec_ad_urls: str = Field("", repr=False, description="addresses of MVTec AD's archive, separated by commas")
     skip_bad: bool = Field(False, description="go on without images that cannot be used, and say so everywhere")
-    store: Path = Field(
-        Path("store"), validate_default=True, description="folder of all results; a second store is a second world"
+    store: Path | str = Field(
+        Path("store"),
+        validate_default=True,
+        description="folder of all results, or s3://bucket/prefix; a second store is a second world",
     )
+    locks: SecretStr = Field(
+        SecretStr(""), description="database of a store's locks, postgresql://...; a store in a bucket needs one"
+    )
+    lock_silence: float = Field(60.0, gt=0, description="seconds without a sign of life after which a lock is lost")
+    cache: Path = Field(Path("cache"), description="folder of this machine for a store in a bucket")
+    cache_gib: float = Field(50.0, gt=0, description="bound of the copies in that folder, in GiB")
+    upload_seconds: float = Field(300.0, gt=0, description="how often a checkpoint is uploaded to a bucket")
     device: Literal["auto", "cpu", "cuda"] = "auto"
     precision: Literal["auto", "fp32", "tf32", "bf16"] = "auto"
     mlflow_uri: str = Field(
@@ -67,8 +77,13 @@ class Settings(BaseSettings):
 
     @field_validator("store")
     @classmethod
-    def _is_a_place_for_databases(cls, store: Path) -> Path:
+    def _is_a_place(cls, given: Path | str) -> Path | str:
         """Dagster and MLflow write a path into an address of SQLite, where ``?`` and ``%`` mean something else."""
+        if isinstance(given, str) and "://" in given:
+            if fault := bucket_fault(given):
+                raise ValueError(fault)
+            return given
+        store = Path(given)
         path = str(store.resolve())
         if found := [c for c in "?%" if c in path]:
             raise ValueError(f"the path {path} holds {' and '.join(found)}, which databases cannot have in it; rename")
@@ -77,6 +92,15 @@ class Settings(BaseSettings):
         if store.exists() and not store.is_dir():
             raise ValueError(f"{path} is a file; name a folder, or a new one")
         return store
+
+    def at(self, store: str) -> "Settings":
+        """The same settings for another store. Raises ``RkdError`` where that is no place for one."""
+        return _valid(store=store)
+
+    @property
+    def store_address(self) -> str:
+        """The store's folder as an absolute path, or its bucket's address."""
+        return str(self.store.resolve()) if isinstance(self.store, Path) else self.store
 
     @field_validator("rebenchmark_timezone")
     @classmethod
@@ -105,12 +129,17 @@ class Settings(BaseSettings):
     @classmethod
     def from_environment(cls) -> "Settings":
         """The settings that the environment asks for; raises ``RkdError`` naming the variable that is wrong."""
-        try:
-            return cls()
-        except ValidationError as error:
-            first = error.errors(include_url=False)[0]
-            found = str(first["loc"][0])
-            variable = found if found == _MLFLOW else f"{_PREFIX}{found.upper()}"
-            shown = "(not shown)" if found in _NEVER_SHOWN else repr(first["input"])
-            # Without its cause, which quotes what was given, secret or not.
-            raise RkdError(f"{variable}={shown}: {first['msg']}") from None
+        return _valid()
+
+
+def _valid(**named: str) -> Settings:
+    try:
+        return Settings(**named)  # type: ignore[arg-type]  # text, as in the environment
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        found, given = str(first["loc"][0]), first["input"]
+        variable = found if found == _MLFLOW else f"{_PREFIX}{found.upper()}"
+        given = re.sub("://[^/]*@", "://", given) if isinstance(given, str) else given  # who may come in, and how
+        said = "(not shown)" if found in _NEVER_SHOWN else repr(given)
+        # Without its cause, which quotes what was given, secret or not.
+        raise RkdError(f"{variable}={said}: {first['msg']}") from None

@@ -61,15 +61,15 @@ def add_target(
     print(f"{entry.name}: layout {found_layout}, {normal} normal and {anomalous} anomalous images, {masks} masks")
     for text in [*_classes(found), *found.warnings, *(f"left out: {line}" for line in summary(found.problems))]:
         print(f"  {text}")
-    print(f"entered in {targets.path}; now: rkd run --targets {entry.name}")
+    print(f"entered in {targets.file}; now: rkd run --targets {entry.name}")
     return 0
 
 
 def _store() -> "Store":
     from rkd_pipeline.settings import Settings
-    from rkd_pipeline.store.result_store import Store
+    from rkd_pipeline.store.open_store import open_store
 
-    return Store(Settings.from_environment().store)
+    return open_store(Settings.from_environment())
 
 
 def _classes(found: "Listing") -> list[str]:
@@ -105,7 +105,7 @@ def remove_target(
     store = _store()
     items = removal.removable(store, name)
     rows = pd.DataFrame({"what": [i.what for i in items], "MiB": [size / 2**20 for size in pruning.sizes(items)]})
-    print(f"of {name} goes: its line in {targets_in(store).path}, and of {store.root}")
+    print(f"of {name} goes: its line in {targets_in(store).file}, and of {store.address}")
     if len(rows):
         print_table(rows.groupby("what", sort=False)["MiB"].agg([("count", "count"), ("MiB", "sum")]).reset_index())
     print(
@@ -118,7 +118,7 @@ def remove_target(
     stayed = removal.remove(store, name, items)
     for item, why in stayed.items():
         print(f"stays   {item}: {why}; the same command goes on from here", file=sys.stderr)
-    print(f"{name} is {'still in' if stayed else 'removed from'} {targets_in(store).path}")
+    print(f"{name} is {'still in' if stayed else 'removed from'} {targets_in(store).file}")
     return 1 if stayed else 0
 
 

@@ -24,9 +24,9 @@ _Target = Annotated[str, typer.Argument(metavar="TARGET", help="Whose champion."
 
 def _store() -> "Store":
     from rkd_pipeline.settings import Settings
-    from rkd_pipeline.store.result_store import Store
+    from rkd_pipeline.store.open_store import open_store
 
-    return Store(Settings.from_environment().store)
+    return open_store(Settings.from_environment())
 
 
 @champion.command()

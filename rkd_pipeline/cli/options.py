@@ -17,8 +17,10 @@ if TYPE_CHECKING:
 Command = Callable[..., int]
 
 Store = Annotated[
-    Path | None,
-    typer.Option("--store", envvar="RKD_STORE", metavar="DIR", help="Folder of all results; store/ if not given."),
+    str | None,
+    typer.Option(
+        "--store", envvar="RKD_STORE", metavar="DIR", help="Folder of all results, or s3://BUCKET; store/ if not given."
+    ),
 ]
 Data = Annotated[
     Path | None,
@@ -58,14 +60,14 @@ def with_places(command: Command) -> Command:
     @wraps(command)
     def run(
         *given: Any,
-        store: Path | None,
+        store: str | None,
         data: Path | None,
         archives: Path | None,
         download: bool,
         **options: Any,
     ) -> int:
         export(
-            store=(store or Path("store")).resolve(),
+            store=store if store and "://" in store else Path(store or "store").resolve(),
             data=(data or Path("data")).resolve(),
             archives=archives and archives.resolve(),
             download=download,

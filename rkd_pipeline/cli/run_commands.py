@@ -163,9 +163,9 @@ def rebenchmark(
 def _accept(why: str) -> int:
     from rkd_pipeline.operations import rebenchmark as rounds
     from rkd_pipeline.settings import Settings
-    from rkd_pipeline.store.result_store import Store
+    from rkd_pipeline.store.open_store import open_store
 
-    number = rounds.accept(Store(Settings.from_environment().store), why)
+    number = rounds.accept(open_store(Settings.from_environment()), why)
     print(f"round {number} is the new reference")
     return 0
 

@@ -6,7 +6,7 @@ whether it has heard of it.
 
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,6 +20,7 @@ from rkd_pipeline.progress import bar, say
 from rkd_pipeline.recipes.plans import PAPER_RECIPES, PlannedTraining, ablation, cross, training_keys
 from rkd_pipeline.settings import Settings
 from rkd_pipeline.signals import signals_heeded_after
+from rkd_pipeline.store.open_store import open_store, require_shared_mlflow
 from rkd_pipeline.store.result_store import Ref, Store
 from rkd_pipeline.store.stage_versions import (
     HISTORY,
@@ -78,7 +79,8 @@ class Session:
         from resources.instance import open_instance
 
         settings = Settings.from_environment()
-        store = Store(settings.store)
+        require_shared_mlflow(settings)
+        store = open_store(settings)
         instance, dead = open_instance(store)
         offer_targets(instance, targets_in(store))
         for run_id in dead:
@@ -123,6 +125,7 @@ class Session:
     def run(self, cells: list[PlannedTraining], further: Sequence[str] = (), begun: "Round | None" = None) -> Report:
         """Do what is missing of a plan, go on past failures, refresh the tables, and report.
 
+        What another process or machine is at comes last: the same command on several machines shares the work.
         ``further`` names jobs to run on every cell once it is trained. Where the cells are a re-benchmark's
         (``begun``), it is recorded before the tables are refreshed.
         """
@@ -136,9 +139,9 @@ class Session:
         self.instance.add_dynamic_partitions(TRAINING_DIMENSION, training_keys(cells))
         before = {cell: training_state(self.store, cell.target, cell.training) for cell in cells}
         with bar(len(cells), "trainings", "training") as shown:
-            for cell in cells:
+            for cell in self._one_by_one(cells):
                 name = f"{cell.target} {cell.training}"
-                error = None if self._known(cell, before[cell]) else blocked.get(cell.target) or self._train(cell)
+                error = None if self._known(cell) else blocked.get(cell.target) or self._train(cell)
                 for job in further:
                     error = error or self._score(job, cell)
                 if error:
@@ -216,11 +219,26 @@ class Session:
                 shown.update()
         return blocked
 
-    def _known(self, cell: PlannedTraining, state: str) -> bool:
+    def _one_by_one(self, cells: Sequence[PlannedTraining]) -> Iterator[PlannedTraining]:
+        """Each cell with its claim held: first those that nobody else is at, then the others, as they come free."""
+        others = []
+        for cell in cells:
+            with self.store.lock_if_free(_claim(cell)) as free:
+                if free:
+                    yield cell
+                else:
+                    others.append(cell)
+        for cell in others:
+            with self.store.lock(_claim(cell)):
+                yield cell
+
+    def _known(self, cell: PlannedTraining) -> bool:
         """Done in the store, heard of by Dagster, mirrored to MLflow: nothing to launch."""
         from assets.partitions import grid_key
+        from rkd_pipeline.operations.status import training_state
         from rkd_pipeline.stages.benchmark import mlflow_run_id
 
+        state = training_state(self.store, cell.target, cell.training)
         heard = self._heard(METRICS.name, grid_key(cell.target, cell.training))
         return state == "done" and heard and mlflow_run_id(self.store, cell.target, cell.training) is not None
 
@@ -303,3 +321,8 @@ def _table_with(target: "Target") -> str:
     """The paper's table that a target of the catalog stands in, or the demo's."""
     by_kind = {"texture": TABLE_1, "object": TABLE_2, "medical": TABLE_3}
     return (TABLE_DEMO if target.dataset == "demo" else by_kind[target.kind]).name
+
+
+def _claim(cell: PlannedTraining) -> str:
+    """The lock of whoever carries a training out, from its first step to its last."""
+    return f"training {cell.target} {cell.training}"

@@ -43,9 +43,9 @@ def _refreshed_store() -> "Store":
     """The store, its tables made anew through Dagster's graph unless they are what they would be."""
     from rkd_pipeline.operations.tables_in_step import tables_are_in_step
     from rkd_pipeline.settings import Settings
-    from rkd_pipeline.store.result_store import Store
+    from rkd_pipeline.store.open_store import open_store
 
-    store = Store(Settings.from_environment().store)
+    store = open_store(Settings.from_environment())
     if not tables_are_in_step(store):
         open_session().refresh()
     return store

@@ -27,7 +27,7 @@ from rkd_pipeline.data.layouts.class_names import TRAIN, is_good
 from rkd_pipeline.data.layouts.listing import NORMAL, folders_in, is_image, one_called
 from rkd_pipeline.data.layouts.litter import entries_of
 from rkd_pipeline.errors import DataError, UnknownName
-from rkd_pipeline.store.files import edited
+from rkd_pipeline.store.document import Document
 from rkd_pipeline.store.result_store import Store
 from rkd_pipeline.store.toml_files import read_toml, write_toml
 
@@ -173,59 +173,62 @@ def _check_classes(entry: OwnTarget, found: Listing) -> None:
 
 
 class OwnTargets:
-    """The entries of a store's ``targets.toml``, and the catalog's targets beside them."""
+    """The entries of a store's ``targets.toml``, and the catalog's targets beside them.
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    ``file`` is the store's, or any other by its path.
+    """
+
+    def __init__(self, file: Document | Path) -> None:
+        self.file = Document.at(file) if isinstance(file, Path) else file
 
     def entries(self) -> dict[str, OwnTarget]:
         """All own targets by name; empty where there is no file. Raises ``DataError`` if it is unreadable."""
         table = self._read().unwrap()
         targets = table.pop("targets", {})
         if table or not isinstance(targets, dict):
-            raise DataError(f'{self.path}: entries belong under [targets], as NAME = "/path/to/images"')
+            raise DataError(f'{self.file}: entries belong under [targets], as NAME = "/path/to/images"')
         return {name: self._entry(name, value) for name, value in targets.items()}
 
     def _entry(self, name: str, value: Any) -> OwnTarget:
         check_name(name, new=False)
         given = {"path": value} if isinstance(value, str) else value
-        where = f"{self.path}: {name}"
+        where = f"{self.file}: {name}"
         if not isinstance(given, dict) or "path" not in given:
             raise DataError(f'{where} needs a path: {name} = "/path/to/images"')
         for key, item in given.items():
             if key not in _KEYS or not isinstance(item, _KEYS[key]):
                 known = ", ".join(f"{k} ({t.__name__})" for k, t in _KEYS.items())
                 raise DataError(f"{where} has {key} = {item!r}; known: {known}")
-        return make_entry(name, **given, base=self.path.parent, where=where)
+        return make_entry(name, **given, base=self.file.place.root, where=where)
 
     def add(self, entry: OwnTarget) -> None:
         """Enter a target, keeping everything else in the file. Raises ``DataError`` where the name is taken."""
         values = {"path": str(entry.path), "layout": entry.layout, "kind": entry.kind, "skip_bad": entry.skip_bad}
         line = tomlkit.inline_table()
         line.update({key: value for key, value in values.items() if value})
-        with edited(self.path):
+        with self.file.edited():
             if entry.name in self.entries():
-                raise DataError(f"{entry.name} is in {self.path} already; choose another name, or change that line")
-            file = self._read()
-            if not file:
-                file.add(tomlkit.comment("The user's own targets; see `rkd add-target`."))
-            file.setdefault("targets", tomlkit.table())[entry.name] = line
-            write_toml(self.path, file)
+                raise DataError(f"{entry.name} is in {self.file} already; choose another name, or change that line")
+            entries = self._read()
+            if not entries:
+                entries.add(tomlkit.comment("The user's own targets; see `rkd add-target`."))
+            entries.setdefault("targets", tomlkit.table())[entry.name] = line
+            write_toml(self.file, entries)
 
     def remove(self, name: str) -> None:
         """Take a target out, and keep everything else in the file. Raises ``DataError`` where there is none."""
-        with edited(self.path):
-            file = self._read()
-            if name not in file.get("targets", {}):
-                raise DataError(f"{name} is not in {self.path}")
-            del file["targets"][name]
-            write_toml(self.path, file)
+        with self.file.edited():
+            entries = self._read()
+            if name not in entries.get("targets", {}):
+                raise DataError(f"{name} is not in {self.file}")
+            del entries["targets"][name]
+            write_toml(self.file, entries)
 
     def _read(self) -> tomlkit.TOMLDocument:
         try:
-            return read_toml(self.path)
+            return read_toml(self.file)
         except ValueError as error:
-            raise DataError(f"{self.path} is not readable ({error}); mend that line") from error
+            raise DataError(f"{self.file} is not readable ({error}); mend that line") from error
 
     def names(self) -> list[str]:
         """The catalog's targets, then the user's own."""

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from rkd_pipeline.errors import TeacherError
 from rkd_pipeline.models.architectures import Transformer, network
-from rkd_pipeline.store.files import edited
+from rkd_pipeline.store.document import Document
 from rkd_pipeline.store.toml_files import read_toml, write_toml
 
 if TYPE_CHECKING:
@@ -84,10 +84,13 @@ class RegisteredFile:
 
 
 class TeacherRegistry:
-    """The weights files known to a store: ``teachers.toml``, one table per file."""
+    """The weights files known to a store: ``teachers.toml``, one table per file.
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    ``file`` is the store's, or any other by its path.
+    """
+
+    def __init__(self, file: Document | Path) -> None:
+        self.file = Document.at(file) if isinstance(file, Path) else file
 
     def files(self) -> dict[str, RegisteredFile]:
         """Registered files by teacher name; empty where nothing was. Raises ``TeacherError`` if unreadable."""
@@ -101,7 +104,7 @@ class TeacherRegistry:
         """Enter a file under a name, replacing an older path of the same file; keeps all else in ``teachers.toml``."""
         import tomlkit
 
-        with edited(self.path):
+        with self.file.edited():
             self.files()  # a damaged registry is mended by people, not written over
             registry = self._read()
             if not registry:
@@ -109,17 +112,17 @@ class TeacherRegistry:
             teachers = registry.setdefault("teachers", tomlkit.table(is_super_table=True))
             entry = teachers.setdefault(str(name), tomlkit.table())
             entry.update({"path": str(file.path), "sha256": file.sha256})
-            write_toml(self.path, registry)
+            write_toml(self.file, registry)
 
     def _read(self) -> "TOMLDocument":
         try:
-            return read_toml(self.path)
+            return read_toml(self.file)
         except ValueError as error:
             raise self._unreadable(error) from error
 
     def _unreadable(self, error: Exception) -> TeacherError:
         return TeacherError(
-            f'{self.path} is not readable ({error!r}); each entry is [teachers."<arch>.<8 hex digits>"] with '
+            f'{self.file} is not readable ({error!r}); each entry is [teachers."<arch>.<8 hex digits>"] with '
             "path and sha256. Mend it, or delete it and register the files again with --weights FILE"
         )
 
@@ -129,5 +132,5 @@ class TeacherRegistry:
             return self.files()[str(name)]
         except KeyError:
             raise TeacherError(
-                f"{name} is not registered in {self.path}; run `rkd run ... --weights FILE` once with it"
+                f"{name} is not registered in {self.file}; run `rkd run ... --weights FILE` once with it"
             ) from None

@@ -10,10 +10,8 @@ outlives its training's folder. MLflow's alias ``champion`` mirrors this. The va
 """
 
 import json
-import shutil
-import uuid
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import UTC, datetime
 from io import BytesIO
 from pathlib import Path
@@ -32,8 +30,10 @@ from rkd_pipeline.recipes.training_key import TrainingKey
 from rkd_pipeline.stages.anomaly_scores import read_scores
 from rkd_pipeline.stages.datasets import open_prepared, read_index
 from rkd_pipeline.stages.trained_model import training_parameters
-from rkd_pipeline.store.files import file_sha256, make_folder, publish, write_atomically
-from rkd_pipeline.store.result_store import Ref, Result, Store
+from rkd_pipeline.store.document import Document
+from rkd_pipeline.store.files import file_sha256, write_atomically
+from rkd_pipeline.store.place import Place, Record
+from rkd_pipeline.store.result_store import Ref, Result, Store, files_in
 from rkd_pipeline.store.stage_versions import ANOMALY_SCORES, IMAGES, SPLIT, TRAINED_MODEL
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ class Champion:
             nothing could be measured). For no table.
         parameters: of the training.
         files: name to SHA-256 of what was exported; empty in earlier records, where nothing vouches for the files.
-        folder: where it lies.
+        record, place: where it lies.
     """
 
     target: str
@@ -81,17 +81,28 @@ class Champion:
     selected: dict[str, Any]
     parameters: dict[str, Any]
     files: dict[str, str] = field(default_factory=dict)
-    folder: Path = field(default=Path(), compare=False)
+    record: Record = field(default=Record("", b""), compare=False, repr=False)
+    place: Place | None = field(default=None, compare=False, repr=False)
+
+    @property
+    def folder(self) -> Path:
+        """Where its files are, on this machine; see ``Result.folder``."""
+        assert self.place is not None, "a champion that was read from a store, or written into one"
+        return self.place.folder(self.record)
 
 
 def champions_of(store: Store, target_name: str) -> list[Champion]:
     """All champions that a target has had, in order. Raises ``StoreError`` for a damaged record."""
     found = []
-    for file in sorted(_folder(store, target_name).glob(f"[0-9]*/{REIGN}")):
+    for name in store.place.entries(f"{FOLDER}/{target_name}", REIGN):
+        record = store.place.find(name, REIGN)
+        if record is None or not name.rpartition("/")[2].isdecimal():
+            continue
         try:
-            found.append(Champion(**json.loads(file.read_text(encoding="utf-8")), folder=file.parent))
+            found.append(Champion(**json.loads(record.content), record=record, place=store.place))
         except (ValueError, TypeError) as error:
-            raise StoreError(f"{file} is damaged ({error}); delete its folder and force a champion") from error
+            where = f"{store.place.shown(name)}/{REIGN}"
+            raise StoreError(f"{where} is damaged ({error}); delete its folder and force a champion") from error
     return found
 
 
@@ -116,7 +127,7 @@ def require_champion(store: Store, target_name: str) -> Champion:
 
 def targets_with_champions(store: Store) -> list[str]:
     """Sorted names."""
-    return sorted({file.parts[-3] for file in (store.root / FOLDER).glob(f"*/[0-9]*/{REIGN}")})
+    return sorted({name.split("/")[1] for name in store.place.entries(FOLDER, REIGN)})
 
 
 def open_scorer(champion: Champion) -> "ExportedModel":
@@ -201,7 +212,7 @@ def challenge(store: Store, target_name: str, trainings: Sequence[str] = ()) -> 
         challengers = {name: finished[name] for name in candidates if name != own}
         if own not in finished:
             raise RkdError(
-                f"nothing of the champion's configuration {own} is up to date in {store.root}: "
+                f"nothing of the champion's configuration {own} is up to date in {store.address}: "
                 f"{standing(store, champion)}. Run it again (`rkd run`), or force a champion"
             )
         if not challengers:
@@ -299,23 +310,22 @@ def _look(store: Store, champion: Champion, challengers: dict[str, list[Result]]
         return gate.look(store, champion.target, challengers, own, same[0]["number"])
     if any(found is not None and found.p_better is not None for found in looked.comparisons.values()):
         entry = {"reign": champion.number, "when": _now(), **asdict(looked), "lines": looked.lines}
-        record = [*looks(store, champion.target), entry]
-        write_atomically(_folder(store, champion.target) / LOOKS, json.dumps(record, indent=1).encode())
+        looks_file(store, champion.target).write_json([*looks(store, champion.target), entry])
     return looked
 
 
 def looks(store: Store, target_name: str) -> list[dict[str, Any]]:
     """Every look at challengers that is on record, in order. Raises ``StoreError`` for a damaged record."""
-    file = _folder(store, target_name) / LOOKS
-    if not file.exists():
-        return []
-    try:
-        return json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise StoreError(
-            f"{file} is damaged ({error}); bring it back from a copy, or delete it: looks are then counted from 1 "
-            "again, so chance gets more tries at the present champion"
-        ) from error
+    fix = (
+        "bring it back from a copy, or delete it: looks are then counted from 1 again, so chance gets more tries at "
+        "the present champion"
+    )
+    return looks_file(store, target_name).read_json(fix) or []
+
+
+def looks_file(store: Store, target_name: str) -> Document:
+    """Where looks are recorded."""
+    return store.document(FOLDER, target_name, LOOKS)
 
 
 def _crown(store: Store, metrics: Result, how: How, why: str, value: float | None) -> Champion:
@@ -327,19 +337,16 @@ def _crown(store: Store, metrics: Result, how: How, why: str, value: float | Non
     threshold = gate.honest_threshold(metrics)
     assert threshold is not None  # require_eligible, or _eligible, has looked
     number = _next_number(store, target_name)
-    folder = _folder(store, target_name) / f"{number:04d}"
-    for leftover in folder.parent.glob(".*.tmp"):  # of a process that was killed: the lock is held, so none is alive
-        shutil.rmtree(leftover, ignore_errors=True)
-    temporary = folder.with_name(f".{number:04d}.{uuid.uuid4().hex[:8]}.tmp")
-    make_folder(temporary)
-    try:
+    name = f"{FOLDER}/{target_name}/{number:04d}"
+    with store.half_made(name) as temporary:
         export_model(store, model, threshold, temporary)
         scores = gate.test_scores(store, metrics)
         index = read_index(store.require(IMAGES, target_name)).set_index("image_id")["pixel_sha256"]
         kept = scores[["image_id", "anomalous", "score"]]
         kept.assign(pixel_sha256=kept["image_id"].map(index)).to_parquet(temporary / SCORES, index=False)
         (temporary / EXAMPLE).write_bytes(example_image(store, metrics))
-        record = Champion(
+        files = files_in(temporary)
+        champion = Champion(
             target=target_name,
             training=training,
             number=number,
@@ -356,22 +363,19 @@ def _crown(store: Store, metrics: Result, how: How, why: str, value: float | Non
                 "value": value,
             },
             parameters=training_parameters(TrainingKey.parse(training)),
-            files={file.name: file_sha256(file) for file in sorted(temporary.iterdir())},
+            files={file: entry["sha256"] for file, entry in files.items()},
         )
-        fields = asdict(record)
-        del fields["folder"]
-        write_atomically(temporary / REIGN, json.dumps(fields, indent=1).encode())
-        publish(temporary, folder)
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
-    return Champion(**fields, folder=folder)
+        said = {f.name: getattr(champion, f.name) for f in fields(Champion) if f.name not in ("record", "place")}
+        write_atomically(temporary / REIGN, json.dumps(said, indent=1).encode())
+        published = store.place.publish(temporary, name, files, REIGN, after=store.place.number(name))
+    return replace(champion, record=published, place=store.place)
 
 
 def _next_number(store: Store, target_name: str) -> int:
     """One more than any champion has had: a damaged folder may be gone, and looks name champions by number."""
-    folders = [int(p.name) for p in _folder(store, target_name).glob("[0-9]*") if p.name.isdecimal()]
-    return max([*folders, *(int(entry["reign"]) for entry in looks(store, target_name))], default=0) + 1
+    names = (name.rpartition("/")[2] for name in store.place.entries(f"{FOLDER}/{target_name}", REIGN))
+    reigns = [int(name) for name in names if name.isdecimal()]
+    return max([*reigns, *(int(entry["reign"]) for entry in looks(store, target_name))], default=0) + 1
 
 
 def example_image(store: Store, metrics: Result) -> bytes:
@@ -440,10 +444,6 @@ def against_champion(store: Store, metrics: Result) -> Quality:
         return Quality(None, text, found.difference, found.error_of_images)
     behind = found.difference < -t.ppf(0.95, found.freedom_of_images) * found.error_of_images
     return Quality(bool(behind), text, found.difference, found.error_of_images)
-
-
-def _folder(store: Store, target_name: str) -> Path:
-    return store.root / FOLDER / target_name
 
 
 def _now() -> str:

@@ -26,7 +26,7 @@ from rkd_pipeline.recipes.plans import PLANS, PlannedTraining
 from rkd_pipeline.recipes.training_key import TrainingKey
 from rkd_pipeline.stages.benchmark import recipe_changed
 from rkd_pipeline.stages.datasets import FIRST_SIDE
-from rkd_pipeline.stages.trained_model import CHECKPOINT, CHECKPOINTS, SET_ASIDE
+from rkd_pipeline.stages.trained_model import CHECKPOINTS, SET_ASIDE, begun_trainings, checkpoint_file
 from rkd_pipeline.store.files import delete
 from rkd_pipeline.store.result_store import Ref, Store
 from rkd_pipeline.store.stage_versions import (
@@ -52,12 +52,14 @@ class Prunable:
 
     Attributes:
         what: for people.
-        path: a file or a folder.
+        path: a file or a folder of this machine.
         why: it can go.
         ask: asked again, with the lock held, just before it is deleted: may it still go?
         lock: of whoever would write it.
         result: it is a finished result, which must vanish at once.
         at_rest: it can only be told to be unused while nobody is at work in the store.
+        discard: how it is deleted, where that is more than deleting ``path``.
+        stated: bytes that it has, where it does not lie on this machine.
     """
 
     what: str
@@ -67,11 +69,32 @@ class Prunable:
     lock: str
     result: Ref | None = None
     at_rest: bool = False
+    discard: Callable[[], object] | None = field(default=None, repr=False, compare=False)
+    stated: int = 0
 
 
 def prunable(store: Store) -> list[Prunable]:
     """Everything that can be deleted, results first."""
-    return [*_obsolete_results(store), *_unused_sides(store), *_checkpoints(store), *_leftovers(store)]
+    with store.one_look():
+        found = [*_obsolete_results(store), *_unused_sides(store), *_checkpoints(store), *_leftovers(store)]
+    return [*found, *_unreferenced(store)]
+
+
+def _unreferenced(store: Store) -> Iterator[Prunable]:
+    """Of a store in a bucket: what was replaced, and files that nothing refers to."""
+    unused = store.place.unused()
+    if unused:
+        what, why = f"{len(unused)} objects", "replaced, or referred to by nothing for a day"
+        yield Prunable(
+            what,
+            store.root / "unused",  # which is not there: nothing of it lies on this machine
+            why,
+            lambda: True,
+            what,
+            at_rest=True,
+            discard=partial(store.place.discard, list(unused)),
+            stated=sum(unused.values()),
+        )
 
 
 def prune(store: Store, items: Sequence[Prunable]) -> dict[str, str]:
@@ -88,6 +111,8 @@ def prune(store: Store, items: Sequence[Prunable]) -> dict[str, str]:
                 stayed[item.what] = "it is in use again"
             elif item.result is not None:
                 store.remove(item.result)
+            elif item.discard is not None:
+                item.discard()
             else:
                 delete(item.path)
     return stayed
@@ -102,10 +127,10 @@ def sizes(items: Sequence[Prunable]) -> list[int]:
     links = Counter(stat.st_ino for of_item in files for stat in of_item)
     counted: set[int] = set()
     found = []
-    for of_item in files:
+    for item, of_item in zip(items, files, strict=True):
         mine = {s.st_ino: s.st_size for s in of_item if s.st_nlink <= links[s.st_ino] and s.st_ino not in counted}
         counted |= mine.keys()
-        found.append(sum(mine.values()))
+        found.append(sum(mine.values()) if of_item else item.stated)
     return found
 
 
@@ -120,7 +145,16 @@ def _obsolete_results(store: Store) -> Iterator[Prunable]:
             ref = Ref(stage.name, *key)
             ask = partial(_why_obsolete, store, ref)
             if key not in champions_now and (why := ask()):
-                yield Prunable(str(ref), store.folder(ref), why, ask, str(ref), ref)
+                yield of_result(store, ref, str(ref), why, ask)
+
+
+def of_result(
+    store: Store, ref: Ref, what: str, why: str, ask: Callable[[], object], *, at_rest: bool = False
+) -> Prunable:
+    """A finished result as something that can be deleted; arguments as those of ``Prunable``."""
+    result = store.find(ref)
+    stated = sum(file["bytes"] for file in result.provenance.files.values()) if result else 0
+    return Prunable(what, store.folder(ref), why, ask, str(ref), ref, at_rest, stated=stated)
 
 
 def _champions_now(store: Store) -> set[tuple[str, ...]]:
@@ -160,7 +194,7 @@ def _unused_sides(store: Store) -> Iterator[Prunable]:
         if str(ref) not in used:
             why = "no result, no training under way and no plan uses this side"
             ask = partial(_is_unused, store, ref)
-            yield Prunable(str(ref), store.folder(ref), why, ask, str(ref), ref, at_rest=True)
+            yield of_result(store, ref, str(ref), why, ask, at_rest=True)
 
 
 def _is_unused(store: Store, ref: Ref) -> bool:
@@ -176,7 +210,7 @@ def _used_sides(store: Store) -> set[str]:
             result = store.find(Ref(stage.name, *key))
             if result is not None and (key in champions_now or _why_obsolete(store, Ref(stage.name, *key)) is None):
                 used.update(result.provenance.inputs)
-    begun = [PlannedTraining(p.parent.name, p.stem) for p in _checkpoint_files(store)]
+    begun = [PlannedTraining(*cell) for cell in begun_trainings(store)]
     planned = [cell for plan in PLANS.values() for cell in plan()]
     asked = [cell for begun_round in open_rounds(store) for cell in begun_round.cells]
     asked += [cell for order in open_orders(store) for cell in order.cells]
@@ -190,19 +224,18 @@ def _used_sides(store: Store) -> set[str]:
 
 
 def _checkpoints(store: Store) -> Iterator[Prunable]:
-    for file in _checkpoint_files(store):
+    for target_name, training in sorted(begun_trainings(store)):
+        file = checkpoint_file(store, target_name, training)
         ref = _trained_by(file)
         if _is_finished(store, ref):
             ask = partial(_is_finished, store, ref)
-            yield Prunable(f"checkpoint of {_words(ref)}", file, "its training is finished", ask, str(ref))
-    for file in _checkpoint_files(store, SET_ASIDE):
+            discard = partial(store.place.forget, file)
+            what, why = f"checkpoint of {_words(ref)}", "its training is finished"
+            yield Prunable(what, file, why, ask, str(ref), discard=discard)
+    for file in sorted((store.root / CHECKPOINTS).glob(f"*/*{SET_ASIDE}")):
         ref = _trained_by(file)
         why = "it could not be resumed, and was set aside"
         yield Prunable(f"checkpoint of {_words(ref)}, set aside", file, why, file.exists, str(ref))
-
-
-def _checkpoint_files(store: Store, suffix: str = CHECKPOINT) -> list[Path]:
-    return sorted((store.root / CHECKPOINTS).glob(f"*/*{suffix}"))
 
 
 def _trained_by(checkpoint: Path) -> Ref:

@@ -10,11 +10,9 @@ Where asked, a round also trains on a repeat that no round has used: another dra
 such and never compared.
 """
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -31,19 +29,20 @@ from rkd_pipeline.stages.anomaly_scores import read_metrics
 from rkd_pipeline.stages.benchmark import measured_results
 from rkd_pipeline.stages.datasets import read_index, read_verified_split
 from rkd_pipeline.stages.rounds import (
-    FOLDER,
     PLAN,
     RECORD,
-    REFERENCES,
     TOLD,
+    documents,
     read_json,
     records,
     references,
+    references_file,
     round_file,
     values_of,
 )
 from rkd_pipeline.statistics.regressions import FIXED, NEW, WORSE, moves
-from rkd_pipeline.store.files import canonical_json, text_sha256, write_atomically
+from rkd_pipeline.store.document import Document
+from rkd_pipeline.store.files import canonical_json, text_sha256
 from rkd_pipeline.store.result_store import Ref, Result, Store
 from rkd_pipeline.store.stage_versions import IMAGES, METRICS, SPLIT, TRAINED_MODEL
 
@@ -88,13 +87,13 @@ def planned(store: Store, plan: str) -> list[PlannedTraining]:
     again = {(cell.target, cell.training) for known in rounds(store) for cell in known.cells}
     cells = [cell for cell in ours if (cell.target, cell.training) not in again]
     if not cells:
-        raise RkdError(f"{store.root} holds no finished training to repeat; train something first, with `rkd run`")
+        raise RkdError(f"{store.address} holds no finished training to repeat; train something first, with `rkd run`")
     return cells
 
 
 def rounds(store: Store) -> list[Round]:
     """All rounds that have begun, in order."""
-    return [_read_round(p) for p in sorted((store.root / FOLDER).glob(f"*/{PLAN}"))]
+    return [_read_round(p) for p in documents(store, PLAN)]
 
 
 def open_rounds(store: Store) -> list[Round]:
@@ -124,7 +123,7 @@ def begin(store: Store, plan: str, asked: str, *, seeds: int, new_draws: int = 0
         baseline = [c for c in wanted if (c.target, c.training) not in recorded and _done(store, c)]
         cells = [PlannedTraining(*name.split(" ")) for name in draws]
         begun = Round(number, plan, asked, _now(), cells, draws, baseline)
-        write_atomically(round_file(store, number, PLAN), json.dumps(asdict(begun), indent=1).encode())
+        round_file(store, number, PLAN).write_json(asdict(begun))
         return begun
 
 
@@ -211,7 +210,7 @@ def close(store: Store, begun: Round, failures: Mapping[str, str]) -> dict[str, 
             ]
             + [row for cell in begun.baseline if _done(store, cell) for row in _values(store, cell, 0, FIXED)],
         }
-        write_atomically(file, json.dumps(record, indent=1).encode())
+        file.write_json(record)
         return record
 
 
@@ -260,7 +259,7 @@ def accept(store: Store, why: str) -> int:
     number = int(known[-1]["round"])
     with store.lock("rebenchmarks"):
         accepted = {str(n): w for n, w in references(store).items()} | {str(number): why}
-        write_atomically(store.root / FOLDER / REFERENCES, json.dumps(accepted, indent=1).encode())
+        references_file(store).write_json(accepted)
     return number
 
 
@@ -342,10 +341,10 @@ def untold(store: Store) -> list[int]:
 
 def told(store: Store, number: int, what: Mapping[str, Any]) -> None:
     """Remember what the hook was told of a round."""
-    write_atomically(round_file(store, number, TOLD), json.dumps(dict(what), indent=1).encode())
+    round_file(store, number, TOLD).write_json(dict(what))
 
 
-def _read_round(file: Path) -> Round:
+def _read_round(file: Document) -> Round:
     given = read_json(file)
     cells = {name: [PlannedTraining(**cell) for cell in given[name]] for name in ("cells", "baseline")}
     return Round(**(given | cells))

@@ -7,16 +7,18 @@ are refreshed. The line goes last, so that a removal that was broken off is fini
 
 import shutil
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 from rkd_pipeline.data.user_targets import targets_in
 from rkd_pipeline.errors import DataError
 from rkd_pipeline.operations import champions
-from rkd_pipeline.operations.pruning import Prunable, prune
+from rkd_pipeline.operations.pruning import Prunable, of_result, prune
 from rkd_pipeline.operations.rebenchmark import open_rounds
 from rkd_pipeline.stages.benchmark import TRACKING_FOLDER
 from rkd_pipeline.stages.trained_model import CHECKPOINTS
-from rkd_pipeline.store.result_store import VERIFIED, Ref, Store
+from rkd_pipeline.store.folder_place import VERIFIED
+from rkd_pipeline.store.result_store import Ref, Store
 from rkd_pipeline.store.stage_versions import STAGES, TRAINED_MODEL
 
 
@@ -57,21 +59,24 @@ def _results(store: Store, target_name: str) -> Iterator[Prunable]:
         for key in store.keys(stage):
             if key and key[0] == target_name:
                 ref = Ref(stage.name, *key)
-                folder = store.folder(ref)
-                yield Prunable(stage.name, folder, "of the target", folder.exists, str(ref), ref)
+                yield of_result(store, ref, stage.name, "of the target", partial(store.find, ref))
 
 
 def _beside(store: Store, target_name: str) -> Iterator[Prunable]:
     """Files that are no results."""
-    for file in sorted((store.root / CHECKPOINTS / target_name).glob("*")):
+    for name in store.place.backups(f"{CHECKPOINTS}/{target_name}"):
+        file = store.root / name
         lock = str(Ref(TRAINED_MODEL.name, target_name, file.stem))
-        yield Prunable("checkpoints", file, "of the target", file.exists, lock)
+        discard = partial(store.place.forget, file)
+        yield Prunable("checkpoints", file, "of the target", lambda: True, lock, discard=discard)
     for what, folder, lock in (
-        ("champions", store.root / champions.FOLDER / target_name, f"champion {target_name}"),
-        ("records of the mirror", store.root / TRACKING_FOLDER / target_name, "mlflow"),
+        ("champions", champions.FOLDER, f"champion {target_name}"),
+        ("records of the mirror", TRACKING_FOLDER, "mlflow"),
     ):
-        if folder.exists():
-            yield Prunable(what, folder, "of the target", folder.exists, lock)
+        under = f"{folder}/{target_name}"
+        if store.place.entries(under, champions.REIGN) or store.place.documents(under):
+            discard = partial(store.place.clear, under)
+            yield Prunable(what, store.root / under, "of the target", lambda: True, lock, discard=discard)
 
 
 def _remove_if_empty(folder: Path) -> None:

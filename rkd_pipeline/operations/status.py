@@ -8,7 +8,7 @@ from rkd_pipeline.recipes.training_key import TrainingKey
 from rkd_pipeline.stages.anomaly_scores import read_metrics
 from rkd_pipeline.stages.benchmark import mlflow_run_id, stale_reason
 from rkd_pipeline.stages.datasets import data_note
-from rkd_pipeline.stages.trained_model import checkpoint_file
+from rkd_pipeline.stages.trained_model import begun_trainings
 from rkd_pipeline.store.result_store import Ref, Store
 from rkd_pipeline.store.stage_versions import IMAGES, METRICS, TRAINED_MODEL
 
@@ -20,17 +20,16 @@ def training_states(store: Store) -> pd.DataFrame:
 
     A training with a result of a newer version of this package is ``not readable: ...``.
     """
-    finished = {key[:2] for key in store.keys(METRICS)} | {key[:2] for key in store.keys(TRAINED_MODEL)}
-    anywhere = checkpoint_file(store, "*", "*").relative_to(store.root)
-    begun = {(p.parent.name, p.stem) for p in store.root.glob(str(anywhere))}
     rows = []
-    for target_name, training in sorted(finished | begun):
-        try:
-            state = training_state(store, target_name, training)
-            mirrored = "mirrored" if mlflow_run_id(store, target_name, training) else "not yet"
-        except NewerResult as newer:  # everything else stops here; what people look with first lists it
-            state, mirrored = f"not readable: {newer}", "not known"
-        rows.append({"target": target_name, "training": training, "state": state, "mlflow": mirrored})
+    with store.one_look():
+        finished = {key[:2] for key in store.keys(METRICS)} | {key[:2] for key in store.keys(TRAINED_MODEL)}
+        for target_name, training in sorted(finished | begun_trainings(store)):
+            try:
+                state = training_state(store, target_name, training)
+                mirrored = "mirrored" if mlflow_run_id(store, target_name, training) else "not yet"
+            except NewerResult as newer:  # everything else stops here; what people look with first lists it
+                state, mirrored = f"not readable: {newer}", "not known"
+            rows.append({"target": target_name, "training": training, "state": state, "mlflow": mirrored})
     return pd.DataFrame(rows, columns=["target", "training", "state", "mlflow"])
 
 
@@ -45,7 +44,7 @@ def training_state(store: Store, target_name: str, training: str) -> str:
         return f"stale: {reason}" if reason else "done"
     if store.find(Ref(TRAINED_MODEL.name, target_name, training)) is not None:
         return "trained, not evaluated"
-    begun = checkpoint_file(store, target_name, training).exists()
+    begun = (target_name, training) in begun_trainings(store, target_name)
     return "interrupted; the next run resumes it" if begun else "missing"
 
 

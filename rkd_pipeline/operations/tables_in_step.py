@@ -32,7 +32,7 @@ BUILT: tuple[Callable[[Store], Result], ...] = (
 
 def tables_are_in_step(store: Store) -> bool:
     """Benchmark, tables, figures and report are there, and would not change if they were made now."""
-    looking = Store(store.root, only_look=True)
+    looking = store.to_look_at()
     try:
         for build in BUILT:
             build(looking)

@@ -5,14 +5,12 @@
 The file is all that has to be kept: what is done already, the store knows.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from pathlib import Path
 
 from rkd_pipeline.recipes.plans import PlannedTraining
 from rkd_pipeline.stages.rounds import read_json
-from rkd_pipeline.store.files import write_atomically
+from rkd_pipeline.store.document import Document
 from rkd_pipeline.store.result_store import Store
 
 FOLDER = "orders"
@@ -73,13 +71,13 @@ def place(
 
 def latest(store: Store, name: str) -> WorkOrder | None:
     """The last attempt at an order; None where it was never placed."""
-    found = [order for order in _orders(store, f"{name}-*.json") if order.name == name]
+    found = [order for order in _orders(store, f"{name}-") if order.name == name]
     return max(found, key=lambda order: order.attempt, default=None)
 
 
 def open_orders(store: Store) -> list[WorkOrder]:
     """Orders that have not ended, by name."""
-    return [order for order in _orders(store, "*.json") if order.is_open]
+    return [order for order in _orders(store) if order.is_open]
 
 
 def end(store: Store, order: WorkOrder, failures: Mapping[str, str]) -> None:
@@ -88,15 +86,15 @@ def end(store: Store, order: WorkOrder, failures: Mapping[str, str]) -> None:
         _write(store, replace(order, failures=dict(failures)))
 
 
-def _orders(store: Store, pattern: str) -> list[WorkOrder]:
-    return [_read(file) for file in sorted((store.root / FOLDER).glob(pattern))]
+def _orders(store: Store, begins: str = "") -> list[WorkOrder]:
+    found = store.documents(FOLDER)
+    return [_read(document) for document in found if document.name.startswith(f"{FOLDER}/{begins}")]
 
 
-def _read(file: Path) -> WorkOrder:
+def _read(file: Document) -> WorkOrder:
     given = read_json(file)
     return WorkOrder(**given | {"cells": [PlannedTraining(**cell) for cell in given["cells"]]})
 
 
 def _write(store: Store, order: WorkOrder) -> None:
-    file = store.root / FOLDER / f"{order.identity}.json"
-    write_atomically(file, json.dumps(asdict(order), indent=1).encode())
+    store.document(FOLDER, f"{order.identity}.json").write_json(asdict(order))

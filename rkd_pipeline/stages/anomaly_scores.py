@@ -50,7 +50,7 @@ def score_images(store: Store, target_name: str, training: str, compute: "Comput
         if "calibration" in ids:
             ids["calibration"] = index.loc[ids["calibration"]].drop_duplicates("pixel_sha256").index.tolist()
         scored_ids = [name for part in parts for name in ids[part]]
-        with store.lock(f"device {compute.device}"):
+        with store.machine_lock(f"device {compute.device}"):
             detector = open_detector(store, model, compute.device)
             images = arrays.images(scored_ids)
             with Meter(compute.device) as meter:

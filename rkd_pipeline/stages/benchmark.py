@@ -1,6 +1,5 @@
 """From all metrics to the tidy benchmark table and the paper's tables."""
 
-import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -25,6 +24,7 @@ from rkd_pipeline.results.tables.table_3 import TABLE_3_ROWS, table_3, table_3_s
 from rkd_pipeline.stages.anomaly_scores import example_rows, mask_note, read_metrics, read_scores
 from rkd_pipeline.stages.datasets import data_note, open_prepared
 from rkd_pipeline.stages.trained_model import training_parameters
+from rkd_pipeline.store.document import Document
 from rkd_pipeline.store.files import text_sha256
 from rkd_pipeline.store.result_store import Ref, Result, Store
 from rkd_pipeline.store.stage_versions import (
@@ -40,6 +40,7 @@ from rkd_pipeline.store.stage_versions import (
 from rkd_pipeline.training.conditions import computed_on, remark
 
 TRACKING_FOLDER = "tracking"
+_SEND_AGAIN = "delete it: `rkd mirror` makes it again"
 
 
 def measured_results(store: Store) -> tuple[list[Result], dict[str, str]]:
@@ -249,21 +250,22 @@ def mirror_marks(record: Mapping[str, Any] | None, versions: str, name: str = ""
     return tuple(marks)
 
 
-def read_tracking(record: Path) -> dict[str, Any] | None:
+def read_tracking(record: Document) -> dict[str, Any] | None:
     """What is on record of a mirror: ``run_id``, ``content`` and, for people, ``uri``. None where nothing is.
 
     Raises ``StoreError`` for a damaged file.
     """
-    if not record.exists():
+    given = record.read_json(_SEND_AGAIN)
+    if given is None:
         return None
     try:
-        found = dict(json.loads(record.read_text(encoding="utf-8")))
+        found = dict(given)
         found["run_id"], found["content"]
     except (ValueError, TypeError, KeyError) as error:
-        raise StoreError(f"{record} is damaged ({error}); delete it: `rkd mirror` makes it again") from error
+        raise StoreError(f"{record} is damaged ({error}); {_SEND_AGAIN}") from error
     return found
 
 
-def tracking_file(store: Store, target_name: str, training: str) -> Path:
+def tracking_file(store: Store, target_name: str, training: str) -> Document:
     """Where the mirror of a training is recorded."""
-    return store.root / TRACKING_FOLDER / target_name / f"{training}.json"
+    return store.document(TRACKING_FOLDER, target_name, f"{training}.json")

@@ -57,7 +57,7 @@ def find_source(
     else:
         source = find_or_fetch(described, wanted, data_root.resolve(), fetching or Fetching())
     files = _source_files(store, wanted, source)
-    with store.lock(f"files of {target_name}"):  # two processes would read every file twice
+    with store.machine_lock(f"files of {target_name}"):  # two processes would read every file twice
         listing = _listing(store, target_name, files, source)
     parameters = {"folder": str(source), "files": len(files), "listing": bytes_sha256(listing)}
 

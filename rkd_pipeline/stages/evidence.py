@@ -74,7 +74,7 @@ def score_product_maps(store: Store, target_name: str, training: str, compute: "
 
     def write(folder: Path) -> dict[str, Any]:
         rows = _test_rows(store, target_name, key, split_result)
-        with store.lock(f"device {compute.device}"):
+        with store.machine_lock(f"device {compute.device}"):
             maps = _product_maps(store, model, arrays.images(list(rows["image_id"]))[:], key, compute.device)
         highest = {PRODUCT_MAX: maps.max(axis=(1, 2)).astype(np.float64)}
         write_evidence(_evidence(arrays, rows, highest, maps, PRODUCT), folder)
@@ -132,7 +132,7 @@ def score_rotated_images(store: Store, target_name: str, training: str) -> Resul
         labels = rows["anomalous"].to_numpy(bool)
         images = arrays.images(ids)[:]
         masks = arrays.masks(ids) if arrays.has_masks else None
-        with TemporaryDirectory() as scratch, store.lock("device cpu"):
+        with TemporaryDirectory() as scratch, store.machine_lock("device cpu"):
             export = Path(scratch)
             export_model(store, model, None, export)
             scorer = ExportedModel.load(export / STUDENT, export / TEACHER, export / CARD)

@@ -1,23 +1,22 @@
 """The records of re-benchmark rounds, as they are read: what each measured, and which levels were accepted."""
 
-import json
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from rkd_pipeline.errors import StoreError
 from rkd_pipeline.statistics.regressions import VALUE_COLUMNS
+from rkd_pipeline.store.document import Document
 from rkd_pipeline.store.result_store import Store
 
 FOLDER = "rebenchmarks"
 PLAN, RECORD, TOLD, REFERENCES = "plan.json", "record.json", "told.json", "references.json"
+_MEND = "bring it back from a copy, or move it away"
 
 
 def records(store: Store) -> list[dict[str, Any]]:
     """All records, in order."""
-    return [read_json(p) for p in sorted((store.root / FOLDER).glob(f"*/{RECORD}"))]
+    return [read_json(document) for document in documents(store, RECORD)]
 
 
 def values_of(found: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
@@ -34,18 +33,25 @@ def values_of(found: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
 
 def references(store: Store) -> dict[int, str]:
     """Rounds whose level was accepted, to the reason that was given."""
-    file = store.root / FOLDER / REFERENCES
-    return {int(number): why for number, why in read_json(file).items()} if file.exists() else {}
+    found = references_file(store).read_json(_MEND) or {}
+    return {int(number): why for number, why in found.items()}
 
 
-def round_file(store: Store, number: int, name: str) -> Path:
+def references_file(store: Store) -> Document:
+    """Where accepted levels are recorded."""
+    return store.document(FOLDER, REFERENCES)
+
+
+def round_file(store: Store, number: int, name: str) -> Document:
     """A file of a round."""
-    return store.root / FOLDER / f"{number:04d}" / name
+    return store.document(FOLDER, f"{number:04d}", name)
 
 
-def read_json(file: Path) -> dict[str, Any]:
-    """A record. Raises ``StoreError`` where it is damaged."""
-    try:
-        return json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise StoreError(f"{file} is damaged ({error}); bring it back from a copy, or move it away") from error
+def documents(store: Store, name: str) -> list[Document]:
+    """The file of that name of every round that has it, in order of the rounds."""
+    return [document for document in store.documents(FOLDER) if document.name.endswith(f"/{name}")]
+
+
+def read_json(document: Document) -> dict[str, Any]:
+    """A record that is there. Raises ``StoreError`` where it is damaged."""
+    return document.read_json(_MEND)

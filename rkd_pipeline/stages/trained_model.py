@@ -4,7 +4,7 @@ import json
 import logging
 from dataclasses import asdict, fields, replace
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
@@ -46,6 +46,12 @@ _STATISTICS = ("running_mean", "running_var", "num_batches_tracked")  # of Batch
 def checkpoint_file(store: Store, target_name: str, training: str) -> Path:
     """Where a training in progress keeps its checkpoint; gone once the training is done."""
     return store.root / CHECKPOINTS / target_name / f"{training}{CHECKPOINT}"
+
+
+def begun_trainings(store: Store, *target_name: str) -> set[tuple[str, str]]:
+    """Target and training of every checkpoint that a training can go on from, of all targets or of one."""
+    found = (PurePosixPath(name) for name in store.place.backups("/".join((CHECKPOINTS, *target_name))))
+    return {(file.parent.name, file.stem) for file in found if file.suffix == CHECKPOINT}
 
 
 def list_teachers(store: Store) -> Result:
@@ -133,6 +139,7 @@ def train_model(
 
     def write(folder: Path) -> dict[str, Any]:
         remove_leftovers(checkpoint)
+        store.place.restore(checkpoint)
         timed = 0  # epochs of this process: a resumed training has others behind it
 
         def count(epoch: Epoch) -> None:
@@ -140,7 +147,11 @@ def train_model(
             timed += 1
             on_epoch(epoch)
 
-        with store.lock(f"device {compute.device}"), Meter(compute.device) as meter:
+        with (
+            store.machine_lock(f"device {compute.device}"),
+            store.place.backing_up(checkpoint),
+            Meter(compute.device) as meter,
+        ):
             teacher = place(system_of(recipe).teacher(weights, recipe), compute.device)
             go = partial(
                 fit,
@@ -197,7 +208,7 @@ def train_model(
         }
 
     result = store.produce(TRAINED_MODEL, [target_name, training], write, parameters=parameters, inputs=inputs)
-    checkpoint.unlink(missing_ok=True)  # only now: until the result stands, the checkpoint is the work
+    store.place.forget(checkpoint)  # only now: until the result stands, the checkpoint is the work
     return result
 
 

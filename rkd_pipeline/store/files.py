@@ -8,8 +8,7 @@ import logging
 import os
 import shutil
 import uuid
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from itertools import takewhile
 from pathlib import Path
 from typing import Any
@@ -104,16 +103,6 @@ def write_atomically(path: Path, content: bytes, *, durable: bool = True) -> Non
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
-
-
-@contextmanager
-def edited(path: Path) -> Iterator[None]:
-    """Hold the lock of a file that is read, changed and written back: of two editors at once, neither loses its part.
-
-    The kernel frees it when this process dies. Raises ``StoreError`` where the file system has no such locks.
-    """
-    with locked(path.parent / ".locks" / f"{path.name}.lock", path.parent):
-        yield
 
 
 def keep(file: Path, make: Callable[[Path], None]) -> Path:

@@ -1,55 +1,46 @@
-"""Where results lie, how they are written, and when one counts as done.
+"""How results are written, and when one counts as done.
 
-One root, ``RKD_STORE``; one folder per result, ``<stage>/<key>/.../``, holding data files and ``provenance.json``.
-A folder appears whole (written under a temporary name, then renamed) or not at all. It is *done* when its provenance
-matches what is asked for: stage version, parameters, and the data versions of its inputs. The data version of a
-result is a hash of its data files, so equal results stop a change from travelling further.
+One folder per result, ``<stage>/<key>/.../``, holding data files and ``provenance.json``; where it lies is the
+business of ``place.py``: in a folder of this machine, or in a bucket that several machines share. It is *done* when its
+provenance matches what is asked for: stage version, parameters, and the data versions of its inputs. The data version
+of a result is a hash of its data files, so equal results stop a change from travelling further.
 
 A result of an older stage version is stale: it is made again. One of a newer version is refused wherever it is met,
 since this code cannot read it, and making it again would lose it.
-
-Everything is on the disk before it gets its name, and a result's files are hashed before they are believed: once per
-state of a file, as ``.verified/`` records. That folder is safe to lose.
-
-The root is a folder of a local file system: locks, renames and memory maps need one.
 """
 
 import importlib.metadata
 import json
 import logging
-import os
 import platform
 import shutil
 import socket
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from filelock import Timeout
-
 from rkd_pipeline import __version__
 from rkd_pipeline.errors import NewerResult, StoreError
+from rkd_pipeline.store.document import Document
 from rkd_pipeline.store.files import (
     canonical_json,
     file_sha256,
     make_folder,
-    publish,
     remove_leftovers,
-    sync,
     text_sha256,
     write_atomically,
 )
-from rkd_pipeline.store.hashes import HashRecord, State, state_of
-from rkd_pipeline.store.locks import locked
+from rkd_pipeline.store.folder_place import VERIFIED, FolderPlace
+from rkd_pipeline.store.hashes import HashRecord
+from rkd_pipeline.store.named_locks import FileLocks, NamedLocks, StillHeld
+from rkd_pipeline.store.place import PROVENANCE, Files, Place, Record
 from rkd_pipeline.store.stage_versions import STAGES, Stage
 
-PROVENANCE = "provenance.json"
-VERIFIED = ".verified"
 _log = logging.getLogger(__name__)
 _PACKAGES = ("torch", "torchvision", "numpy", "scipy", "scikit-learn", "pandas", "pyarrow", "pillow")
 
@@ -102,11 +93,21 @@ class Provenance:
 
 @dataclass(frozen=True)
 class Result:
-    """A finished result: its folder, its provenance, and whether it was there already."""
+    """A finished result: its provenance, its files, and whether it was there already."""
 
-    folder: Path
     provenance: Provenance
+    record: Record
+    place: Place = field(repr=False)
     reused: bool = False
+
+    @property
+    def folder(self) -> Path:
+        """Its files, on this machine, to be read only; ask anew before each use (see ``Place.folder``)."""
+        return self.place.folder(self.record)
+
+    def file(self, name: str) -> Path:
+        """One of its files; of a large result in a bucket, the others are not fetched."""
+        return self.place.file(self.record, name)
 
     @property
     def data_version(self) -> str:
@@ -120,15 +121,33 @@ class Result:
 
 
 class Store:
-    """Results under one root. A second store is a second world: Dagster's home and MLflow lie under the root too.
+    """Results in one place. A second store is a second world: Dagster's home and MLflow lie in its folder too.
 
-    One that is only looked at (``only_look``) makes nothing: where ``produce`` would, it raises ``StoreError``.
+    Args:
+        place: a folder, or what ``bucket_place.py`` opens.
+        locks: among the processes that share the place; those of this machine where none are given.
+        only_look: nothing is made: where ``produce`` would, it raises ``StoreError``.
     """
 
-    def __init__(self, root: Path, *, only_look: bool = False) -> None:
-        self.root = root.resolve()
+    def __init__(self, place: Path | Place, locks: NamedLocks | None = None, *, only_look: bool = False) -> None:
+        self.place: Place = FolderPlace(place) if isinstance(place, Path) else place
+        self._machine = FileLocks.of(self.root)
+        self.locks: NamedLocks = locks or self._machine
         self._only_look = only_look
-        self._records: dict[tuple[str, ...], HashRecord] = {}
+
+    @property
+    def root(self) -> Path:
+        """Its folder on this machine: all of it, or of a store in a bucket what other machines do not need."""
+        return self.place.root
+
+    @property
+    def address(self) -> str:
+        """Where it lies, for people."""
+        return self.place.address
+
+    def to_look_at(self) -> "Store":
+        """The same store, in which nothing is made."""
+        return Store(self.place, self.locks, only_look=True)
 
     @property
     def dagster_home(self) -> Path:
@@ -141,18 +160,26 @@ class Store:
         return self.root / "mlflow"
 
     @property
-    def teachers_file(self) -> Path:
+    def teachers_file(self) -> Document:
         """The registry of weights files."""
-        return self.root / "teachers.toml"
+        return self.document("teachers.toml")
 
     @property
-    def targets_file(self) -> Path:
+    def targets_file(self) -> Document:
         """The user's own targets."""
-        return self.root / "targets.toml"
+        return self.document("targets.toml")
+
+    def document(self, *name: str) -> Document:
+        """A document by its name, whether or not it is there."""
+        return Document(self.place, self.locks, "/".join(name))
+
+    def documents(self, *under: str) -> list[Document]:
+        """All documents below a name, sorted."""
+        return [Document(self.place, self.locks, name) for name in self.place.documents("/".join(under))]
 
     def folder(self, ref: Ref) -> Path:
-        """Where a result lies, whether or not it is there."""
-        return self.root.joinpath(ref.stage, *ref.key)
+        """Where a result is made on this machine; in a store that is a folder, where it lies."""
+        return self.root / _name(ref)
 
     def find(self, ref: Ref) -> Result | None:
         """The result as stored, or None.
@@ -160,16 +187,17 @@ class Store:
         Raises ``NewerResult`` where a newer version of this package made it, ``StoreError`` where its provenance is
         unreadable.
         """
-        folder = self.folder(ref)
-        try:
-            record = json.loads((folder / PROVENANCE).read_text(encoding="utf-8"))
-            _refuse_newer(ref, folder, record)  # first: a newer version may have written other fields
-            return Result(folder, Provenance(**record), reused=True)
-        except FileNotFoundError:
+        name = _name(ref)
+        record = self.place.find(name)
+        if record is None:
             return None
+        try:
+            made = json.loads(record.content)
+            _refuse_newer(ref, self.place.shown(name), made)  # first: a newer version may have written other fields
+            return Result(Provenance(**made), record, self.place, reused=True)
         except (ValueError, TypeError, AttributeError) as error:
             raise StoreError(
-                f"{folder / PROVENANCE} is damaged ({error}); delete the folder to make it again"
+                f"{self.place.shown(name)}/{PROVENANCE} is damaged ({error}); delete the folder to make it again"
             ) from error
 
     def require(self, stage: Stage, *key: str) -> Result:
@@ -177,7 +205,7 @@ class Store:
         ref = Ref(stage.name, *key)
         result = self.find(ref)
         if result is None:
-            raise StoreError(f"{ref} is missing from {self.root}; materialise it first, or use `rkd run`")
+            raise StoreError(f"{ref} is missing from {self.address}; materialise it first, or use `rkd run`")
         if reason := self.why_stale(result):
             raise StoreError(f"{ref} is stale: {reason}; materialise it again, or use `rkd run`")
         return result
@@ -204,7 +232,7 @@ class Store:
                 return f"{name} has changed since"
             if reason:
                 return f"{name} is stale ({reason})"
-        return self._damage(result)
+        return self.place.damage(result.record, found.files)
 
     def current(
         self, stage: Stage, key: Sequence[str], parameters: Mapping[str, Any], inputs: Sequence[Result]
@@ -218,7 +246,7 @@ class Store:
         asked = (stage.version, canonical_json(parameters), _versions(inputs))
         if (found.stage_version, canonical_json(found.parameters), found.inputs) != asked:
             return None
-        if damage := self._damage(result):
+        if damage := self.place.damage(result.record, found.files):
             _log.warning("%s is made again: %s", ref, damage)
             return None
         return result
@@ -239,24 +267,16 @@ class Store:
         """
         parameters = parameters or {}
         ref = Ref(stage.name, *key)
-        folder = self.folder(ref)
-        with self.lock(str(ref)):
+        with self.lock(str(ref)) as still_held:
+            after = self.place.number(_name(ref))
             if done := self.current(stage, key, parameters, inputs):
                 return done
             if self._only_look:
-                raise StoreError(f"{ref} is missing or not up to date, and {self.root} was opened to look only")
-            remove_leftovers(folder)
-            make_folder(folder.parent)
-            temporary = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}.tmp")
-            temporary.mkdir()
-            started = time.monotonic()
-            try:
+                raise StoreError(f"{ref} is missing or not up to date, and {self.address} was opened to look only")
+            with self.half_made(_name(ref)) as temporary:
+                started = time.monotonic()
                 facts = write(temporary) or {}
-                files = {
-                    str(p.relative_to(temporary)): {"sha256": file_sha256(p), "bytes": p.stat().st_size}
-                    for p in sorted(temporary.rglob("*"))
-                    if p.is_file()
-                }
+                files = files_in(temporary)
                 provenance = Provenance(
                     stage=stage.name,
                     key=list(key),
@@ -264,107 +284,98 @@ class Store:
                     parameters=dict(parameters),
                     inputs=_versions(inputs),
                     data_version=text_sha256(canonical_json({n: f["sha256"] for n, f in files.items()}))[:16],
-                    files=files,
+                    files=dict(files),
                     facts=facts,
                     environment=_environment(time.monotonic() - started),
                 )
                 write_atomically(temporary / PROVENANCE, json.dumps(asdict(provenance), indent=1).encode())
-                _swap(temporary, folder)
-                self._believe(result := Result(folder, provenance))
-            except BaseException:
-                shutil.rmtree(temporary, ignore_errors=True)
-                raise
-        return result
-
-    def remove(self, ref: Ref) -> None:
-        """Delete a result, whole: it is gone under its name before its first file is. The caller holds its lock."""
-        folder = self.folder(ref)
-        hidden = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}.old.tmp")
-        os.rename(folder, hidden)
-        sync(folder.parent)
-        shutil.rmtree(hidden, ignore_errors=True)
-        self._records.pop((ref.stage, *ref.key), None)
-        self._record_file(ref.stage, *ref.key).unlink(missing_ok=True)
+                still_held()
+                record = self.place.publish(temporary, _name(ref), files, after=after)
+        return Result(provenance, record, self.place)
 
     @contextmanager
-    def lock(self, name: str) -> Iterator[None]:
-        """Hold a lock that the kernel frees when this process dies, however it dies; logs whom it waits for."""
-        path = self._lock_file(name)
-        # The holder is written beside the lock, not into it: another process may have the lock file open.
-        holder = path.with_suffix(".holder")
-        with ExitStack() as held:
-            try:
-                held.enter_context(locked(path, self.root, timeout=0))
-            except Timeout:
-                _log.warning("waiting for %s, held by %s", name, _holder(path))
-                held.enter_context(locked(path, self.root))
-            write_atomically(holder, f"process {os.getpid()} on {socket.gethostname()}".encode(), durable=False)
+    def half_made(self, name: str) -> Iterator[Path]:
+        """An empty folder to fill and publish as the entry of that name; gone where the block fails.
+
+        The caller holds the entry's lock, so what dead writers have left of it goes too.
+        """
+        folder = self.root / name
+        remove_leftovers(folder)
+        make_folder(folder.parent)
+        temporary = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}.tmp")
+        temporary.mkdir()
+        try:
+            yield temporary
+        except BaseException:
+            shutil.rmtree(temporary, ignore_errors=True)
+            raise
+
+    def remove(self, ref: Ref) -> None:
+        """Delete a result, whole. The caller holds its lock."""
+        self.place.withdraw(_name(ref))
+
+    @contextmanager
+    def lock(self, name: str) -> Iterator[StillHeld]:
+        """Hold a lock that is free again when this process dies, however it dies; logs whom it waits for.
+
+        What it gives is called before anything is committed: it raises ``LockLost`` where the lock is lost.
+        """
+        with _held(self.locks, name) as still_held:
+            yield still_held
+
+    @contextmanager
+    def machine_lock(self, name: str) -> Iterator[None]:
+        """The same for what each machine has of its own: its devices, its databases."""
+        with _held(self._machine, name):
             yield
 
     @contextmanager
     def lock_if_free(self, name: str) -> Iterator[bool]:
         """Hold a lock for the block if nobody else does; gives whether it is held now, and never waits."""
-        with ExitStack() as held:
-            try:
-                held.enter_context(locked(self._lock_file(name), self.root, timeout=0))
-            except Timeout:
-                yield False
-                return
-            yield True
+        with self.locks.try_hold(name) as held:
+            yield held is not None
 
     def at_work(self) -> list[str]:
         """Who holds a lock of this store right now, in words; empty where nobody is at work."""
-        return sorted({_holder(file) for file in (self.root / ".locks").glob("*.lock") if not _is_free(file)})
+        return sorted({*self.locks.at_work(), *self._machine.at_work()})
 
-    def _lock_file(self, name: str) -> Path:
-        path = self.root / ".locks" / f"{text_sha256(name)[:16]}.lock"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        return path
+    def one_look(self) -> AbstractContextManager[None]:
+        """Around a look at many results: see ``Place.one_look``."""
+        return self.place.one_look()
 
     def hashes(self, *names: str) -> HashRecord:
-        """The record of hashes that have these names; of a result: its stage and key."""
-        if names not in self._records:
-            self._records[names] = HashRecord(self._record_file(*names))
-        return self._records[names]
-
-    def _record_file(self, *names: str) -> Path:
-        return self.root.joinpath(VERIFIED, *names[:-1], f"{names[-1]}.json")
-
-    def _hashes_of(self, result: Result) -> HashRecord:
-        return self.hashes(result.provenance.stage, *result.provenance.key)
-
-    def _damage(self, result: Result) -> str | None:
-        """Which file is missing, cut short or not what it was, and how that shows; None where all are whole."""
-        recorded, states = result.provenance.files, {}
-        for name, file in recorded.items():
-            state = state_of(f"{result.folder}/{name}")
-            if state is None or state.size != file["bytes"]:
-                return f"{result.folder / name} is missing or cut short"
-            states[name] = state
-        found = self._hashes_of(result).of(result.folder, states, f"check {result.folder.name}")
-        for name, file in recorded.items():
-            if found[name] != file["sha256"]:
-                return (
-                    f"{result.folder / name} is damaged: its SHA-256 begins with {found[name][:8]}, and with "
-                    f"{file['sha256'][:8]} when it was written"
-                )
-        return None
-
-    def _believe(self, result: Result) -> None:
-        """What was just written need not be hashed again: its hashes are known, and it is on the disk."""
-        files = result.provenance.files
-        states = {name: state_of(result.folder / name) for name in files}
-        known: dict[str, State] = {name: state for name, state in states.items() if state is not None}
-        self._hashes_of(result).note(known, {name: file["sha256"] for name, file in files.items()})
+        """A record, kept on this machine, of the hashes of files that lie elsewhere on it."""
+        return HashRecord(self.root.joinpath(VERIFIED, *names[:-1], f"{names[-1]}.json"))
 
     def keys(self, stage: Stage) -> list[tuple[str, ...]]:
         """Partitions of a stage that are in the store, sorted; stale ones too."""
-        base = self.root / stage.name
-        found = (p.parent.relative_to(base).parts for p in base.rglob(PROVENANCE))
-        return sorted(key for key in found if not any(part.startswith(".") for part in key))
+        return sorted(tuple(name.split("/")[1:]) for name in self.place.entries(stage.name))
 
 
-def _refuse_newer(ref: Ref, folder: Path, record: Mapping[str, Any]) -> None:
+def files_in(folder: Path) -> Files:
+    """The files of a folder: names to SHA-256 and size in bytes."""
+    return {
+        str(p.relative_to(folder)): {"sha256": file_sha256(p), "bytes": p.stat().st_size}
+        for p in sorted(folder.rglob("*"))
+        if p.is_file()
+    }
+
+
+@contextmanager
+def _held(locks: NamedLocks, name: str) -> Iterator[StillHeld]:
+    with ExitStack() as stack:
+        held = stack.enter_context(locks.try_hold(name))
+        if held is None:
+            _log.warning("waiting for %s, held by %s", name, locks.holder(name))
+            held = stack.enter_context(locks.hold(name))
+        yield held
+
+
+def _name(ref: Ref) -> str:
+    return "/".join((ref.stage, *ref.key))
+
+
+def _refuse_newer(ref: Ref, where: str, record: Mapping[str, Any]) -> None:
     stage, made = STAGES.get(ref.stage), record.get("stage_version")
     if stage is None or not isinstance(made, int) or made <= stage.version:
         return
@@ -372,36 +383,12 @@ def _refuse_newer(ref: Ref, folder: Path, record: Mapping[str, Any]) -> None:
     raise NewerResult(
         f"{ref} was made by version {made} of {ref.stage} (rkd-pipeline {package}), and this is rkd-pipeline "
         f"{__version__}, which knows version {stage.version}; upgrade rkd-pipeline, or use another store (--store or "
-        f"RKD_STORE). {folder} was not changed"
+        f"RKD_STORE). {where} was not changed"
     )
-
-
-def _holder(lock_file: Path) -> str:
-    holder = lock_file.with_suffix(".holder")
-    return holder.read_text() if holder.exists() else "another process"
-
-
-def _is_free(lock_file: Path) -> bool:
-    try:
-        with locked(lock_file, timeout=0):
-            return True
-    except Timeout:
-        return False
 
 
 def _versions(inputs: Sequence[Result]) -> dict[str, str]:
     return {str(Ref(i.provenance.stage, *i.provenance.key)): i.data_version for i in inputs}
-
-
-def _swap(temporary: Path, folder: Path) -> None:
-    """Put ``temporary`` in the place of ``folder``; a reader with open files keeps the old ones."""
-    if folder.exists():
-        old = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}.old.tmp")
-        os.rename(folder, old)
-        publish(temporary, folder)
-        shutil.rmtree(old, ignore_errors=True)
-    else:
-        publish(temporary, folder)
 
 
 def _environment(seconds: float) -> dict[str, Any]:

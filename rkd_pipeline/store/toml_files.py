@@ -1,28 +1,25 @@
 """TOML files that people and this program both change: what people wrote beside the entries stays as it is."""
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rkd_pipeline.store.files import write_atomically
+from rkd_pipeline.store.document import Document
 
 if TYPE_CHECKING:
     from tomlkit import TOMLDocument
 
 
-def read_toml(path: Path) -> "TOMLDocument":
+def read_toml(file: Document) -> "TOMLDocument":
     """The file as its authors laid it out; empty where there is none. Raises ``ValueError`` where it is no TOML."""
     import tomlkit
     from tomlkit.exceptions import TOMLKitError
 
+    content = file.read()
     try:
-        with path.open(encoding="utf-8", newline="") as stream:
-            return tomlkit.load(stream)
-    except FileNotFoundError:
-        return tomlkit.document()
+        return tomlkit.document() if content is None else tomlkit.parse(content)
     except (TOMLKitError, UnicodeDecodeError) as error:
         raise ValueError(str(error)) from error
 
 
-def write_toml(path: Path, content: "TOMLDocument") -> None:
+def write_toml(file: Document, content: "TOMLDocument") -> None:
     """Write it, whole or not at all; the caller holds the file's lock (``edited``)."""
-    write_atomically(path, content.as_string().encode())
+    file.write(content.as_string().encode())

@@ -109,7 +109,7 @@ def test_every_change_is_followed_and_each_only_once(images: Path, store: Store)
         begun = dg.DagsterRun("prepare_target", status=dg.DagsterRunStatus.STARTED, tags={"dagster/partition": TARGET})
         instance.add_run(begun)
         assert asked(store, instance) == []  # half of its data may be new
-    targets_in(store).path.unlink()
+    targets_in(store).file.delete()
     assert freshness.changed_targets(store) == {}  # a target that was removed is none whose data can be made
 
 

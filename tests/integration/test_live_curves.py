@@ -158,7 +158,7 @@ def test_an_outage_costs_the_training_nothing_and_its_curve_keeps_its_times(
     [(step, value, ended)] = watched.points()
     assert (step, value) == (1, 1.0)
     assert before <= ended <= after
-    record = tracking_file(watched.store, TARGET, watched.training)
+    record = Path(str(tracking_file(watched.store, TARGET, watched.training)))
     assert [file for file in record.parent.iterdir() if file.stem == record.stem] == [record]
 
 
@@ -182,5 +182,5 @@ def test_a_training_that_is_there_already_begins_no_run(watched: Watched) -> Non
     with watched.curves():
         pass
     assert watched.runs() == []
-    record = tracking_file(watched.store, TARGET, watched.training)
+    record = Path(str(tracking_file(watched.store, TARGET, watched.training)))
     assert not [file for file in record.parent.glob("*") if file.stem == record.stem]

@@ -129,7 +129,7 @@ def test_a_deleted_registered_model_comes_back_with_version_and_alias(mirrored: 
 
 def test_a_lost_record_sends_nothing_twice(mirrored: Mirrored) -> None:
     runs = mirrored.runs()
-    tracking_file(mirrored.store, TARGET, TRAINING).unlink()
+    tracking_file(mirrored.store, TARGET, TRAINING).delete()
     assert mlflow_run_id(mirrored.store, TARGET, TRAINING) is None
     [version] = mirrored.client.search_model_versions(f"name = '{TARGET}'")
     mirrored.send()
@@ -141,11 +141,11 @@ def test_a_lost_record_sends_nothing_twice(mirrored: Mirrored) -> None:
 
 def test_a_damaged_record_is_named_with_the_fix(mirrored: Mirrored) -> None:
     record = tracking_file(mirrored.store, TARGET, TRAINING)
-    before = record.read_bytes()
-    record.write_bytes(before[:20])
+    before = record.read() or b""
+    record.write(before[:20])
     with pytest.raises(StoreError, match=r"s0\.json is damaged .*delete it"):
         mirrored.tracking.mirror(mirrored.store, TARGET, TRAINING, {})
-    record.write_bytes(before)
+    record.write(before)
 
 
 def test_a_training_made_anew_is_not_called_mirrored(
@@ -155,10 +155,8 @@ def test_a_training_made_anew_is_not_called_mirrored(
     finish(TRAINING, 2.0)
     record = tracking_file(store, TARGET, TRAINING)
     versions = [store.require(stage, TARGET, TRAINING).data_version for stage in (TRAINED_MODEL, METRICS)]
-    record.parent.mkdir(parents=True)
-    record.write_text(
-        json.dumps({"run_id": "r", "uri": "http://h", "content": text_sha256(f"http://h {' '.join(versions)}")[:16]})
-    )
+    content = text_sha256(f"http://h {' '.join(versions)}")[:16]
+    record.write_json({"run_id": "r", "uri": "http://h", "content": content})
     assert mlflow_run_id(store, TARGET, TRAINING) == "r"  # a record of before keeps its meaning
     finish(TRAINING, 1.0)
     assert mlflow_run_id(store, TARGET, TRAINING) is None
@@ -207,10 +205,10 @@ def as_before(store: Store, root: Path) -> None:
     }
     marks = {}
     for record, content in contents.items():
-        known = json.loads(record.read_text())
+        known = record.read_json("")
         old = text_sha256(f"{uri} {content}")[:16]
         marks[known["content"]] = old
-        record.write_text(json.dumps({"run_id": known["run_id"], "content": old, "uri": uri}))
+        record.write_json({"run_id": known["run_id"], "content": old, "uri": uri})
     with closing(sqlite3.connect(store.mlflow_folder / "mlflow.db")) as database, database:
         for new, old in marks.items():
             for table in ("tags", "model_version_tags"):
@@ -271,8 +269,8 @@ def test_errors_of_our_own_are_no_absence_of_mlflow(
         raise error
 
     record = tracking_file(mirrored.store, TARGET, TRAINING)
-    known = json.loads(record.read_text())
-    record.unlink()
+    known = record.read_json("")
+    record.delete()
     monkeypatch.setattr(mlflow_mirror, "find_run", lambda *_, **__: None)
     monkeypatch.setattr(mlflow_mirror, "send_training", breaks)
     with pytest.raises(type(error)) as raised:
@@ -280,7 +278,7 @@ def test_errors_of_our_own_are_no_absence_of_mlflow(
     assert not isinstance(raised.value, TrackingError)
     with pytest.raises(type(error)):
         list(mirrored.tracking.mirror_missing(mirrored.store, {}))
-    record.write_text(json.dumps(known))
+    record.write_json(known)
 
 
 def test_what_mlflow_wraps_of_our_own_is_no_absence_of_mlflow() -> None:

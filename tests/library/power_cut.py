@@ -68,7 +68,7 @@ class PowerCuts:
                 states = _write(found, folder)
                 with (
                     mock.patch("rkd_pipeline.store.hashes.state_of", _as_before(states)),
-                    mock.patch("rkd_pipeline.store.result_store.state_of", _as_before(states)),
+                    mock.patch("rkd_pipeline.store.folder_place.state_of", _as_before(states)),
                     mock.patch.object(os, "fsync"),
                 ):
                     yield folder, finished

@@ -353,25 +353,25 @@ TOML = [
 @pytest.mark.parametrize(("name", "text", "says"), TOML, ids=[t[0] for t in TOML])
 def test_bad_lines_in_targets_toml(name: str, text: str, says: str, store: Store) -> None:
     store.root.mkdir(parents=True)
-    targets_in(store).path.write_text(text)
+    targets_in(store).file.write(text.encode())
     with pytest.raises(DataError) as caught:
         targets_in(store).entries()
     assert says in str(caught.value)
     with pytest.raises(DataError):
         targets_in(store).add(make_entry("other", "/x"))
-    assert targets_in(store).path.read_text() == text
+    assert (targets_in(store).file.read() or b"").decode() == text
 
 
 def test_adding_a_target_keeps_the_rest_of_the_file(store: Store) -> None:
     store.root.mkdir(parents=True)
     text = '# mine\n[targets]  # own\nfirst = "relative/folder"  # by hand\n'
-    targets_in(store).path.write_text(text)
+    targets_in(store).file.write(text.encode())
     targets_in(store).add(make_entry("second.left", '/data/"quoted" ä', "folder", "texture", skip_bad=True))
     entries = targets_in(store).entries()
     assert list(entries) == ["first", "second.left"]
     assert entries["first"].path == store.root / "relative/folder"
     assert (entries["second.left"].path, entries["second.left"].skip_bad) == (Path('/data/"quoted" ä'), True)
-    assert targets_in(store).path.read_text().startswith(text)
+    assert (targets_in(store).file.read() or b"").decode().startswith(text)
     with pytest.raises(DataError, match=r"first is in .* already; choose another name"):
         targets_in(store).add(make_entry("first", "/x"))
     with pytest.raises(RkdError, match=r"unknown target 'third'; known: .*first"):

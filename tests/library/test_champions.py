@@ -8,6 +8,7 @@ from rkd_pipeline.errors import RkdError, StoreError
 from rkd_pipeline.operations import champions, gate
 from rkd_pipeline.operations.champions import NoChampion
 from rkd_pipeline.stages.benchmark import build_benchmark, read_benchmark
+from rkd_pipeline.store import folder_place
 from rkd_pipeline.store.result_store import Ref, Store
 from rkd_pipeline.store.stage_versions import METRICS, TRAINED_MODEL
 from tests.library.arena import TARGET, Finish
@@ -194,7 +195,7 @@ def test_a_crash_while_crowning_leaves_the_old_champion(
         raise OSError("no space left on device")
 
     with monkeypatch.context() as broken:
-        broken.setattr(champions, "publish", fails)
+        broken.setattr(folder_place, "publish", fails)
         with pytest.raises(OSError, match="no space"):
             champions.force(store, TARGET, f"{ES}-s1", "second")
     assert champions.current_champion(store, TARGET) == champion

@@ -132,7 +132,7 @@ def test_own_images_too(store: Store, tmp_path: Path) -> None:
             (tmp_path / place / name).write_bytes(name.encode())
     versions = []
     for place in ("here", "there"):
-        targets_in(store).path.unlink(missing_ok=True)
+        targets_in(store).file.delete()
         targets_in(store).add(OwnTarget("mine", tmp_path / place))
         versions.append(find_source(store, tmp_path, "mine").data_version)
     assert versions[0] == versions[1]

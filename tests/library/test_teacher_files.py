@@ -16,7 +16,8 @@ from rkd_pipeline.errors import StoreError, TeacherError
 from rkd_pipeline.models.teacher import Teacher
 from rkd_pipeline.models.teacher_files import RegisteredFile, TeacherName, TeacherRegistry
 from rkd_pipeline.models.weights import EMBEDDED_FILE, load_weights, read_state, register_weights
-from rkd_pipeline.store.files import edited, file_sha256
+from rkd_pipeline.store.document import Document
+from rkd_pipeline.store.files import file_sha256
 
 
 @pytest.fixture
@@ -36,7 +37,7 @@ def weights_file(tmp_path: Path, registry: TeacherRegistry) -> Path:
 def test_a_registered_file_is_named_by_its_hash_and_loads(registry: TeacherRegistry, weights_file: Path) -> None:
     name = register_weights(registry, weights_file)
     assert name == TeacherName("resnet18", file_sha256(weights_file)[:8])  # the architecture is recognised
-    loaded = load_weights(TeacherRegistry(registry.path), name)
+    loaded = load_weights(TeacherRegistry(registry.file), name)
     assert loaded.sha256 == file_sha256(weights_file)
     random = load_weights(registry, TeacherName("resnet18", "random"))
     image = torch.randint(0, 256, (1, 64, 64, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
@@ -247,29 +248,29 @@ def test_a_file_in_half_precision_is_used_in_single(registry: TeacherRegistry, t
 
 
 def test_a_damaged_registry_says_how_to_mend_it(registry: TeacherRegistry) -> None:
-    registry.path.write_text('[teachers."resnet18.4c740094"]\npath = "x"\n')
+    registry.file.write(b'[teachers."resnet18.4c740094"]\npath = "x"\n')
     with pytest.raises(TeacherError, match="sha256"):
         registry.files()
 
 
 def test_what_people_wrote_into_the_registry_stays(registry: TeacherRegistry, tmp_path: Path) -> None:
     by_hand = '# ours\n\n[teachers."resnet18.00000001"]  # from the lab\npath = "/old"  # moved often\nsha256 = "1"\n'
-    registry.path.write_text(by_hand)
+    registry.file.write(by_hand.encode())
     registry.add(TeacherName("resnet18", "00000002"), RegisteredFile(tmp_path / 'a "b"', "2"))
-    assert registry.path.read_text().startswith(by_hand)
+    assert (registry.file.read() or b"").decode().startswith(by_hand)
     registry.add(TeacherName("resnet18", "00000001"), RegisteredFile(Path("/new"), "1"))
-    assert registry.path.read_text().startswith(by_hand.replace("/old", "/new"))
-    assert tomllib.loads(registry.path.read_text())["teachers"] == {
+    assert (registry.file.read() or b"").decode().startswith(by_hand.replace("/old", "/new"))
+    assert tomllib.loads((registry.file.read() or b"").decode())["teachers"] == {
         "resnet18.00000001": {"path": "/new", "sha256": "1"},
         "resnet18.00000002": {"path": str(tmp_path / 'a "b"'), "sha256": "2"},
     }
 
 
 def test_a_registry_that_is_no_toml_is_not_written_over(registry: TeacherRegistry) -> None:
-    registry.path.write_text("[teachers\n")
+    registry.file.write(b"[teachers\n")
     with pytest.raises(TeacherError, match="is not readable"):
         registry.add(TeacherName("resnet18", "00000002"), RegisteredFile(Path("/x"), "2"))
-    assert registry.path.read_text() == "[teachers\n"
+    assert (registry.file.read() or b"").decode() == "[teachers\n"
 
 
 EACH = 12
@@ -308,5 +309,5 @@ def test_without_file_locks_nothing_is_edited(tmp_path: Path, monkeypatch: pytes
 
     monkeypatch.setattr(FileLock, "acquire", lambda self, **_: no_flock(self))
     monkeypatch.setattr(FileLock, "__enter__", no_flock)
-    with pytest.raises(StoreError, match="has no locks"), edited(tmp_path / "targets.toml"):
+    with pytest.raises(StoreError, match="has no locks"), Document.at(tmp_path / "targets.toml").edited():
         pytest.fail("went on without the lock")

@@ -1,0 +1,72 @@
+"""A PostgreSQL server of Debian's package, on loopback, for tests; as root it runs as the user ``postgres``."""
+
+import os
+import shutil
+import socket
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+_DEBIAN = Path("/usr/lib/postgresql")
+
+
+def programs() -> Path | None:
+    """The folder with initdb and pg_ctl; None where PostgreSQL is not installed."""
+    on_path = shutil.which("initdb")
+    found = sorted(_DEBIAN.glob("*/bin/initdb"), key=lambda p: int(p.parts[-3]))
+    return Path(on_path).resolve().parent if on_path else found[-1].parent if found else None
+
+
+class PostgresServer:
+    """A server with one database, ``test``, of the user ``rkd``, whose password is ``a-secret``."""
+
+    def __init__(self, folder: Path, bin: Path) -> None:
+        self._data, self._bin, self._log = folder / "data", bin, folder / "log"
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.port = free.getsockname()[1]
+        self.address = f"postgresql://rkd:a-secret@127.0.0.1:{self.port}/postgres"
+        folder.mkdir(parents=True)
+        password = folder / "password"
+        password.write_text("a-secret")
+        if os.geteuid() == 0:
+            for path in (folder, password):
+                shutil.chown(path, "postgres", "postgres")
+            for parent in folder.parents:  # pytest's own folders are closed to other users
+                if parent.stat().st_uid == 0 and str(parent).startswith("/tmp/"):
+                    parent.chmod(parent.stat().st_mode | 0o011)
+        self._run("initdb", "-D", str(self._data), "-U", "rkd", "--pwfile", str(password), "-A", "scram-sha-256", "-N")
+        self._data_settings()
+
+    def start(self) -> None:
+        """Start it, and wait until it answers."""
+        self._run("pg_ctl", "-D", str(self._data), "-l", str(self._log), "-w", "start")
+
+    def stop(self, how: str = "immediate") -> None:
+        """Stop it; ``immediate`` is what a crash is."""
+        self._run("pg_ctl", "-D", str(self._data), "-m", how, "-w", "stop")
+
+    def _data_settings(self) -> None:
+        lines = ("listen_addresses = '127.0.0.1'", f"port = {self.port}", "fsync = off", "unix_socket_directories = ''")
+        settings = self._data / "postgresql.conf"
+        settings.write_text(settings.read_text() + "\n".join(lines) + "\n")
+
+    def _run(self, program: str, *arguments: str) -> None:
+        as_user = ["setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups"] if os.geteuid() == 0 else []
+        command = [*as_user, str(self._bin / program), *arguments]
+        with self._log.with_suffix(".of_commands").open("a") as said:
+            subprocess.run(
+                command, check=True, stdout=said, stderr=said, stdin=subprocess.DEVNULL, cwd="/", timeout=120
+            )
+
+
+@contextmanager
+def serving(folder: Path, bin: Path) -> Iterator[PostgresServer]:
+    """A server for the block."""
+    server = PostgresServer(folder, bin)
+    server.start()
+    try:
+        yield server
+    finally:
+        server.stop()

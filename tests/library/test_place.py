@@ -1,0 +1,376 @@
+"""What every place of a store promises: a folder, and a bucket on obstore's own stores, which need no server."""
+
+import json
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import obstore
+import pytest
+from obstore.store import LocalStore, MemoryStore, ObjectStore
+
+from rkd_pipeline.errors import StoreError, Superseded
+from rkd_pipeline.store import bucket_place, node_cache
+from rkd_pipeline.store.bucket_place import BucketPlace
+from rkd_pipeline.store.folder_place import FolderPlace
+from rkd_pipeline.store.place import Place
+from rkd_pipeline.store.result_store import Ref, Store, files_in
+from rkd_pipeline.store.stage_versions import BENCHMARK, IMAGES, METRICS, SPLIT
+
+ODD = ("brain_mri", "rkd+beta2=0.999@resnet18.4c740094~2e-s0r1")
+Machine = Callable[[str], Place]  # the same place, as another machine sees it
+
+
+@pytest.fixture(params=["folder", "memory", "local"])
+def machine(request: pytest.FixtureRequest, tmp_path: Path) -> Machine:
+    if request.param == "folder":
+        return lambda name: FolderPlace(tmp_path / "store")
+    (tmp_path / "bucket").mkdir()
+    objects = MemoryStore() if request.param == "memory" else LocalStore(tmp_path / "bucket")
+    return lambda name: BucketPlace(objects, "s3://bucket/rkd", tmp_path / name)
+
+
+@pytest.fixture
+def objects() -> ObjectStore:
+    return MemoryStore()
+
+
+def bucket(objects: ObjectStore, root: Path, **more: float) -> BucketPlace:
+    return BucketPlace(objects, "s3://bucket/rkd", root, **more)
+
+
+def writing(**files: bytes) -> Callable[[Path], dict[str, int]]:
+    def write(folder: Path) -> dict[str, int]:
+        for name, content in files.items():
+            (folder / name).write_bytes(content)
+        return {"files": len(files)}
+
+    return write
+
+
+def never(folder: Path) -> None:
+    raise AssertionError("made again although it was done")
+
+
+def test_what_one_machine_made_another_reads_and_does_not_make_again(machine: Machine) -> None:
+    made = Store(machine("a")).produce(METRICS, ODD, writing(a=b"1", b=b"22"), parameters={"x": 1})
+    other = Store(machine("b"))
+    found = other.require(METRICS, *ODD)
+    assert (found.data_version, found.facts) == (made.data_version, {"files": 2})
+    assert {p.name: p.read_bytes() for p in found.folder.iterdir() if p.name in "ab"} == {"a": b"1", "b": b"22"}
+    assert json.loads((found.folder / "provenance.json").read_text())["key"] == list(ODD)
+    assert found.file("b").read_bytes() == b"22"
+    assert other.keys(METRICS) == [ODD]
+    assert other.produce(METRICS, ODD, never, parameters={"x": 1}).reused
+
+
+def test_what_is_made_again_takes_the_place_of_what_was(machine: Machine) -> None:
+    a, b = Store(machine("a")), Store(machine("b"))
+    images = a.produce(IMAGES, ["t"], writing(a=b"1", gone=b""))
+    split = a.produce(SPLIT, ["t"], writing(b=b"2"), inputs=[images])
+    before = b.require(SPLIT, "t")
+    assert before.file("b").read_bytes() == b"2"
+    a.produce(IMAGES, ["t"], writing(a=b"other"), parameters={"new": True})
+    with pytest.raises(StoreError, match=r"images\[t\] has changed since"):
+        b.require(SPLIT, "t")
+    again = b.find(Ref(IMAGES.name, "t"))
+    assert again is not None
+    assert {p.name for p in again.folder.iterdir()} - {".used"} == {"a", "provenance.json"}
+    assert split.provenance.inputs == {"images[t]": images.data_version}
+
+
+def test_a_removed_result_is_gone_everywhere_and_can_be_made_again(machine: Machine) -> None:
+    a, b = Store(machine("a")), Store(machine("b"))
+    a.produce(METRICS, ODD, writing(a=b"1"))
+    a.produce(BENCHMARK, [], writing(a=b"2"))
+    assert b.find(Ref(METRICS.name, *ODD)) is not None
+    a.remove(Ref(METRICS.name, *ODD))
+    assert b.find(Ref(METRICS.name, *ODD)) is None
+    assert b.keys(METRICS) == []
+    assert b.keys(BENCHMARK) == [()]
+    assert b.produce(METRICS, ODD, writing(a=b"3")).file("a").read_bytes() == b"3"
+    assert a.require(METRICS, *ODD).file("a").read_bytes() == b"3"
+
+
+def test_within_one_look_own_changes_are_seen(machine: Machine) -> None:
+    store = Store(machine("a"))
+    store.produce(IMAGES, ["t"], writing(a=b"1"))
+    with store.one_look():
+        assert store.keys(IMAGES) == [("t",)]
+        store.produce(IMAGES, ["u"], writing(a=b"1"))
+        assert store.keys(IMAGES) == [("t",), ("u",)]
+        store.remove(Ref(IMAGES.name, "t"))
+        assert store.find(Ref(IMAGES.name, "t")) is None
+        assert store.require(IMAGES, "u").file("a").read_bytes() == b"1"
+
+
+def test_a_failed_write_leaves_nothing(machine: Machine) -> None:
+    store = Store(machine("a"))
+
+    def fail(folder: Path) -> None:
+        (folder / "half").touch()
+        raise RuntimeError("half done")
+
+    with pytest.raises(RuntimeError):
+        store.produce(IMAGES, ["t"], fail)
+    assert Store(machine("b")).find(Ref(IMAGES.name, "t")) is None
+    assert not [p for p in (store.root / "images").rglob("*") if p.is_file()]
+
+
+def test_documents_are_read_as_they_were_written_last(machine: Machine) -> None:
+    a, b = Store(machine("a")), Store(machine("b"))
+    document = ("rebenchmarks", "0001", "plan~.json")
+    assert a.document(*document).read() is None
+    a.document(*document).write_json({"n": 1})
+    assert b.document(*document).read_json("") == {"n": 1}
+    b.document(*document).write_json({"n": 2})
+    assert a.document(*document).read_json("") == {"n": 2}
+    assert [d.name for d in a.documents("rebenchmarks")] == ["/".join(document)]
+    a.document(*document).delete()
+    a.document(*document).delete()
+    assert b.document(*document).read() is None
+    assert b.documents("rebenchmarks") == []
+    b.document(*document).write_json({"n": 3})
+    assert a.document(*document).read_json("") == {"n": 3}
+
+
+def test_what_lies_below_a_name_goes_at_once(machine: Machine, tmp_path: Path) -> None:
+    a, b = Store(machine("a")), Store(machine("b"))
+    with a.half_made("champions/t/0001") as folder:
+        (folder / "reign.json").write_text("{}")
+        a.place.publish(folder, "champions/t/0001", files_in(folder), "reign.json")
+    a.document("champions", "t", "looks.json").write_json([])
+    a.document("champions", "tt", "looks.json").write_json([])
+    assert b.place.entries("champions", "reign.json") == ["champions/t/0001"]
+    a.place.clear("champions/t")
+    assert b.place.entries("champions", "reign.json") == []
+    assert b.place.find("champions/t/0001", "reign.json") is None
+    assert [d.name for d in b.documents("champions")] == ["champions/tt/looks.json"]
+
+
+def test_a_document_changed_by_another_meanwhile_is_not_written_over(objects: ObjectStore, tmp_path: Path) -> None:
+    a, b = Store(bucket(objects, tmp_path / "a")), Store(bucket(objects, tmp_path / "b"))
+    a.document("x").write(b"1")
+    assert b.document("x").read() == b"1"
+    a.document("x").write(b"2")
+    with pytest.raises(Superseded, match="written by another process first"):
+        b.document("x").write(b"3")
+    assert a.document("x").read() == b"2"
+
+
+def test_of_two_that_publish_the_same_one_wins_and_the_other_is_told(objects: ObjectStore, tmp_path: Path) -> None:
+    a, b = (Store(bucket(objects, tmp_path / name)) for name in "ab")
+
+    def overtaken(folder: Path) -> None:
+        (folder / "a").write_bytes(b"mine")
+        b.produce(IMAGES, ["t"], writing(a=b"theirs"))  # the two share no locks here, as if one had lost its own
+
+    with pytest.raises(Superseded, match="written by another process first; nothing of this one's was kept"):
+        a.produce(IMAGES, ["t"], overtaken)
+    assert b.require(IMAGES, "t").file("a").read_bytes() == b"theirs"
+    assert list((tmp_path / "a" / "images").iterdir()) == []
+
+
+def test_an_own_request_that_arrived_twice_is_no_conflict(objects: ObjectStore, tmp_path: Path) -> None:
+    place = bucket(objects, tmp_path)
+    place._create("records/x/00000001.json", b"{}")
+    place._create("records/x/00000001.json", b"{}")  # its first answer was lost
+    with pytest.raises(Superseded):
+        place._create("records/x/00000001.json", b"other")
+
+
+class Careless:
+    """A server that takes every PUT, whatever its condition: some do."""
+
+    def __init__(self) -> None:
+        self.real = MemoryStore()
+
+    def put(self, store: object, path: str, content: object, mode: str = "overwrite", **more: object) -> object:
+        return obstore.put(self.real, path, content, use_multipart=False)
+
+    def __getattr__(self, name: str) -> object:
+        found = getattr(obstore, name)
+        if name == "exceptions":
+            return found
+        return lambda store, *given, **more: found(self.real, *given, **more)
+
+
+def test_a_server_that_ignores_conditions_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    careless = Careless()
+    monkeypatch.setattr(bucket_place, "_obstore", lambda: careless)
+    with pytest.raises(StoreError, match=r"s3://bucket/rkd.*If-None-Match.*conditional writes; use another server"):
+        bucket(careless.real, tmp_path)
+
+
+def test_a_store_of_another_layout_is_refused(objects: ObjectStore, tmp_path: Path) -> None:
+    obstore.put(objects, "store.json", b'{"layout": 2}')
+    with pytest.raises(StoreError, match="has layout 2, and this version of rkd-pipeline knows 1; upgrade"):
+        bucket(objects, tmp_path)
+
+
+def test_an_upload_that_was_cut_is_not_believed(
+    objects: ObjectStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, real = Store(bucket(objects, tmp_path)), bucket_place._obstore()
+
+    class Cutting:
+        def put(self, target: object, path: str, content: object, **more: object) -> object:
+            return real.put(target, path, content.read_bytes()[:3] if isinstance(content, Path) else content, **more)
+
+        def __getattr__(self, name: str) -> object:
+            return getattr(real, name)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(bucket_place, "_obstore", Cutting)
+        with pytest.raises(StoreError, match=r"has 3 bytes after 5 were uploaded"):
+            store.produce(IMAGES, ["t"], writing(a=b"12345"))
+    assert store.find(Ref(IMAGES.name, "t")) is None
+    assert store.produce(IMAGES, ["t"], writing(a=b"12345")).file("a").read_bytes() == b"12345"
+
+
+@pytest.mark.parametrize(("content", "said"), [(b"12X45", "damaged"), (b"123", "damaged"), (None, "gone")])
+def test_a_damaged_blob_is_not_handed_out(
+    objects: ObjectStore, tmp_path: Path, content: bytes | None, said: str
+) -> None:
+    Store(bucket(objects, tmp_path / "a")).produce(IMAGES, ["t"], writing(a=b"12345"))
+    [blob] = [str(o["path"]) for page in obstore.list(objects, "blobs") for o in page if o["size"] == 5]
+    obstore.delete(objects, blob) if content is None else obstore.put(objects, blob, content)
+    found = Store(bucket(objects, tmp_path / "b")).require(IMAGES, "t")
+    with pytest.raises(StoreError, match=rf"s3://bucket/rkd/images/t/a is {said}.*rkd store verify --mend"):
+        found.folder  # noqa: B018 - reading it fetches
+    assert not list((tmp_path / "b").rglob("a"))
+
+
+def test_the_cache_keeps_its_bound_and_what_was_asked_for_last(
+    objects: ObjectStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    maker, kib = Store(bucket(objects, tmp_path / "a")), 1024
+    for n in range(12):
+        maker.produce(IMAGES, [f"t{n}"], writing(a=bytes([n]) * 10 * kib))
+    reader = Store(bucket(objects, tmp_path / "b", cache_bytes=50 * kib))
+    first = reader.require(IMAGES, "t0")
+    opened = first.file("a").open("rb")
+    monkeypatch.setattr(node_cache, "GRACE_SECONDS", 0.0)
+    for n in range(12):
+        assert reader.require(IMAGES, f"t{n}").file("a").read_bytes() == bytes([n]) * 10 * kib
+        time.sleep(0.01)  # so that the order of use can be told
+    kept = sorted(p.parent.parent.name for p in (tmp_path / "b/cache/entries").rglob("a"))
+    assert kept == ["t10", "t11", "t7", "t8", "t9"]
+    assert opened.read() == bytes(10 * kib)  # in use: its bytes stay when its name is gone
+    opened.close()
+    assert first.file("a").read_bytes() == bytes(10 * kib)  # and it is fetched again
+
+
+def test_what_was_just_asked_for_stays(objects: ObjectStore, tmp_path: Path) -> None:
+    maker = Store(bucket(objects, tmp_path / "a"))
+    for n in range(4):
+        maker.produce(IMAGES, [f"t{n}"], writing(a=bytes(1024)))
+    reader = Store(bucket(objects, tmp_path / "b", cache_bytes=1024))
+    paths = [reader.require(IMAGES, f"t{n}").file("a") for n in range(4)]
+    assert all(path.exists() for path in paths)  # whoever got a path has a minute to open it
+
+
+def test_many_results_are_listed_by_one_request(
+    objects: ObjectStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = Store(bucket(objects, tmp_path))
+    for n in range(30):
+        store.produce(METRICS, ["t", f"k{n}"], writing(a=b"1"))
+    real, asked = bucket_place._obstore(), []
+
+    class Counting:
+        def __getattr__(self, name: str) -> object:
+            if name in ("get", "head", "list", "list_with_delimiter"):
+                asked.append(name)
+            return getattr(real, name)
+
+    monkeypatch.setattr(bucket_place, "_obstore", Counting)
+    with store.one_look():
+        found = [store.find(Ref(METRICS.name, *key)) for key in store.keys(METRICS)]
+    assert len(found) == 30
+    assert None not in found
+    # The records were read when they were written, or are on this machine from the first time that they were.
+    assert asked.count("list") == 1
+    assert asked.count("list_with_delimiter") == 0
+    before = asked.count("get")
+    with store.one_look():
+        assert all(store.find(Ref(METRICS.name, *key)) for key in store.keys(METRICS))
+    assert asked.count("get") == before
+
+
+def test_a_checkpoint_goes_on_on_another_machine(objects: ObjectStore, tmp_path: Path) -> None:
+    a, b = (bucket(objects, tmp_path / name, backup_seconds=0.05) for name in "ab")
+    here, there = (place.root / "checkpoints" / "t" / "k-s0.safetensors" for place in (a, b))
+    here.parent.mkdir(parents=True)
+    with a.backing_up(here):
+        for epoch in range(3):
+            here.write_bytes(b"epoch %d" % epoch)
+            wait_for(lambda epoch=epoch: stored(objects) == b"epoch %d" % epoch)
+    assert b.backups("checkpoints") == ["checkpoints/t/k-s0.safetensors"]
+    b.restore(there)
+    assert there.read_bytes() == b"epoch 2"
+    there.write_bytes(b"epoch 5")
+    b.restore(there)  # what was uploaded last is this machine's own, and it has gone further since
+    assert there.read_bytes() == b"epoch 5"
+    with b.backing_up(there):
+        wait_for(lambda: stored(objects) == b"epoch 5")
+    a.restore(here)  # the other machine has gone further
+    assert here.read_bytes() == b"epoch 5"
+    a.forget(here)
+    assert not here.exists()
+    assert b.backups("checkpoints") == ["checkpoints/t/k-s0.safetensors"]  # its own copy
+    b.forget(there)
+    assert b.backups("checkpoints") == []
+
+
+def stored(objects: ObjectStore) -> bytes:
+    found = [o["path"] for page in obstore.list(objects, "backups") for o in page]
+    return bytes(obstore.get(objects, found[0]).bytes()) if found else b""
+
+
+def wait_for(happened: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 30
+    while not happened():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def test_only_what_nothing_refers_to_is_unused(
+    objects: ObjectStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = Store(bucket(objects, tmp_path))
+    store.produce(IMAGES, ["t"], writing(a=b"old", kept=b"both"))
+    store.produce(IMAGES, ["t"], writing(a=b"new!", kept=b"both"), parameters={"again": True})
+    store.document("x").write(b"1")
+    store.document("x").write(b"2")
+    young = store.place.unused()
+    assert sorted(path.partition("/")[0] for path in young) == ["documents", "records"]  # blobs may be on their way
+    monkeypatch.setattr(bucket_place, "UNUSED_FOR", bucket_place.UNUSED_FOR * 0)
+    unused = store.place.unused()
+    assert sorted(unused.values()) == sorted([*young.values(), len(b"old"), *provenance_sizes(objects, unused)])
+    store.place.discard(list(unused))
+    assert store.place.unused() == {}
+    other = Store(bucket(objects, tmp_path / "other"))
+    assert other.require(IMAGES, "t").file("a").read_bytes() == b"new!"
+    assert other.require(IMAGES, "t").file("kept").read_bytes() == b"both"
+    assert other.document("x").read() == b"2"
+
+
+def provenance_sizes(objects: ObjectStore, unused: dict[str, int]) -> list[int]:
+    blobs = {path: bytes(obstore.get(objects, path).bytes()) for path in unused if path.startswith("blobs")}
+    return [len(content) for content in blobs.values() if content.startswith(b"{")]
+
+
+def test_a_bucket_that_cannot_be_reached_says_which_and_what_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    monkeypatch.setenv("AWS_REGION", "here")
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "who")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "a-secret")
+    monkeypatch.setattr(bucket_place, "RETRIES", 0)
+    with pytest.raises(StoreError, match=r"s3://bucket/rkd could not open the store: .*credentials") as raised:
+        bucket_place.open_bucket("s3://bucket/rkd", tmp_path, cache_bytes=1, backup_seconds=1.0)
+    assert "a-secret" not in str(raised.value)
+    assert os.environ["AWS_SECRET_ACCESS_KEY"] == "a-secret"
