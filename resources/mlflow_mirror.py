@@ -27,9 +27,9 @@ from rkd_pipeline.operations.gate import deciding_rule, honest_threshold
 from rkd_pipeline.recipes.training_key import TrainingKey
 from rkd_pipeline.stages.anomaly_scores import FIGURES, read_metrics
 from rkd_pipeline.stages.benchmark import (
-    TRACKING_FOLDER,
     mirror_marks,
     read_tracking,
+    report_record,
     tracking_contents,
     tracking_file,
 )
@@ -105,7 +105,7 @@ def training_item(store: Store, target_name: str, training: str) -> Item:
 def report_item(store: Store) -> Item:
     """The report. Raises ``StoreError`` where it is not there, or not up to date."""
     report = store.require(REPORT)
-    record = store.document(TRACKING_FOLDER, "report.json")
+    record = report_record(store)
     marks = mirror_marks(read_tracking(record), report.data_version, "report")
     sending = Sending(lambda server, tags, _: _send_report(store, server, report, tags))
     return Item(record, marks, lambda server, known: find_run(server, known, marks[0]), lambda: nullcontext(sending))

@@ -141,5 +141,5 @@ def verify(
     kept = store_care.mend(store, wrong)
     print(f"{len(wrong) - len(kept)} let go; the next run makes them again")
     for name in kept:
-        print(f"{name} is a champion: force one (`rkd champion force`)", file=sys.stderr)
+        print(f"{name} cannot be made again: force a champion, or register the file anew", file=sys.stderr)
     return 1 if kept else 0

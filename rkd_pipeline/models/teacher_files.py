@@ -10,14 +10,17 @@ no teacher at all, for systems that have none. A vision transformer's weights co
 What belongs here: names. What does not: tensors (``models/weights.py``), so that keys parse without torch.
 """
 
+import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from rkd_pipeline.errors import TeacherError
 from rkd_pipeline.models.architectures import Transformer, network
 from rkd_pipeline.store.document import Document
+from rkd_pipeline.store.files import link_or_copy
 from rkd_pipeline.store.toml_files import read_toml, write_toml
 
 if TYPE_CHECKING:
@@ -28,6 +31,7 @@ RANDOM = "random"
 EMBEDDED = "embedded"
 EMBEDDED_ARCH = "resnet18"
 NONE = "none"
+FOLDER, RECORD = "teacher_files", "teacher.json"  # in a store that machines share
 _FILE_ID = re.compile(r"[0-9a-f]{8}")
 
 
@@ -101,7 +105,10 @@ class TeacherRegistry:
             raise self._unreadable(error) from error
 
     def add(self, name: TeacherName, file: RegisteredFile) -> None:
-        """Enter a file under a name, replacing an older path of the same file; keeps all else in ``teachers.toml``."""
+        """Enter a file under a name, replacing an older path of the same file; keeps all else in ``teachers.toml``.
+
+        Into a shared store the file itself goes, too.
+        """
         import tomlkit
 
         with self.file.edited():
@@ -113,6 +120,28 @@ class TeacherRegistry:
             entry = teachers.setdefault(str(name), tomlkit.table())
             entry.update({"path": str(file.path), "sha256": file.sha256})
             write_toml(self.file, registry)
+            self._share(file)
+
+    def open(self, file: RegisteredFile) -> Path:
+        """Where a registered file is on this machine: where it was registered, or else a copy of a shared store's."""
+        place, name = self.file.place, f"{FOLDER}/{file.sha256}"
+        record = None if file.path.exists() else place.find(name, RECORD)
+        return file.path if record is None else place.file(record, json.loads(record.content)["file"])
+
+    def _share(self, file: RegisteredFile) -> None:
+        """Put a file where the other machines of a shared store find it."""
+        place, name = self.file.place, f"{FOLDER}/{file.sha256}"
+        if not place.shared or not file.path.exists() or place.find(name, RECORD) is not None:
+            return
+        place.root.mkdir(parents=True, exist_ok=True)
+        with TemporaryDirectory(dir=place.root) as scratch:
+            folder = Path(scratch) / "entry"
+            folder.mkdir()
+            link_or_copy(file.path, folder / file.path.name)
+            content = {file.path.name: {"sha256": file.sha256, "bytes": file.path.stat().st_size}}
+            record = {"file": file.path.name, "files": content}
+            (folder / RECORD).write_text(json.dumps(record), encoding="utf-8")
+            place.publish(folder, name, content, RECORD, after=place.number(name))
 
     def _read(self) -> "TOMLDocument":
         try:

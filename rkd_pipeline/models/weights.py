@@ -260,7 +260,7 @@ def _unusable(key: str, values: Tensor) -> str:
 
 def _registered_weights(registry: TeacherRegistry, name: TeacherName) -> TeacherWeights:
     registered = registry.find(name)
-    file = registered.path
+    file = registry.open(registered)
     state = read_state(file)
     digest = file_sha256(file)
     if digest != registered.sha256 or not digest.startswith(name.weights):

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from shutil import copyfile
 
+from rkd_pipeline.models import teacher_files
 from rkd_pipeline.operations import champions, work_orders
 from rkd_pipeline.progress import bar
 from rkd_pipeline.stages import rounds
@@ -57,7 +58,7 @@ def _copy_entry(source: Store, target: Store, record: Record, name_of_record: st
     if there is not None and there.content == record.content:
         done.there += 1
         return
-    files = _files_of(record)
+    files = _files_of(record, name_of_record)
     if (damage := source.place.damage(record, files)) is not None:
         done.unreadable.append(damage)
         return
@@ -89,8 +90,8 @@ def verify(store: Store) -> dict[str, str]:
     with store.one_look():
         entries = list(_entries(store))
         with bar(len(entries), "verify", "result") as shown:
-            for record, _ in entries:
-                if (damage := store.place.read_again(record, _files_of(record))) is not None:
+            for record, name_of_record in entries:
+                if (damage := store.place.read_again(record, _files_of(record, name_of_record))) is not None:
                     wrong[record.name] = damage
                 shown.update()
     return wrong
@@ -98,16 +99,21 @@ def verify(store: Store) -> dict[str, str]:
 
 def mend(store: Store, wrong: dict[str, str]) -> list[str]:
     """Let damaged results be gone, so that the next run makes them again; names of those that cannot be made again."""
-    for name in wrong:
-        if not name.startswith(f"{champions.FOLDER}/"):
-            with store.lock(_lock_of(Record(name, b""))):
-                store.place.withdraw(name)
-    return [name for name in wrong if name.startswith(f"{champions.FOLDER}/")]
+    results = [name for name in wrong if name.split("/")[0] in STAGES]
+    for name in results:
+        with store.lock(_lock_of(Record(name, b""))):
+            store.place.withdraw(name)
+    return [name for name in wrong if name not in results]
 
 
 def _entries(store: Store) -> Iterator[tuple[Record, str]]:
-    """Every result and champion, with the name of its record's file."""
-    for folder, name_of_record in [*((stage, PROVENANCE) for stage in STAGES), (champions.FOLDER, champions.REIGN)]:
+    """Every result, champion and teacher's file, with the name of its record's file."""
+    folders = [
+        *((stage, PROVENANCE) for stage in STAGES),
+        (champions.FOLDER, champions.REIGN),
+        (teacher_files.FOLDER, teacher_files.RECORD),
+    ]
+    for folder, name_of_record in folders:
         for name in store.place.entries(folder, name_of_record):
             record = store.place.find(name, name_of_record)
             if record is not None:
@@ -120,10 +126,11 @@ def _documents(store: Store) -> list[Document]:
     return [*named, *looks, *(d for folder in _DOCUMENT_FOLDERS for d in store.documents(folder))]
 
 
-def _files_of(record: Record) -> Files:
-    """Files of a result, with hash and size; of a champion, with the hash alone."""
-    found = json.loads(record.content).get("files", {})
-    return {name: file if isinstance(file, dict) else {"sha256": file} for name, file in found.items()}
+def _files_of(record: Record, name_of_record: str) -> Files:
+    """Files of an entry but for its record, with their hashes and, where they are stated, sizes."""
+    found = record.files or json.loads(record.content)["files"]
+    named = {name: file if isinstance(file, dict) else {"sha256": file} for name, file in found.items()}
+    return {name: file for name, file in named.items() if name != name_of_record}
 
 
 def _lock_of(record: Record) -> str:

@@ -32,6 +32,7 @@ from rkd_pipeline.store.stage_versions import (
     BENCHMARK,
     IMAGES,
     METRICS,
+    REPORT,
     TABLE_3,
     TABLE_DEMO,
     TRAINED_MODEL,
@@ -227,6 +228,19 @@ def mlflow_run_id(store: Store, target_name: str, training: str) -> str | None:
     if record is None or record["content"] not in tracking_contents(store, record, target_name, training):
         return None
     return str(record["run_id"])
+
+
+def report_record(store: Store) -> Document:
+    """Where the mirror of the report is recorded."""
+    return store.document(TRACKING_FOLDER, "report.json")
+
+
+def mirrored_report(store: Store) -> str | None:
+    """MLflow's run of the report as it is now, if it is on record; whether MLflow still has it is not asked."""
+    report, record = store.find(Ref(REPORT.name)), read_tracking(report_record(store))
+    if report is None or record is None:
+        return None
+    return str(record["run_id"]) if record["content"] in mirror_marks(record, report.data_version, "report") else None
 
 
 def tracking_contents(

@@ -61,6 +61,8 @@ class BucketPlace:
     Raises ``StoreError`` where the bucket cannot be used.
     """
 
+    shared = True
+
     def __init__(
         self,
         objects: "ObjectStore",
@@ -98,6 +100,8 @@ class BucketPlace:
             write_atomically(kept, fetched, durable=False)
         if content["file"] != record:
             return None
+        for file in content["files"]:
+            _refuse_outside(file, self.shown(name))
         return Record(name, content["record"].encode(), number, content["files"])
 
     def folder(self, record: Record) -> Path:
@@ -512,8 +516,18 @@ def _hex(letter: str) -> str:
 
 
 def _unquoted(name: str) -> str:
+    """The inverse. Raises ``StoreError`` for a name that this program never gives: it would lead out of a folder."""
     raw = re.sub(rb"=([0-9A-F]{2})", lambda m: bytes.fromhex(m[1].decode()), name.encode())
-    return raw.decode(errors="surrogateescape")
+    found = raw.decode(errors="surrogateescape")
+    _refuse_outside(found, "the bucket")
+    return found
+
+
+def _refuse_outside(name: str, where: str) -> None:
+    if name.startswith("/") or "\\" in name or ".." in name.split("/"):
+        raise StoreError(
+            f"{where} holds the name {name!r}, which leads out of its folder; somebody else has put it there"
+        )
 
 
 def _reason(error: Exception) -> str:

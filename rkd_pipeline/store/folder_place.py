@@ -20,6 +20,8 @@ VERIFIED = ".verified"
 class FolderPlace:
     """See the module; methods as in ``Place``."""
 
+    shared = False
+
     def __init__(self, root: Path) -> None:
         self.root = root.resolve()
         self._hashes: dict[str, HashRecord] = {}

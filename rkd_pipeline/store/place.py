@@ -44,6 +44,10 @@ class Place(Protocol):
     def root(self) -> Path:
         """The folder on this machine for what no other machine needs; of a folder, the place itself."""
 
+    @property
+    def shared(self) -> bool:
+        """Whether other machines use it, which need not have this one's files."""
+
     def find(self, name: str, record: str = PROVENANCE) -> Record | None:
         """The record of an entry, of the file ``record``; None where there is no such entry."""
 

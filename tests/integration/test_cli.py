@@ -17,11 +17,11 @@ from rkd_pipeline.results.schema import COLUMNS
 from rkd_pipeline.stages.benchmark import read_benchmark
 from rkd_pipeline.store.result_store import Ref
 from rkd_pipeline.store.stage_versions import BENCHMARK, METRICS, TRAINED_MODEL
-from tests.integration.conftest import DEMO, TRAINING, Rkd
+from tests.integration.conftest import DEMO, EPOCHS, RECIPE, TRAINING, Rkd
 
 
 def test_a_run_ends_with_numbers_and_where_to_look(demo: Rkd) -> None:
-    again = demo(*DEMO, "--epochs", "2")
+    again = demo(*DEMO)
     assert again.returncode == 0
     assert "1 trainings: 1 were done before, 0 failed" in again.stdout
     assert f"| demo.weave | {TRAINING} |" in again.stdout.replace("  ", "")
@@ -35,13 +35,13 @@ def test_the_store_holds_everything_with_its_provenance(demo: Rkd) -> None:
         "metrics.parquet", "maps.png", "scores.png", "curves.png", "losses.png", "provenance.json",
     }  # fmt: skip
     model = demo.store.require(TRAINED_MODEL, "demo.weave", TRAINING)
-    assert model.facts["epochs_trained"] == 2
-    assert model.provenance.parameters["epochs"] == 2
+    assert model.facts["epochs_trained"] == EPOCHS
+    assert model.provenance.parameters["epochs"] == EPOCHS
     assert not list((demo.store.root / "checkpoints").rglob("*.safetensors"))
     table = read_benchmark(demo.store.require(BENCHMARK))
     assert list(table.columns) == list(COLUMNS)
     ours = table[table["training"] == TRAINING]
-    assert (ours["short_schedule"] & (ours["epochs"] == 2) & (ours["teacher"] == "resnet18.random")).all()
+    assert (ours["short_schedule"] & (ours["epochs"] == EPOCHS) & (ours["teacher"] == "resnet18.random")).all()
     assert ours["mlflow_run_id"].notna().all()
     published = table[table["origin"] == "published"]
     assert published["value"].between(0, 1).all()
@@ -90,7 +90,7 @@ def test_status_and_table_read_the_same_store(demo: Rkd) -> None:
 
 def test_a_failed_partition_does_not_stop_the_others(demo: Rkd) -> None:
     """Head CT is not there: its training fails with the way out, the demo's is still done, and the status says so."""
-    run = demo(*[w.replace("demo.weave", "head_ct,demo.weave") for w in DEMO], "--epochs", "2", "--seeds", "0")
+    run = demo(*[w.replace("demo.weave", "head_ct,demo.weave") for w in DEMO], "--seeds", "0")
     assert run.returncode == 1
     assert "2 trainings: 1 were done before, 1 failed" in run.stdout
     assert "its data is not ready: Head CT - hemorrhage is not at" in run.stdout
@@ -122,8 +122,8 @@ def test_wrong_words_are_answered_with_the_right_ones(
 
 def test_options_can_come_from_the_environment(demo: Rkd) -> None:
     run = demo(
-        "run", RKD_TARGETS="demo.weave", RKD_RECIPES="rkd-official", RKD_SEEDS="0", RKD_TEACHER="resnet18",
-        RKD_WEIGHTS="random", RKD_EPOCHS="2",
+        "run", RKD_TARGETS="demo.weave", RKD_RECIPES=RECIPE, RKD_SEEDS="0", RKD_TEACHER="resnet18",
+        RKD_WEIGHTS="random", RKD_EPOCHS=str(EPOCHS),
     )  # fmt: skip
     assert run.returncode == 0, run.stderr
     assert "1 were done before" in run.stdout
@@ -136,7 +136,7 @@ def test_a_lost_event_log_or_a_damaged_result_is_put_right(demo: Rkd) -> None:
     table = metrics / "metrics.parquet"
     table.write_bytes(table.read_bytes()[:-1])
     assert "is missing or cut short" in demo("status").stdout
-    run = demo(*DEMO, "--epochs", "2")
+    run = demo(*DEMO)
     assert run.returncode == 0
     after = json.loads((metrics / "provenance.json").read_text())
     assert after["data_version"] == before["data_version"]

@@ -201,7 +201,7 @@ def as_before(store: Store, root: Path) -> None:
     champion = champions.require_champion(store, TARGET)
     contents = {
         tracking_file(store, TARGET, TRAINING): " ".join(versions),
-        store.root / "tracking" / "champions" / TARGET / "0001.json": f"champion {TARGET} 1 {champion.model}",
+        store.document("tracking", "champions", TARGET, "0001.json"): f"champion {TARGET} 1 {champion.model}",
     }
     marks = {}
     for record, content in contents.items():
@@ -322,14 +322,6 @@ def test_another_repeat_is_another_dataset(mirrored: Mirrored) -> None:
         for r in (run, mirrored.client.get_run(first))
     ]
     assert digests[0][f"{TARGET} testing"] != digests[1][f"{TARGET} testing"]
-
-
-@pytest.fixture(scope="module")
-def fresh_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """As MLflow makes it: with its default experiment alone. It takes its time, so it is made once, and copied."""
-    file = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
-    mlflow.MlflowClient(f"sqlite:///{file}").search_experiments()
-    return file
 
 
 @pytest.fixture

@@ -36,9 +36,11 @@ from rkd_pipeline.stages.export import export_model
 from rkd_pipeline.stages.history import TEXT, read_moves, read_points
 from rkd_pipeline.stages.trained_model import checkpoint_file, read_history, train_model
 from rkd_pipeline.store.files import file_sha256
+from rkd_pipeline.store.folder_place import FolderPlace
+from rkd_pipeline.store.place import Record
 from rkd_pipeline.store.result_store import Ref, Store
 from rkd_pipeline.store.stage_versions import ANOMALY_SCORES, HISTORY, METRICS, TRAINED_MODEL
-from tests.integration.conftest import TRAINING, Rkd, look
+from tests.integration.conftest import EPOCHS, RECIPE, TRAINING, Rkd, look
 from tests.integration.test_hooks import Server, server  # noqa: F401
 
 CELL = PlannedTraining("demo.weave", TRAINING)
@@ -95,8 +97,8 @@ def test_a_round_has_fresh_seeds_on_the_plan_s_repeats(store: Store) -> None:
     begun = rebenchmark.begin(store, "measured", "Sunday", seeds=2)
     keys = [TrainingKey.parse(cell.training) for cell in begun.cells]
     assert [(k.seed, k.repeat, k.epochs, k.recipe.name) for k in keys] == [
-        (1000, 0, 2, "rkd-official"),
-        (1001, 0, 2, "rkd-official"),
+        (1000, 0, EPOCHS, RECIPE),
+        (1001, 0, EPOCHS, RECIPE),
     ]
     assert begun.baseline == [CELL]
     assert rebenchmark.begin(store, "measured", "Sunday", seeds=2) == begun  # asked again, by a retry
@@ -151,7 +153,7 @@ def test_a_regression_reaches_the_hook_once_and_history_and_its_check(
         cursor = context.cursor
     [sent] = server.received
     assert (sent["event"], sent["round"], sent["failures"]) == ("regression", 4, {})
-    assert "demo.weave rkd-official: image_auroc worse by" in str(sent["text"])
+    assert f"demo.weave {RECIPE}: image_auroc worse by" in str(sent["text"])
     [check] = run.get_asset_check_evaluations()
     assert (check.check_name, check.passed, check.severity) == ("not_worse", False, dg.AssetCheckSeverity.WARN)
     result = store.require(HISTORY)
@@ -203,8 +205,9 @@ def test_a_target_s_champion_scores(store: Store, tmp_path: Path, monkeypatch: p
     """Its own copy of the weights, so that it does after its training is gone."""
     model = store.require(TRAINED_MODEL, *(CELL.target, CELL.training))
     export_model(store, model, 0.5, tmp_path)
+    alone = {"record": Record(".", b""), "place": FolderPlace(tmp_path)}
     champion = Champion(
-        CELL.target, CELL.training, 1, model.data_version, "", "forced", "a test", "", 0.5, {}, {}, folder=tmp_path
+        CELL.target, CELL.training, 1, model.data_version, "", "forced", "a test", "", 0.5, {}, {}, **alone
     )
     monkeypatch.setattr(watched_folder, "require_champion", lambda store, target: champion)
     shutil.rmtree(model.folder)

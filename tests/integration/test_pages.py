@@ -21,7 +21,7 @@ from rkd_pipeline.data.user_targets import OwnTarget, targets_in
 from rkd_pipeline.stages.benchmark import mlflow_run_id
 from rkd_pipeline.store.stage_versions import METRICS
 from tests.conftest import need
-from tests.integration.conftest import TRAINING, Rkd
+from tests.integration.conftest import RECIPE, TRAINING, Rkd
 from tests.integration.servers import LOCATION, Pages, listening, serving, wait_until
 
 # Chromium's own calls home are refused on many a closed network, noisily.
@@ -246,7 +246,7 @@ def test_mlflow_shows_the_run_with_its_model(browser: WebDriver, pages: Pages, d
     browser.get(link)
     # Long lists are drawn as far as one sees them, in any order: their lengths tell that they are there.
     text = wait_for(browser, r"demo\.weave " + re.escape(TRAINING) + r"[\s\S]*Metrics \(\d+\)[\s\S]*Parameters \(\d+\)")
-    for shown in ("rkd.recipe", "rkd-official", "Finished"):
+    for shown in ("rkd.recipe", RECIPE, "Finished"):
         assert shown in text
     run = mlflow.MlflowClient(f"sqlite:///{demo.store.mlflow_folder / 'mlflow.db'}").get_run(run_id)
     assert f"Metrics ({len(run.data.metrics)})" in text

@@ -203,6 +203,22 @@ def test_a_server_that_ignores_conditions_is_refused(tmp_path: Path, monkeypatch
         bucket(careless.real, tmp_path)
 
 
+@pytest.mark.parametrize("name", ["../../outside", "/outside", "a/../../outside", "..\\outside"])
+def test_a_name_that_leads_out_of_its_folder_is_refused(objects: ObjectStore, tmp_path: Path, name: str) -> None:
+    store = Store(bucket(objects, tmp_path / "a"))
+    store.produce(IMAGES, ["t"], writing(a=b"1"))
+    [path] = [str(o["path"]) for page in obstore.list(objects, "records") for o in page]
+    record = json.loads(bytes(obstore.get(objects, path).bytes()))
+    record["files"][name] = record["files"]["a"]
+    obstore.put(objects, path, json.dumps(record).encode())
+    with pytest.raises(StoreError, match="leads out of its folder"):
+        Store(bucket(objects, tmp_path / "b")).find(Ref(IMAGES.name, "t"))
+    obstore.put(objects, "backups/checkpoints/=2E=2E/=2E=2E/outside", b"x")
+    with pytest.raises(StoreError, match="leads out of its folder"):
+        store.place.backups("checkpoints")
+    assert not list(tmp_path.rglob("outside"))
+
+
 def test_a_store_of_another_layout_is_refused(objects: ObjectStore, tmp_path: Path) -> None:
     obstore.put(objects, "store.json", b'{"layout": 2}')
     with pytest.raises(StoreError, match="has layout 2, and this version of rkd-pipeline knows 1; upgrade"):

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from filelock import FileLock
+from obstore.store import MemoryStore
 from safetensors.torch import load_file, save_file
 
 from rkd_pipeline.data.user_targets import OwnTargets
@@ -16,8 +17,11 @@ from rkd_pipeline.errors import StoreError, TeacherError
 from rkd_pipeline.models.teacher import Teacher
 from rkd_pipeline.models.teacher_files import RegisteredFile, TeacherName, TeacherRegistry
 from rkd_pipeline.models.weights import EMBEDDED_FILE, load_weights, read_state, register_weights
+from rkd_pipeline.operations import store_care
+from rkd_pipeline.store.bucket_place import BucketPlace
 from rkd_pipeline.store.document import Document
 from rkd_pipeline.store.files import file_sha256
+from rkd_pipeline.store.result_store import Store
 
 
 @pytest.fixture
@@ -301,6 +305,22 @@ def test_two_processes_that_add_at_once_lose_nothing(tmp_path: Path) -> None:
     assert OwnTargets(tmp_path / "targets.toml").entries().keys() == {f"{me}{n}" for me in "ab" for n in range(EACH)}
     names = {f"resnet18.{me}{n:07x}" for me in "ab" for n in range(EACH)}
     assert TeacherRegistry(tmp_path / "teachers.toml").files().keys() == names
+
+
+def test_a_file_registered_on_one_machine_is_there_for_the_others(weights_file: Path, tmp_path: Path) -> None:
+    objects = MemoryStore()
+    here, there = (Store(BucketPlace(objects, "s3://bucket/rkd", tmp_path / name)) for name in ("here", "there"))
+    name = register_weights(TeacherRegistry(here.teachers_file), weights_file)
+    sha256 = file_sha256(weights_file)
+    register_weights(TeacherRegistry(here.teachers_file), weights_file)  # again: it is sent once
+    copied = Store(tmp_path / "copied")
+    assert store_care.copy(there, copied).unreadable == []
+    weights_file.unlink()
+    for store in (there, copied):
+        assert load_weights(TeacherRegistry(store.teachers_file), name).sha256 == sha256
+        assert store_care.verify(store) == {}
+    assert there.place.number(f"teacher_files/{sha256}") == 1
+    assert load_weights(TeacherRegistry(here.teachers_file), name).sha256 == sha256  # it lost its own, and has this
 
 
 def test_without_file_locks_nothing_is_edited(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
