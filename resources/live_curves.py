@@ -19,7 +19,7 @@ from resources.mlflow_client import Server, TrackingError, answering, delete_run
 from resources.mlflow_mirror import Begun, Point
 from resources.mlflow_once import left_by_attempt, lock_name, new_attempt
 from rkd_pipeline.recipes.training_key import TrainingKey
-from rkd_pipeline.stages.benchmark import tracking_file
+from rkd_pipeline.stages.mirror_records import tracking_file
 from rkd_pipeline.stages.trained_model import training_parameters
 from rkd_pipeline.store.result_store import Store
 

@@ -26,14 +26,14 @@ from rkd_pipeline.operations.champions import EXAMPLE, example_image
 from rkd_pipeline.operations.gate import deciding_rule, honest_threshold
 from rkd_pipeline.recipes.training_key import TrainingKey
 from rkd_pipeline.stages.anomaly_scores import FIGURES, read_metrics
-from rkd_pipeline.stages.benchmark import (
+from rkd_pipeline.stages.datasets import read_verified_split
+from rkd_pipeline.stages.mirror_records import (
     mirror_marks,
     read_tracking,
     report_record,
     tracking_contents,
     tracking_file,
 )
-from rkd_pipeline.stages.datasets import read_verified_split
 from rkd_pipeline.stages.trained_model import read_history, training_parameters
 from rkd_pipeline.store.files import canonical_json, link_or_copy, text_sha256
 from rkd_pipeline.store.result_store import Ref, Result, Store

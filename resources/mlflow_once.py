@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from resources.mlflow_client import ATTEMPT_TAG, CONTENT_TAG, Server, delete_run, reachable, still_there
-from rkd_pipeline.stages.benchmark import read_tracking
+from rkd_pipeline.stages.mirror_records import read_tracking
 from rkd_pipeline.store.document import Document
 from rkd_pipeline.store.result_store import Store
 

@@ -7,7 +7,7 @@ from resources.mlflow_client import CONTENT_TAG, MODEL_TAG, Server, has_model, s
 from resources.mlflow_mirror import log_model
 from resources.mlflow_once import Item, Sending, Tags
 from rkd_pipeline.operations.champions import Champion
-from rkd_pipeline.stages.benchmark import TRACKING_FOLDER, mirror_marks, mlflow_run_id, read_tracking
+from rkd_pipeline.stages.mirror_records import TRACKING_FOLDER, mirror_marks, mlflow_run_id, read_tracking
 from rkd_pipeline.store.result_store import Ref, Store
 from rkd_pipeline.store.stage_versions import TRAINED_MODEL
 

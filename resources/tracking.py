@@ -23,7 +23,8 @@ from resources.mlflow_once import Item, Tags, send_once
 from resources.mlflow_registry import ALIAS
 from rkd_pipeline.addresses import browsable, shown, tracking_fault
 from rkd_pipeline.operations.champions import champions_of, targets_with_champions
-from rkd_pipeline.stages.benchmark import measured_results, mlflow_run_id
+from rkd_pipeline.stages.benchmark import measured_results
+from rkd_pipeline.stages.mirror_records import mlflow_run_id
 from rkd_pipeline.store.result_store import Ref, Store
 from rkd_pipeline.store.stage_versions import REPORT
 

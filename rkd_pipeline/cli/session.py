@@ -197,7 +197,7 @@ class Session:
         import dagster as dg
 
         from rkd_pipeline.operations.tables_in_step import tables_are_in_step
-        from rkd_pipeline.stages.benchmark import mirrored_report
+        from rkd_pipeline.stages.mirror_records import mirrored_report
 
         if self.instance.get_latest_materialization_event(dg.AssetKey(REPORT.name)) is None:
             return False
@@ -247,7 +247,7 @@ class Session:
         """Done in the store, heard of by Dagster, mirrored to MLflow: nothing to launch."""
         from assets.partitions import grid_key
         from rkd_pipeline.operations.status import training_state
-        from rkd_pipeline.stages.benchmark import mlflow_run_id
+        from rkd_pipeline.stages.mirror_records import mlflow_run_id
 
         state = training_state(self.store, cell.target, cell.training)
         heard = self._heard(METRICS.name, grid_key(cell.target, cell.training))
@@ -300,7 +300,7 @@ class Session:
     def _summary(
         self, cells: list[PlannedTraining], before: dict[PlannedTraining, str], report: Report, seconds: float
     ) -> str:
-        from rkd_pipeline.stages.benchmark import mlflow_run_id
+        from rkd_pipeline.stages.mirror_records import mlflow_run_id
 
         done_before = sum(state == "done" for state in before.values())
         unmirrored = [c for c in cells if mlflow_run_id(self.store, c.target, c.training) is None]

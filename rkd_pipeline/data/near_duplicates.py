@@ -11,8 +11,6 @@ and every index of images would have to be made again for no better pairs.
 import numpy as np
 import pandas as pd
 from PIL import Image
-from scipy.fft import dctn
-from scipy.ndimage import gaussian_filter
 
 HASH_BITS = 8  # of 64; unrelated images differ in about 32
 # On Brain MRI, rescaled and recompressed copies reach 0.99 and the next pair 0.64; on MVTec AD's screws, two images
@@ -24,6 +22,8 @@ COLUMNS = ("first", "second", "likeness", "identical")
 
 def perceptual_hash(grey: np.ndarray) -> str:
     """16 hex digits for a grey image, uint8 ``(H, W)``; an image of one colour has the hash 0."""
+    from scipy.fft import dctn
+
     small = np.asarray(Image.fromarray(grey).resize((32, 32), Image.Resampling.BILINEAR), np.float64)
     low = dctn(small, norm="ortho")[:8, :8].ravel()
     low[0] = 0  # brightness
@@ -71,6 +71,8 @@ def _detail(image: np.ndarray) -> np.ndarray:
     """What a small blur takes away from an image, as a unit vector, float16 ``(96 * 96,)``; 0 where there is none."""
     grey = Image.fromarray(image).convert("L").resize((_SIDE, _SIDE), Image.Resampling.BOX)
     values = np.asarray(grey, np.float32)
+    from scipy.ndimage import gaussian_filter
+
     values = values - gaussian_filter(values, _BLUR)
     values -= values.mean()
     length = float(np.linalg.norm(values))

@@ -24,8 +24,8 @@ from rkd_pipeline.metrics.paired_auroc import Pair, PairedAuroc, paired_auroc
 from rkd_pipeline.metrics.threshold import normals_needed
 from rkd_pipeline.recipes.training_key import TrainingKey
 from rkd_pipeline.stages.anomaly_scores import read_metrics, read_scores, value_of
-from rkd_pipeline.stages.benchmark import stale_reason
 from rkd_pipeline.stages.datasets import read_index, read_verified_split
+from rkd_pipeline.stages.trained_model import stale_reason
 from rkd_pipeline.store.result_store import Ref, Result, Store
 from rkd_pipeline.store.stage_versions import ANOMALY_SCORES, IMAGES, METRICS, SPLIT, TRAINED_MODEL
 

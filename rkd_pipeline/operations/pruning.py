@@ -24,9 +24,8 @@ from rkd_pipeline.operations.rebenchmark import open_rounds
 from rkd_pipeline.operations.work_orders import open_orders
 from rkd_pipeline.recipes.plans import PLANS, PlannedTraining
 from rkd_pipeline.recipes.training_key import TrainingKey
-from rkd_pipeline.stages.benchmark import recipe_changed
 from rkd_pipeline.stages.datasets import FIRST_SIDE
-from rkd_pipeline.stages.trained_model import CHECKPOINTS, SET_ASIDE, begun_trainings, checkpoint_file
+from rkd_pipeline.stages.trained_model import CHECKPOINTS, SET_ASIDE, begun_trainings, checkpoint_file, recipe_changed
 from rkd_pipeline.store.files import delete
 from rkd_pipeline.store.result_store import Ref, Store
 from rkd_pipeline.store.stage_versions import (

@@ -15,7 +15,7 @@ from rkd_pipeline.errors import DataError
 from rkd_pipeline.operations import champions
 from rkd_pipeline.operations.pruning import Prunable, of_result, prune
 from rkd_pipeline.operations.rebenchmark import open_rounds
-from rkd_pipeline.stages.benchmark import TRACKING_FOLDER
+from rkd_pipeline.stages.mirror_records import TRACKING_FOLDER
 from rkd_pipeline.stages.trained_model import CHECKPOINTS
 from rkd_pipeline.store.folder_place import VERIFIED
 from rkd_pipeline.store.result_store import Ref, Store

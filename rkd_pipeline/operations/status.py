@@ -5,10 +5,8 @@ import pandas as pd
 from rkd_pipeline.data.user_targets import targets_in
 from rkd_pipeline.errors import NewerResult
 from rkd_pipeline.recipes.training_key import TrainingKey
-from rkd_pipeline.stages.anomaly_scores import read_metrics
-from rkd_pipeline.stages.benchmark import mlflow_run_id, stale_reason
-from rkd_pipeline.stages.datasets import data_note
-from rkd_pipeline.stages.trained_model import begun_trainings
+from rkd_pipeline.stages.mirror_records import mlflow_run_id
+from rkd_pipeline.stages.trained_model import begun_trainings, stale_reason
 from rkd_pipeline.store.result_store import Ref, Store
 from rkd_pipeline.store.stage_versions import IMAGES, METRICS, TRAINED_MODEL
 
@@ -53,6 +51,9 @@ def image_auroc_summary(store: Store, cells: list[tuple[str, str]]) -> pd.DataFr
 
     A training that is not done has its state instead of numbers.
     """
+    from rkd_pipeline.stages.anomaly_scores import read_metrics
+    from rkd_pipeline.stages.datasets import data_note
+
     rows = []
     for target_name, training in cells:
         row: dict[str, object] = {"target": target_name, "training": training}

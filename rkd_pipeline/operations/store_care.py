@@ -9,7 +9,7 @@ from rkd_pipeline.models import teacher_files
 from rkd_pipeline.operations import champions, work_orders
 from rkd_pipeline.progress import bar
 from rkd_pipeline.stages import rounds
-from rkd_pipeline.stages.benchmark import TRACKING_FOLDER
+from rkd_pipeline.stages.mirror_records import TRACKING_FOLDER
 from rkd_pipeline.stages.trained_model import CHECKPOINTS
 from rkd_pipeline.store.document import Document
 from rkd_pipeline.store.place import PROVENANCE, Files, Record

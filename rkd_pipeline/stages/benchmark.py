@@ -1,6 +1,6 @@
 """From all metrics to the tidy benchmark table and the paper's tables."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +8,6 @@ import numpy as np
 import pandas as pd
 
 from rkd_pipeline.data.user_targets import targets_in
-from rkd_pipeline.errors import BadKey, StoreError
 from rkd_pipeline.recipes.training_key import TrainingKey
 from rkd_pipeline.results.published import published_rows
 from rkd_pipeline.results.schema import COLUMN_TYPES, COLUMNS
@@ -23,25 +22,20 @@ from rkd_pipeline.results.tables.sheet import Sheet
 from rkd_pipeline.results.tables.table_3 import TABLE_3_ROWS, table_3, table_3_sheet
 from rkd_pipeline.stages.anomaly_scores import example_rows, mask_note, read_metrics, read_scores
 from rkd_pipeline.stages.datasets import data_note, open_prepared
-from rkd_pipeline.stages.trained_model import training_parameters
-from rkd_pipeline.store.document import Document
-from rkd_pipeline.store.files import text_sha256
+from rkd_pipeline.stages.mirror_records import mlflow_run_id
+from rkd_pipeline.stages.trained_model import stale_reason
 from rkd_pipeline.store.result_store import Ref, Result, Store
 from rkd_pipeline.store.stage_versions import (
     ANOMALY_SCORES,
     BENCHMARK,
     IMAGES,
     METRICS,
-    REPORT,
     TABLE_3,
     TABLE_DEMO,
     TRAINED_MODEL,
     Stage,
 )
 from rkd_pipeline.training.conditions import computed_on, remark
-
-TRACKING_FOLDER = "tracking"
-_SEND_AGAIN = "delete it: `rkd mirror` makes it again"
 
 
 def measured_results(store: Store) -> tuple[list[Result], dict[str, str]]:
@@ -56,24 +50,6 @@ def measured_results(store: Store) -> tuple[list[Result], dict[str, str]]:
         else:
             good.append(result)
     return good, stale
-
-
-def stale_reason(store: Store, metrics: Result) -> str | None:
-    """Why a ``metrics`` result does not count: an input or a version changed, or the recipe behind its key did."""
-    if reason := store.why_stale(metrics):
-        return reason
-    return recipe_changed(store.require(TRAINED_MODEL, *metrics.provenance.key))
-
-
-def recipe_changed(model: Result) -> str | None:
-    """Why a ``trained_model`` is not what its key stands for now; None where it is."""
-    try:
-        asked = training_parameters(TrainingKey.parse(model.provenance.key[1]))
-    except BadKey as error:
-        return str(error)
-    trained = model.provenance.parameters
-    changed = [name for name, value in asked.items() if trained.get(name) != value]
-    return f"its {', '.join(changed)} changed since" if changed else None
 
 
 def build_benchmark(store: Store) -> Result:
@@ -217,69 +193,3 @@ def _strip(store: Store, target_name: str, training: str) -> bytes:
     images = arrays.images(list(scores["image_id"].iloc[shown]))[:]
     shown_maps = None if maps is None else np.asarray(maps[shown])
     return map_strip(images, shown_maps, captions, f"{target_name}, {training}")
-
-
-def mlflow_run_id(store: Store, target_name: str, training: str) -> str | None:
-    """The MLflow run that mirrors a training as it is in the store now; None before tracking has received it.
-
-    By the mirror's record: MLflow itself is asked by ``rkd mirror`` alone.
-    """
-    record = read_tracking(tracking_file(store, target_name, training))
-    if record is None or record["content"] not in tracking_contents(store, record, target_name, training):
-        return None
-    return str(record["run_id"])
-
-
-def report_record(store: Store) -> Document:
-    """Where the mirror of the report is recorded."""
-    return store.document(TRACKING_FOLDER, "report.json")
-
-
-def mirrored_report(store: Store) -> str | None:
-    """MLflow's run of the report as it is now, if it is on record; whether MLflow still has it is not asked."""
-    report, record = store.find(Ref(REPORT.name)), read_tracking(report_record(store))
-    if report is None or record is None:
-        return None
-    return str(record["run_id"]) if record["content"] in mirror_marks(record, report.data_version, "report") else None
-
-
-def tracking_contents(
-    store: Store, record: Mapping[str, Any] | None, target_name: str, training: str
-) -> tuple[str, ...]:
-    """What the mirror of a training is marked with; empty where there is no training. See ``mirror_marks``."""
-    model, metrics = (store.find(Ref(stage.name, target_name, training)) for stage in (TRAINED_MODEL, METRICS))
-    if model is None or metrics is None:
-        return ()
-    return mirror_marks(record, f"{model.data_version} {metrics.data_version}", f"{target_name} {training}")
-
-
-def mirror_marks(record: Mapping[str, Any] | None, versions: str, name: str = "") -> tuple[str, ...]:
-    """Marks of what is mirrored, from its data versions: the one that is set now first, then that of an old record.
-
-    Old marks held the address of MLflow too, so that a store that was moved was sent again as a whole.
-    """
-    marks = [text_sha256(f"{name} {versions}")[:16]]
-    if record is not None and record.get("uri"):
-        marks.append(text_sha256(f"{record['uri']} {versions}")[:16])
-    return tuple(marks)
-
-
-def read_tracking(record: Document) -> dict[str, Any] | None:
-    """What is on record of a mirror: ``run_id``, ``content`` and, for people, ``uri``. None where nothing is.
-
-    Raises ``StoreError`` for a damaged file.
-    """
-    given = record.read_json(_SEND_AGAIN)
-    if given is None:
-        return None
-    try:
-        found = dict(given)
-        found["run_id"], found["content"]
-    except (ValueError, TypeError, KeyError) as error:
-        raise StoreError(f"{record} is damaged ({error}); {_SEND_AGAIN}") from error
-    return found
-
-
-def tracking_file(store: Store, target_name: str, training: str) -> Document:
-    """Where the mirror of a training is recorded."""
-    return store.document(TRACKING_FOLDER, target_name, f"{training}.json")

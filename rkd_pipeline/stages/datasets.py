@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from rkd_pipeline.data import synthetic
 from rkd_pipeline.data.catalog import Target
 from rkd_pipeline.data.download.fetch import Fetching, find_or_fetch, read_origin
 from rkd_pipeline.data.image_files import MASK_RULE, Listing
@@ -33,7 +32,7 @@ def find_source(
     target_name: str,
     *,
     fetching: Fetching | None = None,
-    demo_seed: int = synthetic.SEED,
+    demo_seed: int | None = None,
 ) -> Result:
     """``dataset_source``: where a target's files are, and a listing whose change makes everything after it stale.
 
@@ -44,10 +43,13 @@ def find_source(
     """
     wanted, described = targets_in(store).target(target_name), targets_in(store).dataset_of(target_name)
     if wanted.dataset == "demo":
-        made: dict[str, Any] = {"generator": synthetic.VERSION, "seed": demo_seed}
+        from rkd_pipeline.data import synthetic
+
+        seed = synthetic.SEED if demo_seed is None else demo_seed
+        made: dict[str, Any] = {"generator": synthetic.VERSION, "seed": seed}
 
         def generate(folder: Path) -> dict[str, Any]:
-            synthetic.generate(folder, demo_seed, [wanted.category])
+            synthetic.generate(folder, seed, [wanted.category])
             return {"folder": "."}
 
         return store.produce(DATASET_SOURCE, [target_name], generate, parameters=made)

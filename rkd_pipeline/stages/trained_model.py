@@ -14,7 +14,7 @@ from rkd_pipeline.data.split import few_of, fewest_for_calibration, part_of
 from rkd_pipeline.data.user_targets import targets_in
 from rkd_pipeline.detectors import system_of
 from rkd_pipeline.detectors.model_card import ModelCard
-from rkd_pipeline.errors import CheckpointError, DataError, StoreError
+from rkd_pipeline.errors import BadKey, CheckpointError, DataError, StoreError
 from rkd_pipeline.models.architectures import architecture
 from rkd_pipeline.models.teacher_files import TeacherRegistry
 from rkd_pipeline.recipes.recipe import ReverseKD
@@ -253,6 +253,24 @@ def _share(store: Store, shared: Result, target_name: str, key: TrainingKey) -> 
     prepared, _ = open_prepared(store, target_name, key.recipe.side)
     inputs = [shared, store.require(SPLIT, target_name), prepared]
     return store.produce(TRAINED_MODEL, [target_name, str(key)], write, parameters=parameters, inputs=inputs)
+
+
+def stale_reason(store: Store, metrics: Result) -> str | None:
+    """Why a ``metrics`` result does not count: an input or a version changed, or the recipe behind its key did."""
+    if reason := store.why_stale(metrics):
+        return reason
+    return recipe_changed(store.require(TRAINED_MODEL, *metrics.provenance.key))
+
+
+def recipe_changed(model: Result) -> str | None:
+    """Why a ``trained_model`` is not what its key stands for now; None where it is."""
+    try:
+        asked = training_parameters(TrainingKey.parse(model.provenance.key[1]))
+    except BadKey as error:
+        return str(error)
+    trained = model.provenance.parameters
+    changed = [name for name, value in asked.items() if trained.get(name) != value]
+    return f"its {', '.join(changed)} changed since" if changed else None
 
 
 def read_model_card(model: Result) -> ModelCard:

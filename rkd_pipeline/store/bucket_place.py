@@ -43,8 +43,9 @@ _STORE, _RECORDS, _BLOBS, _DOCUMENTS, _BACKUPS = "store.json", "records", "blobs
 UNUSED_FOR = timedelta(days=1)
 RETRIES = 4  # of a request that failed
 _PLAIN = re.compile(r"[A-Za-z0-9_.-]")
-# While the bucket is looked at once, in this thread: entry to its highest number, and whether it is there.
-_seen: ContextVar[dict[str, tuple[int, bool]] | None] = ContextVar("seen", default=None)
+# While a bucket is looked at once, in this thread: entry to its highest number, and whether it is there.
+_Seen = dict[str, tuple[int, bool]]
+_seen: ContextVar[tuple[object, _Seen] | None] = ContextVar("seen", default=None)
 _log = logging.getLogger(__name__)
 
 
@@ -177,7 +178,7 @@ class BucketPlace:
 
     def entries(self, under: str, record: str = PROVENANCE) -> list[str]:
         """See ``Place``: one request, whatever the number of entries."""
-        seen = _seen.get()
+        seen = self._seen()
         if seen is not None:
             begin = f"{under}/"
             return sorted(n for n, (_, there) in seen.items() if there and (n == under or n.startswith(begin)))
@@ -186,24 +187,28 @@ class BucketPlace:
     @contextmanager
     def one_look(self) -> Iterator[None]:
         """See ``Place``."""
-        if _seen.get() is not None:
+        if self._seen() is not None:
             yield
             return
-        before = _seen.set(self._listed(_RECORDS))
+        before = _seen.set((self, self._listed(_RECORDS)))
         try:
             yield
         finally:
             _seen.reset(before)
 
+    def _seen(self) -> _Seen | None:
+        found = _seen.get()
+        return found[1] if found is not None and found[0] is self else None
+
     def _newest_entry(self, name: str, *, fresh: bool = False) -> tuple[int, bool]:
         """Highest number of an entry, 0 where there is none, and whether it says that the entry is there."""
-        seen = _seen.get()
+        seen = self._seen()
         if seen is not None and not fresh:
             return seen.get(name, (0, False))
         return self._newest(f"{_RECORDS}/{_quoted(name)}")
 
     def _note(self, name: str, number: int, there: bool) -> None:
-        if (seen := _seen.get()) is not None:
+        if (seen := self._seen()) is not None:
             seen[name] = (number, there)
 
     def _listed(self, prefix: str) -> dict[str, tuple[int, bool]]:

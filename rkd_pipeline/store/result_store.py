@@ -18,7 +18,8 @@ import socket
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager
+from contextvars import ContextVar
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -41,6 +42,9 @@ from rkd_pipeline.store.named_locks import FileLocks, NamedLocks, StillHeld
 from rkd_pipeline.store.place import PROVENANCE, Files, Place, Record
 from rkd_pipeline.store.stage_versions import STAGES, Stage
 
+# During one look at a place, in this thread: results by name, and why each is stale.
+_Known = dict[str, tuple["Result | None", str | None]]
+_known: ContextVar[tuple[Place, _Known] | None] = ContextVar("known", default=None)
 _log = logging.getLogger(__name__)
 _PACKAGES = ("torch", "torchvision", "numpy", "scipy", "scikit-learn", "pandas", "pyarrow", "pillow")
 
@@ -215,9 +219,9 @@ class Store:
 
         Every result on the way is looked at once, and its files are hashed where they have not been in this state.
         """
-        return self._why_stale(result, {})
+        return self._why_stale(result, _known_of(self.place) or {})
 
-    def _why_stale(self, result: Result, seen: dict[str, tuple[Result | None, str | None]]) -> str | None:
+    def _why_stale(self, result: Result, seen: "_Known") -> str | None:
         found = result.provenance
         stage = STAGES.get(found.stage)
         if stage is None or found.stage_version != stage.version:
@@ -291,6 +295,7 @@ class Store:
                 write_atomically(temporary / PROVENANCE, json.dumps(asdict(provenance), indent=1).encode())
                 still_held()
                 record = self.place.publish(temporary, _name(ref), files, after=after)
+        self._forget_what_is_known()
         return Result(provenance, record, self.place)
 
     @contextmanager
@@ -313,6 +318,7 @@ class Store:
     def remove(self, ref: Ref) -> None:
         """Delete a result, whole. The caller holds its lock."""
         self.place.withdraw(_name(ref))
+        self._forget_what_is_known()
 
     @contextmanager
     def lock(self, name: str) -> Iterator[StillHeld]:
@@ -339,9 +345,25 @@ class Store:
         """Who holds a lock of this store right now, in words; empty where nobody is at work."""
         return sorted({*self.locks.at_work(), *self._machine.at_work()})
 
-    def one_look(self) -> AbstractContextManager[None]:
-        """Around a look at many results: see ``Place.one_look``."""
-        return self.place.one_look()
+    @contextmanager
+    def one_look(self) -> Iterator[None]:
+        """Around a look at many results: what several of them were made from is looked at once.
+
+        What changes in the store meanwhile may not be seen, but for what this process changes itself.
+        """
+        if _known_of(self.place) is not None:
+            yield
+            return
+        before = _known.set((self.place, {}))
+        try:
+            with self.place.one_look():
+                yield
+        finally:
+            _known.reset(before)
+
+    def _forget_what_is_known(self) -> None:
+        if (known := _known_of(self.place)) is not None:
+            known.clear()
 
     def hashes(self, *names: str) -> HashRecord:
         """A record, kept on this machine, of the hashes of files that lie elsewhere on it."""
@@ -350,6 +372,11 @@ class Store:
     def keys(self, stage: Stage) -> list[tuple[str, ...]]:
         """Partitions of a stage that are in the store, sorted; stale ones too."""
         return sorted(tuple(name.split("/")[1:]) for name in self.place.entries(stage.name))
+
+
+def _known_of(place: Place) -> "_Known | None":
+    found = _known.get()
+    return found[1] if found is not None and found[0] is place else None
 
 
 def files_in(folder: Path) -> Files:

@@ -18,8 +18,8 @@ from rkd_pipeline.models.teacher_files import TeacherRegistry
 from rkd_pipeline.models.weights import register_weights
 from rkd_pipeline.settings import Settings
 from rkd_pipeline.stages.anomaly_scores import read_metrics, read_scores
-from rkd_pipeline.stages.benchmark import mlflow_run_id
 from rkd_pipeline.stages.datasets import read_index, read_verified_split
+from rkd_pipeline.stages.mirror_records import mlflow_run_id
 from rkd_pipeline.store.result_store import Ref, Store
 from rkd_pipeline.store.stage_versions import (
     ANOMALY_SCORES,

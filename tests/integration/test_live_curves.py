@@ -12,7 +12,7 @@ import pytest
 
 from resources import live_curves, mlflow_client, mlflow_mirror
 from resources.tracking import MlflowTracking
-from rkd_pipeline.stages.benchmark import tracking_file
+from rkd_pipeline.stages.mirror_records import tracking_file
 from rkd_pipeline.store.result_store import Store
 from rkd_pipeline.training.loop import Epoch
 from tests.integration.tracking_server import free_port, silent_server, wait_until

@@ -13,7 +13,7 @@ import pytest
 from resources import mlflow_client, mlflow_mirror
 from resources.tracking import MlflowTracking, Sent, TrackingAway, TrackingError
 from rkd_pipeline.operations import champions
-from rkd_pipeline.stages.benchmark import mlflow_run_id
+from rkd_pipeline.stages.mirror_records import mlflow_run_id
 from rkd_pipeline.store.result_store import Store
 from rkd_pipeline.store.stage_versions import METRICS
 from tests.integration.conftest import DEMO, Rkd

@@ -27,7 +27,7 @@ from resources.tracking import MlflowTracking, Sent, TrackingAway, TrackingError
 from rkd_pipeline.detectors import anomalib_model
 from rkd_pipeline.errors import StoreError
 from rkd_pipeline.operations import champions
-from rkd_pipeline.stages.benchmark import mlflow_run_id, tracking_file
+from rkd_pipeline.stages.mirror_records import mlflow_run_id, tracking_file
 from rkd_pipeline.store.files import text_sha256
 from rkd_pipeline.store.result_store import Store
 from rkd_pipeline.store.stage_versions import METRICS, TRAINED_MODEL

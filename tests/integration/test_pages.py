@@ -18,7 +18,7 @@ from selenium.webdriver.support.ui import WebDriverWait
 from resources.instance import open_instance
 from resources.tracking import MlflowTracking
 from rkd_pipeline.data.user_targets import OwnTarget, targets_in
-from rkd_pipeline.stages.benchmark import mlflow_run_id
+from rkd_pipeline.stages.mirror_records import mlflow_run_id
 from rkd_pipeline.store.stage_versions import METRICS
 from tests.conftest import need
 from tests.integration.conftest import RECIPE, TRAINING, Rkd

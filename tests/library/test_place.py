@@ -105,6 +105,20 @@ def test_within_one_look_own_changes_are_seen(machine: Machine) -> None:
         assert store.require(IMAGES, "u").file("a").read_bytes() == b"1"
 
 
+def test_a_look_at_one_store_says_nothing_of_another(objects: ObjectStore, tmp_path: Path) -> None:
+    one, other = Store(bucket(objects, tmp_path / "a")), Store(bucket(MemoryStore(), tmp_path / "b"))
+    split = one.produce(SPLIT, ["t"], writing(a=b"1"), inputs=[one.produce(IMAGES, ["t"], writing(a=b"1"))])
+    images = other.produce(IMAGES, ["t"], writing(a=b"2"))
+    with one.one_look():
+        assert one.why_stale(split) is None
+        stale = other.produce(SPLIT, ["t"], writing(a=b"1"), inputs=[images])
+        other.produce(IMAGES, ["t"], writing(a=b"3"), parameters={"new": True})
+        assert other.keys(SPLIT) == [("t",)]
+        assert other.why_stale(stale) == "images[t] has changed since"
+        one.produce(IMAGES, ["t"], writing(a=b"4"), parameters={"new": True})
+        assert one.why_stale(split) == "images[t] has changed since"  # its own change is seen at once
+
+
 def test_a_failed_write_leaves_nothing(machine: Machine) -> None:
     store = Store(machine("a"))
 

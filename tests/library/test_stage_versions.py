@@ -13,6 +13,7 @@ from rkd_pipeline.operations.champions import champions_of, looks
 from rkd_pipeline.stages import benchmark, dataset_card, datasets, leaderboard, trained_model
 from rkd_pipeline.stages.anomaly_scores import read_metrics, read_scores
 from rkd_pipeline.stages.history import build_history
+from rkd_pipeline.stages.trained_model import recipe_changed
 from rkd_pipeline.store.result_store import Ref, Store
 from rkd_pipeline.store.stage_versions import (
     ANOMALY_SCORES,
@@ -70,7 +71,7 @@ def test_an_older_store_is_read(older: Store) -> None:
     assert {training for _, training in older.keys(TRAINED_MODEL)} == TRAININGS
     for training in TRAININGS:
         model = older.require(TRAINED_MODEL, TARGET, training)
-        assert benchmark.recipe_changed(model) is None
+        assert recipe_changed(model) is None
         assert trained_model.read_model_card(model).training == training
         assert len(trained_model.read_history(model)) == 1
         scores, maps = read_scores(older.require(ANOMALY_SCORES, TARGET, training))
