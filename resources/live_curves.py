@@ -8,6 +8,7 @@ import logging
 import time
 from collections.abc import Callable
 from dataclasses import asdict
+from importlib import import_module
 from queue import Empty, SimpleQueue
 from threading import Event, Thread
 from types import TracebackType
@@ -88,6 +89,8 @@ class LiveCurves:
     def _begin(self) -> None:
         parameters = training_parameters(TrainingKey.parse(self._training))
         self._begun = mlflow_mirror.begun_training(self._store, self._target, self._training, parameters)
+        # Here, since the thread imports MLflow: while this part of SQLAlchemy is half imported, Dagster's queries fail.
+        import_module("sqlalchemy.orm")
         self._thread = Thread(target=self._send_all, name=f"curves of {self._begun.name}", daemon=True)
         self._thread.start()
         self._journal.begin(self._begun.mark)

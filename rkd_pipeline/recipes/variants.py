@@ -10,6 +10,7 @@ which it differs in the fewest factors (``rkd+loss=mkd`` is ``rkd-mkd``), factor
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Any, TypeVar
 
 from rkd_pipeline.errors import BadKey, UnknownName
@@ -176,6 +177,7 @@ def changed(base: R, levels: Mapping[str, str]) -> R:
     return _named(_without_idle(made))
 
 
+@cache  # a look at a thousand trainings asks for few names, and each takes milliseconds
 def variant(name: str) -> Recipe:
     """The recipe that a name with ``+`` spells, under its one name; errors as those of ``changed``."""
     base, *parts = name.split("+")

@@ -41,14 +41,15 @@ from rkd_pipeline.training.conditions import computed_on, remark
 def measured_results(store: Store) -> tuple[list[Result], dict[str, str]]:
     """All ``metrics`` results that are up to date, and the others with the reason why they do not count."""
     good, stale = [], {}
-    for target_name, training in store.keys(METRICS):
-        result = store.find(Ref(METRICS.name, target_name, training))
-        if result is None:
-            continue
-        if reason := stale_reason(store, result):
-            stale[f"{target_name} {training}"] = reason
-        else:
-            good.append(result)
+    with store.one_look():
+        for target_name, training in store.keys(METRICS):
+            result = store.find(Ref(METRICS.name, target_name, training))
+            if result is None:
+                continue
+            if reason := stale_reason(store, result):
+                stale[f"{target_name} {training}"] = reason
+            else:
+                good.append(result)
     return good, stale
 
 

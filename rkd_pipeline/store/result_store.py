@@ -219,7 +219,15 @@ class Store:
 
         Every result on the way is looked at once, and its files are hashed where they have not been in this state.
         """
-        return self._why_stale(result, _known_of(self.place) or {})
+        known = _known_of(self.place)
+        if known is None:
+            return self._why_stale(result, {})
+        name = str(Ref(result.provenance.stage, *result.provenance.key))
+        before, reason = known.get(name, (None, None))
+        if before is None or before.record != result.record:
+            reason = self._why_stale(result, known)
+            known[name] = (result, reason)
+        return reason
 
     def _why_stale(self, result: Result, seen: "_Known") -> str | None:
         found = result.provenance

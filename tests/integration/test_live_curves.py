@@ -1,6 +1,8 @@
 """Curves that arrive while a training runs: in one MLflow run whatever happens, and never at the training's cost."""
 
 import logging
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from itertools import count
@@ -184,3 +186,31 @@ def test_a_training_that_is_there_already_begins_no_run(watched: Watched) -> Non
     assert watched.runs() == []
     record = Path(str(tracking_file(watched.store, TARGET, watched.training)))
     assert not [file for file in record.parent.glob("*") if file.stem == record.stem]
+
+
+BEGIN = """
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from resources import live_curves, mlflow_mirror
+from rkd_pipeline.store.result_store import Store
+from rkd_pipeline.training.loop import Epoch
+
+class Waiting:
+    def __init__(self, **_):
+        pass
+
+    def start(self):
+        print(hasattr(sys.modules.get("sqlalchemy.orm"), "Session"))
+
+live_curves.Thread = Waiting
+mlflow_mirror.begun_training = lambda *_: SimpleNamespace(name="x", mark="y")
+assert "sqlalchemy.orm" not in sys.modules
+live_curves.LiveCurves(Store(Path(sys.argv[1])), "t", "rkd-s0", None, {}).log(Epoch(1, 1.0, None))
+"""
+
+
+def test_no_library_is_half_imported_while_dagster_uses_it(tmp_path: Path) -> None:
+    """The thread imports MLflow, and so SQLAlchemy's mappers; Dagster's queries fail in the middle of that."""
+    done = subprocess.run([sys.executable, "-c", BEGIN, str(tmp_path)], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, "True\n"), done.stderr
