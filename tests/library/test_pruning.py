@@ -122,9 +122,9 @@ def test_results_of_other_data_once_the_data_is_up_to_date(tmp_path: Path) -> No
 def test_a_recipe_that_means_something_else_now(arena: Arena, monkeypatch: pytest.MonkeyPatch) -> None:
     store, finish = arena
     finish(OTHER, 1.0)
-    from rkd_pipeline.stages import benchmark
+    from rkd_pipeline.stages import trained_model
 
-    monkeypatch.setattr(benchmark, "training_parameters", lambda key: {"epochs": 99})
+    monkeypatch.setattr(trained_model, "training_parameters", lambda key: {"epochs": 99})
     assert found(store)[f"trained_model[{TARGET}, {OTHER}]"] == "its epochs changed since"
 
 
