@@ -16,12 +16,12 @@ from rkd_pipeline.operations import champions
 from rkd_pipeline.stages.mirror_records import mlflow_run_id
 from rkd_pipeline.store.result_store import Store
 from rkd_pipeline.store.stage_versions import METRICS
-from tests.integration.conftest import DEMO, Rkd
+from tests.integration.conftest import DEMO, EPOCHS, RECIPE, Rkd
 from tests.integration.tracking_server import TrackingServer, free_port, silent_server, wait_until
 from tests.library.arena import TARGET, Finish
 
 ES = "rkd-es-cal@resnet18.random~1e"
-TRAINING = "rkd-official@resnet18.random~1e-s{}"
+TRAINING = f"{RECIPE}@resnet18.random~{EPOCHS}e-s{{}}"
 
 
 @pytest.fixture(scope="module")
@@ -173,7 +173,7 @@ def test_a_run_goes_on_without_its_server_and_mirror_completes_it(
 ) -> None:
     """Three trainings; the server goes while the second is being trained or sent."""
     rkd = rkd_in(tmp_path, MLFLOW_TRACKING_URI=server.uri)
-    process = rkd.start(*DEMO, "--epochs", "1", "--seeds", "0,1,2")
+    process = rkd.start(*DEMO, "--seeds", "0,1,2")
     wait_until(lambda: mlflow_run_id(rkd.store, "demo.weave", TRAINING.format(0)) is not None, 1200, process)
     server.signal(number)
     out, err = process.communicate(timeout=1200)
