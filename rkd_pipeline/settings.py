@@ -95,7 +95,7 @@ class Settings(BaseSettings):
 
     def at(self, store: str) -> "Settings":
         """The same settings for another store. Raises ``RkdError`` where that is no place for one."""
-        return _valid(store=store)
+        return _valid(store)
 
     @property
     def store_address(self) -> str:
@@ -132,9 +132,9 @@ class Settings(BaseSettings):
         return _valid()
 
 
-def _valid(**named: str) -> Settings:
+def _valid(store: str | None = None) -> Settings:
     try:
-        return Settings(**named)  # type: ignore[arg-type]  # text, as in the environment
+        return Settings() if store is None else Settings(store=store)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         found, given = str(first["loc"][0]), first["input"]

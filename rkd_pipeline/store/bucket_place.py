@@ -19,16 +19,16 @@ import json
 import logging
 import os
 import re
-import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any
 
 from rkd_pipeline.addresses import shown
 from rkd_pipeline.errors import StoreError, Superseded
+from rkd_pipeline.store.background import every
 from rkd_pipeline.store.files import bytes_sha256, delete, write_atomically
 from rkd_pipeline.store.node_cache import NodeCache
 from rkd_pipeline.store.place import PROVENANCE, Files, Record
@@ -119,10 +119,10 @@ class BucketPlace:
     def _file(self, record: Record, name: str, folder: Path) -> Path:
         file = record.files[name]
 
-        def fetch(into: BinaryIO) -> None:
+        def fetch(write: Callable[[bytes], object]) -> None:
             with self._talking(f"fetch {record.name}/{name}"):
                 for chunk in _obstore().get(self._objects, _blob(file["sha256"])):
-                    into.write(chunk)
+                    write(chunk)
 
         try:
             return self._copies.file(folder, name, file["bytes"], file["sha256"], fetch)
@@ -262,28 +262,22 @@ class BucketPlace:
     @contextmanager
     def backing_up(self, file: Path) -> Iterator[None]:
         """See ``Place``: uploaded by a thread of its own, so that nobody waits for it."""
-        over = threading.Event()
+        written = 0
 
         def upload() -> None:
-            written = 0
-            while not over.wait(self._backup_seconds):
-                try:
-                    now = file.stat().st_mtime_ns
-                    if now != written:
-                        self.back_up(file)
-                        written = now
-                except FileNotFoundError:
-                    continue
-                except StoreError as error:
-                    _log.warning("%s was not backed up: %s", file.name, error)
+            nonlocal written
+            try:
+                now = file.stat().st_mtime_ns
+                if now != written:
+                    self.back_up(file)
+                    written = now
+            except FileNotFoundError:
+                pass  # not yet written for the first time
+            except StoreError as error:
+                _log.warning("%s was not backed up: %s", file.name, error)
 
-        thread = threading.Thread(target=upload, name="backup", daemon=True)
-        thread.start()
-        try:
+        with every(self._backup_seconds, upload, "backup"):
             yield
-        finally:
-            over.set()
-            thread.join()
 
     def back_up(self, file: Path) -> None:
         """See ``Place``."""

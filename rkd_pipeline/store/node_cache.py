@@ -20,6 +20,7 @@ from typing import BinaryIO
 from rkd_pipeline.errors import StoreError
 
 GRACE_SECONDS = 60.0
+Fetch = Callable[[Callable[[bytes], object]], None]  # hands every piece of a file to a function
 _USED = ".used"  # its time of change says when an entry was asked for last
 SETTING = "RKD_CACHE"
 
@@ -43,7 +44,7 @@ class NodeCache:
         (found / _USED).touch()
         return found
 
-    def file(self, folder: Path, name: str, size: int, sha256: str, fetch: Callable[[BinaryIO], None]) -> Path:
+    def file(self, folder: Path, name: str, size: int, sha256: str, fetch: Fetch) -> Path:
         """A file of an entry's copy, fetched and compared where it is not there yet.
 
         Raises ``StoreError`` where what was fetched is not what was written, and where the disk is full although
@@ -123,13 +124,13 @@ class _Hashing:
         return self._stream.write(content)
 
 
-def _write(file: Path, size: int, sha256: str, fetch: Callable[[BinaryIO], None]) -> None:
+def _write(file: Path, size: int, sha256: str, fetch: Fetch) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
     temporary = file.with_name(f".{file.name}.{uuid.uuid4().hex[:8]}.tmp")
     try:
         with temporary.open("xb") as stream:
             hashing = _Hashing(stream)
-            fetch(hashing)  # type: ignore[arg-type]
+            fetch(hashing.write)
         if (hashing.size, hashing.sha256.hexdigest()) != (size, sha256):
             raise StoreError(
                 f"{file.name} came with {hashing.size} bytes and SHA-256 {hashing.sha256.hexdigest()[:8]}…, and was "

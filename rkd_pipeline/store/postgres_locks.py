@@ -10,7 +10,6 @@ A proxy that hands out connections by the transaction (pgbouncer in that mode) c
 """
 
 import logging
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
@@ -18,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from rkd_pipeline.addresses import shown
 from rkd_pipeline.errors import LockLost, StoreError
+from rkd_pipeline.store.background import every
 from rkd_pipeline.store.files import text_sha256
 from rkd_pipeline.store.named_locks import StillHeld, this_process
 
@@ -121,20 +121,13 @@ class PostgresLocks:
     @contextmanager
     def _alive(self, connection: "connection") -> Iterator[None]:
         """Let the server hear of this process for as long as the block lasts."""
-        over = threading.Event()
 
         def speak() -> None:
-            while not over.wait(self._silence / 4):
-                with suppress(Exception):  # what is lost, ``_check`` says
-                    _ask(connection, "SELECT 1", ())
+            with suppress(Exception):  # what is lost, ``_check`` says
+                _ask(connection, "SELECT 1", ())
 
-        thread = threading.Thread(target=speak, name="lock", daemon=True)
-        thread.start()
-        try:
+        with every(self._silence / 4, speak, "lock"):
             yield
-        finally:
-            over.set()
-            thread.join()
 
     def _check(self, connection: "connection", name: str) -> None:
         import psycopg2

@@ -3,6 +3,7 @@
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import obstore
 import pytest
@@ -18,6 +19,7 @@ from rkd_pipeline.stages.benchmark import build_benchmark, read_benchmark
 from rkd_pipeline.stages.trained_model import WEIGHTS_FILE, checkpoint_file
 from rkd_pipeline.store import bucket_place
 from rkd_pipeline.store.bucket_place import BucketPlace
+from rkd_pipeline.store.place import Record
 from rkd_pipeline.store.result_store import Ref, Store
 from rkd_pipeline.store.stage_versions import BENCHMARK, METRICS, SPLIT, TRAINED_MODEL
 from tests.library.arena import TARGET, Finish, enter
@@ -154,11 +156,11 @@ def test_a_copy_that_broke_off_goes_on(
     finish(f"{ES}-s0", 1.0)
     bucket, real, left = in_bucket(objects, tmp_path / "node"), BucketPlace.publish, [3]
 
-    def failing(place: BucketPlace, *given: object, **more: object) -> object:
+    def failing(place: BucketPlace, *given: Any, **more: Any) -> Record:
         left[0] -= 1
         if left[0] < 0:
             raise StoreError("the network is gone")
-        return real(place, *given, **more)  # type: ignore[arg-type]
+        return real(place, *given, **more)
 
     with monkeypatch.context() as patched:
         patched.setattr(BucketPlace, "publish", failing)
