@@ -102,6 +102,10 @@ class Superseded(StoreError):
     """Another process has written the same record first."""
 
 
+class NotWhatWasWritten(StoreError):
+    """Bytes that came back from a store are not those that went into it."""
+
+
 class CheckpointError(StoreError):
     """A checkpoint that cannot be resumed: damaged, or of another training."""
 

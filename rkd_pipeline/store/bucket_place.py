@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rkd_pipeline.addresses import shown
-from rkd_pipeline.errors import StoreError, Superseded
+from rkd_pipeline.errors import NotWhatWasWritten, StoreError, Superseded
 from rkd_pipeline.store.background import every
 from rkd_pipeline.store.files import bytes_sha256, delete, write_atomically
 from rkd_pipeline.store.node_cache import NodeCache
@@ -131,7 +131,7 @@ class BucketPlace:
                 f"{self.shown(record.name)}/{name} is gone from the bucket ({_blob(file['sha256'])}); "
                 "`rkd store verify --mend` lets such entries be made again"
             ) from None
-        except StoreError as error:
+        except NotWhatWasWritten as error:
             raise StoreError(
                 f"{self.shown(record.name)}/{name} is damaged in the bucket: {error}; "
                 "`rkd store verify --mend` lets such entries be made again"

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from rkd_pipeline.errors import StoreError
+from rkd_pipeline.errors import NotWhatWasWritten, StoreError
 
 GRACE_SECONDS = 60.0
 Fetch = Callable[[Callable[[bytes], object]], None]  # hands every piece of a file to a function
@@ -47,8 +47,8 @@ class NodeCache:
     def file(self, folder: Path, name: str, size: int, sha256: str, fetch: Fetch) -> Path:
         """A file of an entry's copy, fetched and compared where it is not there yet.
 
-        Raises ``StoreError`` where what was fetched is not what was written, and where the disk is full although
-        everything was given up that could be.
+        Raises ``NotWhatWasWritten`` for other bytes, and ``StoreError`` where the disk is full although everything was
+        given up that could be.
         """
         file = folder / name
         if file.exists():
@@ -132,7 +132,7 @@ def _write(file: Path, size: int, sha256: str, fetch: Fetch) -> None:
             hashing = _Hashing(stream)
             fetch(hashing.write)
         if (hashing.size, hashing.sha256.hexdigest()) != (size, sha256):
-            raise StoreError(
+            raise NotWhatWasWritten(
                 f"{file.name} came with {hashing.size} bytes and SHA-256 {hashing.sha256.hexdigest()[:8]}…, and was "
                 f"written with {size} and {sha256[:8]}…"
             )

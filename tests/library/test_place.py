@@ -1,5 +1,6 @@
 """What every place of a store promises: a folder, and a bucket on obstore's own stores, which need no server."""
 
+import errno
 import json
 import os
 import time
@@ -270,6 +271,31 @@ def test_a_damaged_blob_is_not_handed_out(
     with pytest.raises(StoreError, match=rf"s3://bucket/rkd/images/t/a is {said}.*rkd store verify --mend"):
         list(found.folder.iterdir())
     assert not list((tmp_path / "b").rglob("a"))
+
+
+def test_a_server_that_fails_and_a_full_disk_are_not_taken_for_damage(
+    objects: ObjectStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Store(bucket(objects, tmp_path / "a")).produce(IMAGES, ["t"], writing(a=b"12345"))
+    found, real = Store(bucket(objects, tmp_path / "b")).require(IMAGES, "t"), bucket_place._obstore()
+
+    class Failing:
+        def get(self, store: object, path: str) -> object:
+            raise real.exceptions.GenericError("503 Slow Down")
+
+        def __getattr__(self, name: str) -> object:
+            return getattr(real, name)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(bucket_place, "_obstore", Failing)
+        with pytest.raises(StoreError, match="could not fetch images/t/a: 503 Slow Down") as failed:
+            found.file("a")
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "replace", lambda *_: (_ for _ in ()).throw(OSError(errno.ENOSPC, "No space left")))
+        with pytest.raises(StoreError, match=r"the disk of .* is full.*RKD_CACHE") as full:
+            found.file("a")
+    assert "damaged" not in f"{failed.value} {full.value}"
+    assert found.file("a").read_bytes() == b"12345"
 
 
 def test_the_cache_keeps_its_bound_and_what_was_asked_for_last(
