@@ -45,7 +45,7 @@ RETRIES = 4  # of a request that failed
 _PLAIN = re.compile(r"[A-Za-z0-9_.-]")
 # While a bucket is looked at once, in this thread: entry to its highest number, and whether it is there.
 _Seen = dict[str, tuple[int, bool]]
-_seen: ContextVar[tuple[object, _Seen] | None] = ContextVar("seen", default=None)
+_look: ContextVar[tuple[object, _Seen] | None] = ContextVar("look", default=None)
 _log = logging.getLogger(__name__)
 
 
@@ -182,7 +182,7 @@ class BucketPlace:
         if seen is not None:
             begin = f"{under}/"
             return sorted(n for n, (_, there) in seen.items() if there and (n == under or n.startswith(begin)))
-        return sorted(name for name, (_, there) in self._listed(f"{_RECORDS}/{_quoted(under)}").items() if there)
+        return sorted(name for name, (_, there) in self._listed(_RECORDS, under).items() if there)
 
     @contextmanager
     def one_look(self) -> Iterator[None]:
@@ -190,14 +190,14 @@ class BucketPlace:
         if self._seen() is not None:
             yield
             return
-        before = _seen.set((self, self._listed(_RECORDS)))
+        before = _look.set((self, self._listed(_RECORDS)))
         try:
             yield
         finally:
-            _seen.reset(before)
+            _look.reset(before)
 
     def _seen(self) -> _Seen | None:
-        found = _seen.get()
+        found = _look.get()
         return found[1] if found is not None and found[0] is self else None
 
     def _newest_entry(self, name: str, *, fresh: bool = False) -> tuple[int, bool]:
@@ -211,14 +211,12 @@ class BucketPlace:
         if (seen := self._seen()) is not None:
             seen[name] = (number, there)
 
-    def _listed(self, prefix: str) -> dict[str, tuple[int, bool]]:
-        """Every entry under a prefix: its highest number, and whether that says that it is there."""
-        newest: dict[str, tuple[int, bool]] = {}
-        for path, size in self._list(prefix):
-            folder, _, file = path.removeprefix(f"{_RECORDS}/").rpartition("/")
-            name, number = _unquoted(folder), int(file.removesuffix(".json"))
-            if number > newest.get(name, (0, False))[0]:
-                newest[name] = (number, size > 0)
+    def _listed(self, kind: str, under: str = "") -> _Seen:
+        """Every entry, or every document, below a name: its highest number, and whether that says that it is there."""
+        newest: _Seen = {}
+        for path, size in self._list(f"{kind}/{_quoted(under)}".rstrip("/")):
+            name = _unquoted(path.removeprefix(f"{kind}/").rpartition("/")[0])
+            newest[name] = max(newest.get(name, (0, False)), (_number(path), size > 0))
         return newest
 
     # Documents
@@ -246,12 +244,7 @@ class BucketPlace:
 
     def documents(self, under: str) -> list[str]:
         """See ``Place``."""
-        newest: dict[str, tuple[int, bool]] = {}
-        for path, size in self._list(f"{_DOCUMENTS}/{_quoted(under)}"):
-            folder, _, number = path.removeprefix(f"{_DOCUMENTS}/").rpartition("/")
-            if int(number) > newest.get(folder, (0, False))[0]:
-                newest[folder] = (int(number), size > 0)
-        return sorted(_unquoted(name) for name, (_, there) in newest.items() if there)
+        return sorted(name for name, (_, there) in self._listed(_DOCUMENTS, under).items() if there)
 
     def shown(self, name: str) -> str:
         """See ``Place``."""
@@ -327,19 +320,15 @@ class BucketPlace:
 
     def unused(self) -> dict[str, int]:
         """See ``Place``: blobs that are a day old, and what has been replaced."""
-        used, old = set(), []
-        newest: dict[str, int] = {}
-        for kind in (_RECORDS, _DOCUMENTS):
-            for path, size in self._list(kind):
-                name, _, file = path.rpartition("/")
-                newest[name] = max(newest.get(name, 0), int(file.removesuffix(".json")))
-                old.append((path, name, int(file.removesuffix(".json")), size))
-        for path, name, number, size in old:
-            if path.startswith(_RECORDS) and number == newest[name] and size:
-                used |= {file["sha256"] for file in json.loads(self._get(path))["files"].values()}
+        numbered = {path: size for kind in (_RECORDS, _DOCUMENTS) for path, size in self._list(kind)}
+        newest = {path.rpartition("/")[0]: path for path in sorted(numbered)}  # of equal length, so in order
+        records = [path for path in newest.values() if path.startswith(f"{_RECORDS}/") and numbered[path]]
+        used = {file["sha256"] for path in records for file in json.loads(self._get(path))["files"].values()}
         before = datetime.now(UTC) - UNUSED_FOR
         blobs = {_blob(h): size for h, (size, at) in self.blobs().items() if h not in used and at < before}
-        return {path: size for path, name, number, size in old if number < newest[name]} | blobs
+        kept = set(newest.values())
+        replaced = {path: size for path, size in numbered.items() if path not in kept}
+        return replaced | blobs
 
     def discard(self, unused: list[str]) -> None:
         """See ``Place``."""
@@ -436,7 +425,7 @@ class BucketPlace:
         """Highest number directly under a prefix, 0 where there is none, and whether that object holds anything."""
         with self._talking(f"list {prefix}"):
             found = _obstore().list_with_delimiter(self._objects, prefix)["objects"]
-        numbered = [(int(_number(str(o["path"]))), int(o["size"]) > 0) for o in found]
+        numbered = [(_number(str(o["path"])), int(o["size"]) > 0) for o in found]
         return max(numbered, default=(0, False))
 
     def _list(self, prefix: str) -> Iterator[tuple[str, int]]:
@@ -497,8 +486,8 @@ def _blob(sha256: str) -> str:
     return f"{_BLOBS}/{sha256[:2]}/{sha256}"
 
 
-def _number(path: str) -> str:
-    return path.rpartition("/")[2].removesuffix(".json")
+def _number(path: str) -> int:
+    return int(path.rpartition("/")[2].removesuffix(".json"))
 
 
 def _tag_file(file: Path) -> Path:
