@@ -51,7 +51,7 @@ class Prunable:
 
     Attributes:
         what: for people.
-        path: a file or a folder of this machine.
+        path: a file or a folder; None where it does not lie on this machine.
         why: it can go.
         ask: asked again, with the lock held, just before it is deleted: may it still go?
         lock: of whoever would write it.
@@ -62,7 +62,7 @@ class Prunable:
     """
 
     what: str
-    path: Path
+    path: Path | None
     why: str
     ask: Callable[[], object] = field(repr=False, compare=False)
     lock: str
@@ -86,7 +86,7 @@ def _unreferenced(store: Store) -> Iterator[Prunable]:
         what, why = f"{len(unused)} objects", "replaced, or referred to by nothing for a day"
         yield Prunable(
             what,
-            store.root / "unused",  # which is not there: nothing of it lies on this machine
+            None,
             why,
             lambda: True,
             what,
@@ -112,7 +112,7 @@ def prune(store: Store, items: Sequence[Prunable]) -> dict[str, str]:
                 store.remove(item.result)
             elif item.discard is not None:
                 item.discard()
-            else:
+            elif item.path is not None:
                 delete(item.path)
     return stayed
 
@@ -133,7 +133,9 @@ def sizes(items: Sequence[Prunable]) -> list[int]:
     return found
 
 
-def _files(path: Path) -> list[os.stat_result]:
+def _files(path: Path | None) -> list[os.stat_result]:
+    if path is None:
+        return []
     return [p.lstat() for p in (path.rglob("*") if path.is_dir() else [path]) if p.is_file()]
 
 

@@ -1,6 +1,7 @@
 """A store as a whole: copied from one place to another, and verified byte by byte."""
 
 import json
+import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from shutil import copyfile
@@ -10,11 +11,12 @@ from rkd_pipeline.operations import champions, work_orders
 from rkd_pipeline.progress import bar
 from rkd_pipeline.stages import rounds
 from rkd_pipeline.stages.mirror_records import TRACKING_FOLDER
-from rkd_pipeline.stages.trained_model import CHECKPOINTS
+from rkd_pipeline.stages.trained_model import begun_trainings, checkpoint_file
 from rkd_pipeline.store.document import Document
+from rkd_pipeline.store.files import make_folder, publish
 from rkd_pipeline.store.place import PROVENANCE, Files, Record
 from rkd_pipeline.store.result_store import Ref, Store
-from rkd_pipeline.store.stage_versions import STAGES
+from rkd_pipeline.store.stage_versions import STAGES, TRAINED_MODEL
 
 _DOCUMENT_FOLDERS = (rounds.FOLDER, work_orders.FOLDER, TRACKING_FOLDER)
 
@@ -44,13 +46,25 @@ def copy(source: Store, target: Store) -> Copied:
         for record, name_of_record in entries:
             _copy_entry(source, target, record, name_of_record, done)
             shown.update()
-    for name in source.place.backups(CHECKPOINTS):
-        source.place.restore(source.root / name)
-        (target.root / name).parent.mkdir(parents=True, exist_ok=True)
-        copyfile(source.root / name, target.root / name)
-        target.place.back_up(target.root / name)
+    for target_name, training in sorted(begun_trainings(source)):
+        _copy_checkpoint(source, target, target_name, training)
         done.copied += 1
     return done
+
+
+def _copy_checkpoint(source: Store, target: Store, target_name: str, training: str) -> None:
+    """Under the lock of the training, which would otherwise write the same file."""
+    files = [checkpoint_file(store, target_name, training) for store in (source, target)]
+    source.place.restore(files[0])
+    with target.lock(str(Ref(TRAINED_MODEL.name, target_name, training))):
+        make_folder(files[1].parent)
+        temporary = files[1].with_name(f".{files[1].name}.{uuid.uuid4().hex[:8]}.tmp")
+        try:
+            copyfile(files[0], temporary)
+            publish(temporary, files[1])
+        finally:
+            temporary.unlink(missing_ok=True)
+        target.place.back_up(files[1])
 
 
 def _copy_entry(source: Store, target: Store, record: Record, name_of_record: str, done: Copied) -> None:
@@ -62,7 +76,7 @@ def _copy_entry(source: Store, target: Store, record: Record, name_of_record: st
     if (damage := source.place.damage(record, files)) is not None:
         done.unreadable.append(damage)
         return
-    with target.lock(_lock_of(record)) as still_held:
+    with target.lock(_lock_of(record.name)) as still_held:
         after = target.place.number(record.name)
         with target.half_made(record.name) as temporary:
             for name in [*files, name_of_record]:
@@ -101,7 +115,7 @@ def mend(store: Store, wrong: dict[str, str]) -> list[str]:
     """Let damaged results be gone, so that the next run makes them again; names of those that cannot be made again."""
     results = [name for name in wrong if name.split("/")[0] in STAGES]
     for name in results:
-        with store.lock(_lock_of(Record(name, b""))):
+        with store.lock(_lock_of(name)):
             store.place.withdraw(name)
     return [name for name in wrong if name not in results]
 
@@ -133,7 +147,7 @@ def _files_of(record: Record, name_of_record: str) -> Files:
     return {name: file for name, file in named.items() if name != name_of_record}
 
 
-def _lock_of(record: Record) -> str:
+def _lock_of(name: str) -> str:
     """The lock of whoever writes an entry."""
-    stage, *key = record.name.split("/")
+    stage, *key = name.split("/")
     return f"champion {key[0]}" if stage == champions.FOLDER else str(Ref(stage, *key))
