@@ -122,8 +122,8 @@ def look(sensor: dg.SensorDefinition, store: Store, instance: dg.DagsterInstance
     return list(said.run_requests or [])
 
 
-# One of the demo plan's own, for one epoch: everything but its quality is as in a long training.
-RECIPE, EPOCHS = "rkd-official-brief", 1
+# For one epoch: everything but its quality is as in a long training.
+RECIPE, EPOCHS = "rkd-official", 1
 DEMO = (
     *("run", "--targets", "demo.weave", "--recipes", RECIPE, "--epochs", str(EPOCHS)),
     *("--teacher", "resnet18", "--weights", "random"),

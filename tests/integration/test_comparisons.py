@@ -100,7 +100,7 @@ def test_a_single_training_is_no_ablation_and_the_claims_use_what_there_is(demo:
     assert read_effects(ablation).empty
     claims = read_claims(build_claims(demo.store))
     of_demo = claims[claims["targets"] == TARGET]
-    assert "multi_scale" in set(of_demo["claim"])
+    assert {"multi_scale", "pro"} <= set(of_demo["claim"])
     assert of_demo["value"].notna().all()
 
 
