@@ -13,7 +13,7 @@ PARALLEL := --numprocesses logical --maxprocesses 8 --dist loadfile --no-loadsco
 PORT        := 3000
 MLFLOW_PORT := 5000
 
-.PHONY: help setup demo ui test test-all check audit format lock dist clean
+.PHONY: help setup demo ui test test-all test-cluster check audit format lock dist clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | column -t -s '	'
@@ -36,10 +36,14 @@ ui: setup ## Dagster on 127.0.0.1:3000 and MLflow on 127.0.0.1:5000 over the sto
 	$(BIN)/rkd ui --port $(PORT) --mlflow-port $(MLFLOW_PORT)
 
 test: setup ## the tests, but for the slow ones
-	$(BIN)/pytest $(PARALLEL) -m 'not slow' --ignore tests/anomalib
+	$(BIN)/pytest $(PARALLEL) -m 'not slow and not cluster' --ignore tests/anomalib
+
+test-cluster: setup ## those on a Ray cluster of two nodes, but for the slow ones; needs PostgreSQL's programs
+	$(BIN)/pytest -m 'cluster and not slow' tests/integration
 
 test-all: setup $(WITH_ANOMALIB)/.installed ## all tests; RKD_DATA=/path/to/data adds those on real images
-	$(BIN)/pytest $(PARALLEL) --ignore tests/anomalib
+	$(BIN)/pytest $(PARALLEL) -m 'not cluster' --ignore tests/anomalib
+	$(BIN)/pytest -m cluster tests/integration
 	$(WITH_ANOMALIB)/bin/pytest $(PARALLEL) --dist load tests/anomalib
 
 # The optional extra, in an environment of its own: the core must work, and be tested, without it.

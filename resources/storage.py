@@ -6,10 +6,12 @@ from pathlib import Path
 import dagster as dg
 
 from resources import last_words
+from resources.code_version import require_expected_code
+from resources.fence import LeavingLocks, launched_run
 from resources.liveness import process_tags
 from rkd_pipeline.data.download.fetch import Fetching, addresses
 from rkd_pipeline.settings import Settings
-from rkd_pipeline.store.open_store import open_store, require_shared_mlflow
+from rkd_pipeline.store.open_store import open_store, require_settings_of_a_shared_store
 from rkd_pipeline.store.result_store import Store
 
 
@@ -21,16 +23,21 @@ class StoreResource(dg.ConfigurableResource):
     def setup_for_execution(self, context: dg.InitResourceContext) -> None:
         """Tag the run with the process that works on it, so that a dead one can be told from a busy one.
 
-        Room for its last words is set aside at the same time. Raises ``RkdError`` as ``require_shared_mlflow`` does.
+        Room for its last words is set aside at the same time. A run of a cluster is watched by its launcher instead.
+        Raises ``RkdError`` as ``require_settings_of_a_shared_store`` and ``require_expected_code`` do.
         """
-        require_shared_mlflow(Settings(store=self.root))
+        require_settings_of_a_shared_store(Settings(store=self.root))
+        require_expected_code()
+        if launched_run():
+            return
         if context.run is not None and context.instance is not None and not context.instance.is_ephemeral:
             context.instance.add_run_tags(context.run.run_id, process_tags(context.run.run_id))
             last_words.set_aside(Path(context.instance.root_directory), context.run.run_id)
 
     def open(self) -> Store:
         """The store at ``root``. Raises as ``open_store`` does."""
-        return open_store(Settings(store=self.root))
+        store = open_store(Settings(store=self.root))
+        return Store(store.place, LeavingLocks(store.locks)) if launched_run() else store
 
 
 class DataResource(dg.ConfigurableResource):

@@ -50,6 +50,7 @@ class Settings(BaseSettings):
     lock_silence: float = Field(60.0, gt=0, description="seconds without a sign of life after which a lock is lost")
     cache: Path = Field(Path("cache"), description="folder of this machine for a store in a bucket")
     cache_gib: float = Field(50.0, gt=0, description="bound of the copies in that folder, in GiB")
+    dagster_yaml: Path | None = Field(None, description="configuration of Dagster in place of one machine's own")
     upload_seconds: float = Field(300.0, gt=0, description="how often a checkpoint is uploaded to a bucket")
     device: Literal["auto", "cpu", "cuda"] = "auto"
     precision: Literal["auto", "fp32", "tf32", "bf16"] = "auto"
@@ -101,6 +102,13 @@ class Settings(BaseSettings):
     def store_address(self) -> str:
         """The store's folder as an absolute path, or its bucket's address."""
         return str(self.store.resolve()) if isinstance(self.store, Path) else self.store
+
+    @field_validator("dagster_yaml")
+    @classmethod
+    def _is_file(cls, path: Path | None) -> Path | None:
+        if path is not None and not path.is_file():
+            raise ValueError("there is no such file; the repository's deploy/cluster/dagster.yaml is one to begin with")
+        return path
 
     @field_validator("rebenchmark_timezone")
     @classmethod

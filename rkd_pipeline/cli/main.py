@@ -15,7 +15,15 @@ import typer
 from typer.core import TyperGroup
 
 from rkd_pipeline import progress
-from rkd_pipeline.cli import data_commands, model_commands, run_commands, store_commands, table_commands, ui_commands
+from rkd_pipeline.cli import (
+    cluster_commands,
+    data_commands,
+    model_commands,
+    run_commands,
+    store_commands,
+    table_commands,
+    ui_commands,
+)
 from rkd_pipeline.cli.options import group
 from rkd_pipeline.errors import RkdError, of_the_system
 from rkd_pipeline.signals import Interrupted, signals_heeded
@@ -72,6 +80,7 @@ app.add_typer(data_commands.data, name="data")
 app.add_typer(model_commands.champion, name="champion")
 app.add_typer(model_commands.commands)
 app.add_typer(ui_commands.commands)
+app.add_typer(cluster_commands.commands)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -20,7 +20,7 @@ from rkd_pipeline.progress import bar, say
 from rkd_pipeline.recipes.plans import PAPER_RECIPES, PlannedTraining, ablation, cross, training_keys
 from rkd_pipeline.settings import Settings
 from rkd_pipeline.signals import signals_heeded_after
-from rkd_pipeline.store.open_store import open_store, require_shared_mlflow
+from rkd_pipeline.store.open_store import open_store, require_settings_of_a_shared_store
 from rkd_pipeline.store.result_store import Ref, Store
 from rkd_pipeline.store.stage_versions import (
     HISTORY,
@@ -79,9 +79,9 @@ class Session:
         from resources.instance import open_instance
 
         settings = Settings.from_environment()
-        require_shared_mlflow(settings)
+        require_settings_of_a_shared_store(settings)
         store = open_store(settings)
-        instance, dead = open_instance(store)
+        instance, dead = open_instance(store, settings.dagster_yaml)
         offer_targets(instance, targets_in(store))
         for run_id in dead:
             say(f"run {run_id[:8]} was left by a process that is gone; reported as failed")
@@ -129,25 +129,18 @@ class Session:
         ``further`` names jobs to run on every cell once it is trained. Where the cells are a re-benchmark's
         (``begun``), it is recorded before the tables are refreshed.
         """
-        from assets.partitions import TRAINING_DIMENSION
+        from rkd_pipeline.cli import cluster_run
         from rkd_pipeline.operations.status import image_auroc_summary, training_state
 
         started = time.monotonic()
         report = Report()
-        blocked = self._prepare_data(list(dict.fromkeys(c.target for c in cells)))
-        self.launch("list_teachers")
-        self.instance.add_dynamic_partitions(TRAINING_DIMENSION, training_keys(cells))
+        elsewhere = cluster_run.launches_elsewhere(self.instance)
+        blocked = {} if elsewhere else self._prepare_data(list(dict.fromkeys(c.target for c in cells)))
         before = {cell: training_state(self.store, cell.target, cell.training) for cell in cells}
-        with bar(len(cells), "trainings", "training") as shown:
-            for cell in self._one_by_one(cells):
-                name = f"{cell.target} {cell.training}"
-                error = None if self._known(cell) else blocked.get(cell.target) or self._train(cell)
-                for job in further:
-                    error = error or self._score(job, cell)
-                if error:
-                    report.failures[name] = error
-                    say(f"failed: {name}: {error}")
-                shown.update()
+        if elsewhere:
+            report.failures |= cluster_run.carry_out(self.store, self.instance, cells, further)
+        else:
+            self._carry_out(cells, further, blocked, report)
         if begun is not None:
             from resources.hooks import Hook
             from rkd_pipeline.operations import rebenchmark
@@ -159,6 +152,25 @@ class Session:
         report.scores = image_auroc_summary(self.store, [(c.target, c.training) for c in cells])
         report.text = self._summary(cells, before, report, time.monotonic() - started)
         return report
+
+    def _carry_out(
+        self, cells: list[PlannedTraining], further: Sequence[str], blocked: dict[str, str], report: Report
+    ) -> None:
+        """In this process, one after the other; ``report`` gets what failed."""
+        from assets.partitions import TRAINING_DIMENSION
+
+        self.launch("list_teachers")
+        self.instance.add_dynamic_partitions(TRAINING_DIMENSION, training_keys(cells))
+        with bar(len(cells), "trainings", "training") as shown:
+            for cell in self._one_by_one(cells):
+                name = f"{cell.target} {cell.training}"
+                error = None if self._known(cell) else blocked.get(cell.target) or self._train(cell)
+                for job in further:
+                    error = error or self._score(job, cell)
+                if error:
+                    report.failures[name] = error
+                    say(f"failed: {name}: {error}")
+                shown.update()
 
     def rebenchmark(self) -> Report:
         """Begin a re-benchmark, or go on with the open one; train it, record it, and say what moved."""

@@ -18,24 +18,44 @@ def open_store(settings: Settings) -> Store:
     """
     address = settings.store
     if isinstance(address, Path):
-        return Store(address, _locks(settings, settings.store_address))
-    if not settings.locks.get_secret_value():
-        raise RkdError(
-            f"RKD_STORE={address} is shared by machines, and RKD_LOCKS is not set: without locks two of them could "
-            "make the same result. Set it to a PostgreSQL database that all of them reach: postgresql://user@host/name"
-        )
+        return Store(address, shared_locks(settings) if settings.locks.get_secret_value() else None)
+    locks = shared_locks(settings)
     root = settings.cache.expanduser().resolve() / text_sha256(address)[:16]
     place = _opened(address, root, int(settings.cache_gib * 2**30), settings.upload_seconds)
-    return Store(place, _locks(settings, address))
+    return Store(place, locks)
 
 
-def require_shared_mlflow(settings: Settings) -> None:
-    """Raises ``RkdError`` where a store that machines share would go with an MLflow that each has for itself."""
+def shared_locks(settings: Settings) -> NamedLocks:
+    """The locks of all machines that share the store. Raises ``RkdError`` where ``RKD_LOCKS`` names none."""
+    address = settings.locks.get_secret_value()
+    if not address:
+        raise RkdError(
+            f"RKD_STORE={settings.store} is shared by machines, and RKD_LOCKS is not set: without locks two of them "
+            "could make the same result. Set it to a PostgreSQL database that all reach: postgresql://user@host/name"
+        )
+    from rkd_pipeline.store.postgres_locks import PostgresLocks
+
+    return PostgresLocks(address, settings.store_address, silence=settings.lock_silence)
+
+
+def require_settings_of_a_shared_store(settings: Settings) -> None:
+    """What several machines must agree on, before anything is computed.
+
+    Raises ``RkdError`` where a store that machines share would go with an MLflow that each has for itself, or with a
+    precision that each chooses for itself: a training resumed on a machine of another kind would start anew.
+    """
     address = settings.store
-    if isinstance(address, str) and not settings.mlflow_uri.startswith(("http://", "https://")):
+    if not isinstance(address, str):
+        return
+    if not settings.mlflow_uri.startswith(("http://", "https://")):
         raise RkdError(
             f"RKD_STORE={address} is shared by machines, and what is sent to MLflow is recorded there once for all: "
             "set MLFLOW_TRACKING_URI to a server that all of them reach, such as http://host:5000"
+        )
+    if settings.precision == "auto":
+        raise RkdError(
+            f"RKD_STORE={address} is shared by machines, and RKD_PRECISION=auto lets each choose: a training begun on "
+            "one kind of machine could not go on on another. Set it to fp32, tf32 or bf16 on all of them"
         )
 
 
@@ -45,12 +65,3 @@ def _opened(address: str, root: Path, cache_bytes: int, backup_seconds: float) -
     from rkd_pipeline.store.bucket_place import open_bucket
 
     return open_bucket(address, root, cache_bytes=cache_bytes, backup_seconds=backup_seconds)
-
-
-def _locks(settings: Settings, store: str) -> NamedLocks | None:
-    address = settings.locks.get_secret_value()
-    if not address:
-        return None
-    from rkd_pipeline.store.postgres_locks import PostgresLocks
-
-    return PostgresLocks(address, store, silence=settings.lock_silence)

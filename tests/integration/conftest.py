@@ -17,6 +17,7 @@ from rkd_pipeline.data import synthetic
 from rkd_pipeline.definitions import build_defs
 from rkd_pipeline.settings import Settings
 from rkd_pipeline.store.result_store import Store
+from tests.integration import forked
 
 TIMEOUT = 900  # seconds; far more than a free machine needs
 
@@ -49,9 +50,8 @@ class Rkd:
 
     def __call__(self, *arguments: str, **environment: str) -> "subprocess.CompletedProcess[str]":
         """Run to the end."""
-        process = self.start(*arguments, **environment)
-        out, err = process.communicate(timeout=TIMEOUT)
-        return subprocess.CompletedProcess(arguments, process.returncode, out, err)
+        asked = [*arguments, "--store", str(self.store.root)]
+        return forked.rkd(asked, os.environ | self.environment | environment, TIMEOUT)
 
 
 def once_for_all(tmp_path_factory: pytest.TempPathFactory, name: str, make: Callable[[Path], object]) -> Path:

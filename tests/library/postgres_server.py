@@ -4,6 +4,7 @@ import os
 import shutil
 import socket
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,7 +20,10 @@ def programs() -> Path | None:
 
 
 class PostgresServer:
-    """A server with one database, ``test``, of the user ``rkd``, whose password is ``a-secret``."""
+    """A server with one database, ``test``, of the user ``rkd``, whose password is ``a-secret``.
+
+    ``folder`` must be open to the user ``postgres``, all the way down; it is made.
+    """
 
     def __init__(self, folder: Path, bin: Path) -> None:
         self._data, self._bin, self._log = folder / "data", bin, folder / "log"
@@ -33,9 +37,6 @@ class PostgresServer:
         if os.geteuid() == 0:
             for path in (folder, password):
                 shutil.chown(path, "postgres", "postgres")
-            for parent in folder.parents:  # pytest's own folders are closed to other users
-                if parent.stat().st_uid == 0 and str(parent).startswith("/tmp/"):
-                    parent.chmod(parent.stat().st_mode | 0o011)
         self._run("initdb", "-D", str(self._data), "-U", "rkd", "--pwfile", str(password), "-A", "scram-sha-256", "-N")
         self._data_settings()
 
@@ -62,11 +63,14 @@ class PostgresServer:
 
 
 @contextmanager
-def serving(folder: Path, bin: Path) -> Iterator[PostgresServer]:
+def serving(bin: Path) -> Iterator[PostgresServer]:
     """A server for the block."""
-    server = PostgresServer(folder, bin)
-    server.start()
-    try:
-        yield server
-    finally:
-        server.stop()
+    # Not among pytest's own folders: they are closed to other users, by every pytest that starts meanwhile.
+    with tempfile.TemporaryDirectory(prefix="rkd-postgres-") as folder:
+        Path(folder).chmod(0o711)
+        server = PostgresServer(Path(folder) / "server", bin)
+        server.start()
+        try:
+            yield server
+        finally:
+            server.stop()

@@ -12,7 +12,7 @@ import pytest
 
 from rkd_pipeline.errors import LockLost, RkdError, StoreError
 from rkd_pipeline.settings import Settings
-from rkd_pipeline.store.open_store import open_store, require_shared_mlflow
+from rkd_pipeline.store.open_store import open_store, require_settings_of_a_shared_store
 from rkd_pipeline.store.postgres_locks import PostgresLocks
 from rkd_pipeline.store.result_store import Ref, Store
 from rkd_pipeline.store.stage_versions import IMAGES
@@ -39,11 +39,11 @@ Started = Callable[..., "subprocess.Popen[str]"]
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgresServer]:
+def server() -> Iterator[PostgresServer]:
     found = programs()
     need(found, "PostgreSQL is not installed (Debian: apt-get install postgresql)")
     assert found is not None
-    with serving(tmp_path_factory.mktemp("postgres") / "server", found) as running:
+    with serving(found) as running:
         yield running
 
 
@@ -182,7 +182,7 @@ def test_a_shared_store_needs_locks_and_an_mlflow_server(monkeypatch: pytest.Mon
     with pytest.raises(RkdError, match=r"RKD_LOCKS is not set.*postgresql://user@host"):
         open_store(Settings(**settings))
     with pytest.raises(RkdError, match="set MLFLOW_TRACKING_URI to a server"):
-        require_shared_mlflow(Settings(**settings, locks="postgresql://rkd:a-secret@127.0.0.1:9/x"))
+        require_settings_of_a_shared_store(Settings(**settings, locks="postgresql://rkd:a-secret@127.0.0.1:9/x"))
     for wrong, why in (
         ("https://bucket/x", "begins with none of s3://"),
         ("s3://", "names no bucket"),

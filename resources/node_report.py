@@ -1,0 +1,42 @@
+"""What a node says of itself when ``rkd check-cluster`` asks: ``python -m resources.node_report LOCK``."""
+
+import json
+import socket
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from resources.code_version import this_code
+from rkd_pipeline.data.user_targets import targets_in
+from rkd_pipeline.errors import RkdError
+from rkd_pipeline.settings import Settings
+from rkd_pipeline.store.open_store import open_store
+from rkd_pipeline.store.result_store import Store
+
+MARK = "rkd node report: "  # begins the line in the job's log
+
+
+def report(lock: str) -> dict[str, Any]:
+    """Code, clock and settings; whether a lock that another machine holds is refused; which files cannot be read."""
+    said: dict[str, Any] = {"host": socket.gethostname(), "code": this_code(), "time": time.time()}
+    try:
+        settings = Settings.from_environment()
+        store = open_store(settings)
+        with store.lock_if_free(lock) as free:
+            said |= {"lock_is_refused": not free}
+        said |= {"store": settings.store_address, "precision": settings.precision, "unreadable": _unreadable(store)}
+        if not settings.data.is_dir():
+            said["unreadable"].append(f"RKD_DATA={settings.data}")
+    except RkdError as error:
+        said["error"] = str(error)
+    return said
+
+
+def _unreadable(store: Store) -> list[str]:
+    own = targets_in(store).entries()
+    return [f"the images of {name}, {entry.path}" for name, entry in own.items() if not Path(entry.path).exists()]
+
+
+if __name__ == "__main__":
+    print(MARK + json.dumps(report(sys.argv[1])), flush=True)

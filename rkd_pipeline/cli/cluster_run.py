@@ -1,0 +1,114 @@
+"""``rkd run`` where runs are launched elsewhere: it places an order and follows it; the daemon carries it out."""
+
+import sys
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from rkd_pipeline.errors import RkdError
+from rkd_pipeline.operations import work_orders
+from rkd_pipeline.operations.status import training_state
+from rkd_pipeline.progress import bar, say
+from rkd_pipeline.recipes.plans import PlannedTraining
+from rkd_pipeline.signals import Interrupted
+from rkd_pipeline.store.files import text_sha256
+
+if TYPE_CHECKING:
+    import dagster as dg
+
+    from rkd_pipeline.operations.work_orders import WorkOrder
+    from rkd_pipeline.store.result_store import Store
+
+LOOK_SECONDS = 5.0
+_SILENT_DAEMON = 120.0  # seconds; its heartbeats come every thirty
+
+
+def launches_elsewhere(instance: "dg.DagsterInstance") -> bool:
+    """Whether the instance's runs are jobs of a cluster, not processes of this machine."""
+    import dagster as dg
+
+    return not isinstance(instance.run_launcher, dg.DefaultRunLauncher)
+
+
+def carry_out(
+    store: "Store", instance: "dg.DagsterInstance", cells: Sequence[PlannedTraining], further: Sequence[str]
+) -> dict[str, str]:
+    """Order what is missing of a plan, and wait for its end; returns why what failed has failed.
+
+    The same cells are the same order: who gives the command again follows the order that is open. On Ctrl-C it asks
+    whether to leave the order to the cluster or to cancel it; without a terminal it is left.
+    Raises ``RkdError`` where no daemon is there to carry it out.
+    """
+    _require_daemon(instance)
+    missing = [cell for cell in cells if further or training_state(store, cell.target, cell.training) != "done"]
+    if not missing:
+        return {}
+    what = sorted(f"{cell.target} {cell.training}" for cell in cells)
+    name = f"run-{text_sha256(' '.join([*what, *further]))[:12]}"
+    order = work_orders.place(store, name, f"rkd run, {len(missing)} trainings", missing, further=further)
+    say(f"order {order.identity}: {len(order.cells)} trainings for the cluster")
+    try:
+        return _follow(store, instance, order)
+    except Interrupted:
+        if _cancelled():
+            cancel(store, instance, order)
+            say(f"order {order.identity} is cancelled; what was done is kept")
+        else:
+            say(f"order {order.identity} goes on without this command; given again, it follows it")
+        raise
+
+
+def cancel(store: "Store", instance: "dg.DagsterInstance", order: "WorkOrder") -> None:
+    """End an order: nothing of it is begun any more, and its runs are told to end."""
+    import dagster as dg
+
+    from assets.following import ORDER_TAG
+    from resources.liveness import UNFINISHED
+
+    work_orders.end(store, order, {f"{cell.target} {cell.training}": "cancelled" for cell in order.cells})
+    mine = dg.RunsFilter(statuses=UNFINISHED, tags={ORDER_TAG: order.identity})
+    for run in instance.get_runs(mine):
+        instance.run_coordinator.cancel_run(run.run_id)
+
+
+def _follow(store: "Store", instance: "dg.DagsterInstance", order: "WorkOrder") -> dict[str, str]:
+    done: set[PlannedTraining] = set()
+    with bar(len(order.cells), "trainings", "training") as shown:
+        while True:
+            now = work_orders.latest(store, order.name)
+            for cell in set(order.cells) - done:
+                if training_state(store, cell.target, cell.training) == "done":
+                    done.add(cell)
+                    shown.update()
+            if now is None or now.attempt != order.attempt or now.failures is not None:
+                return dict(now.failures or {}) if now else {}
+            shown.note(_at_work(instance, order))
+            time.sleep(LOOK_SECONDS)
+
+
+def _at_work(instance: "dg.DagsterInstance", order: "WorkOrder") -> str:
+    import dagster as dg
+
+    from assets.following import ORDER_TAG
+    from resources.liveness import UNFINISHED
+
+    runs = instance.get_runs(dg.RunsFilter(statuses=UNFINISHED, tags={ORDER_TAG: order.identity}))
+    started = sum(run.status == dg.DagsterRunStatus.STARTED for run in runs)
+    return f"{started} runs at work, {len(runs) - started} waiting"
+
+
+def _require_daemon(instance: "dg.DagsterInstance") -> None:
+    beats = instance.get_daemon_heartbeats().values()
+    newest = max((beat.timestamp for beat in beats), default=0.0)
+    if time.time() - newest > _SILENT_DAEMON:
+        heard = f"was last heard of {time.time() - newest:.0f} s ago" if newest else "was never heard of"
+        raise RkdError(f"Dagster's daemon {heard}, and carries out what is ordered; start `rkd ui` on one machine")
+
+
+def _cancelled() -> bool:
+    if not sys.stdin.isatty():
+        return False
+    try:
+        return input("\nleave the trainings to the cluster [Enter], or cancel them [c]? ").strip().lower() == "c"
+    except (EOFError, KeyboardInterrupt):
+        return False

@@ -1,0 +1,107 @@
+"""Which of two processes of one run may write, with PostgreSQL's locks: the one that lost its claim leaves at once."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from resources.fence import LOST
+from tests.conftest import need
+from tests.integration.servers import wait_until
+from tests.library.postgres_server import PostgresServer, programs, serving
+
+SILENCE = 1.0
+# What a launched process does, in small: it writes an event every 50 ms, each after its claim was looked at.
+WORKER = """
+import sys, time
+from pathlib import Path
+from resources.fence import require_claim
+
+events, finished = Path(sys.argv[1]), Path(sys.argv[2])
+while True:
+    require_claim("the-run", finished.exists)
+    with events.open("a") as log:
+        log.write(f"{sys.argv[3]}\\n")
+    time.sleep(0.05)
+"""
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[PostgresServer]:
+    found = programs()
+    need(found, "PostgreSQL is not installed (Debian: apt-get install postgresql)")
+    assert found is not None
+    with serving(found) as running:
+        yield running
+
+
+class Workers:
+    """Processes launched for one run, and what they have written of it."""
+
+    def __init__(self, folder: Path, locks: str) -> None:
+        self.events, self.finished = folder / "events", folder / "finished"
+        self._environment = {"RKD_STORE": f"file://{folder}", "RKD_LOCKS": locks, "RKD_LOCK_SILENCE": str(SILENCE)}
+
+    def start(self, name: str) -> "subprocess.Popen[str]":
+        return subprocess.Popen(
+            [sys.executable, "-c", WORKER, str(self.events), str(self.finished), name],
+            env=os.environ | self._environment | {"RKD_LAUNCHED_RUN": "the-run"},
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def written_by(self, name: str) -> int:
+        return self.events.read_text().split().count(name) if self.events.exists() else 0
+
+
+@pytest.fixture
+def workers(server: PostgresServer, tmp_path: Path) -> Workers:
+    return Workers(tmp_path, server.address)
+
+
+def test_the_second_waits_and_goes_on_where_the_first_was_killed(workers: Workers) -> None:
+    first = workers.start("first")
+    wait_until(lambda: workers.written_by("first"), "the first to write")
+    second = workers.start("second")
+    time.sleep(2 * SILENCE)
+    assert not workers.written_by("second")
+    first.kill()
+    wait_until(lambda: workers.written_by("second"), "the second to go on")
+    second.kill()
+    first.communicate()
+    second.communicate()
+
+
+def test_a_frozen_one_that_comes_back_ends_without_a_word(workers: Workers) -> None:
+    first = workers.start("first")
+    wait_until(lambda: workers.written_by("first"), "the first to write")
+    first.send_signal(signal.SIGSTOP)
+    second = workers.start("second")
+    wait_until(lambda: workers.written_by("second"), "the second to take over")
+    before = workers.written_by("first")
+    first.send_signal(signal.SIGCONT)
+    _, said = first.communicate(timeout=30)
+    assert first.returncode == LOST
+    assert "run the-run is somebody else's now" in said
+    assert workers.written_by("first") == before
+    assert second.poll() is None
+    second.kill()
+    second.communicate()
+
+
+def test_the_second_ends_in_peace_where_the_run_is_finished(workers: Workers) -> None:
+    first = workers.start("first")
+    wait_until(lambda: workers.written_by("first"), "the first to write")
+    second = workers.start("second")
+    workers.finished.touch()
+    first.kill()
+    _, said = second.communicate(timeout=30)
+    assert second.returncode == 0
+    assert "has been finished by another process" in said
+    assert not workers.written_by("second")
+    first.communicate()
