@@ -148,10 +148,10 @@ class Lab:
         found = []
         for process in self.nodes[node].family():
             with suppress(psutil.Error):
-                words = " ".join(process.cmdline())
-                if "api execute_run" in words or "api resume_run" in words:
+                program, *words = process.cmdline()
+                if "python" in program and {"execute_run", "resume_run"} & set(words):  # not the shell around it
                     found.append(process)
-        return [p for p in found if "python" in p.name()]
+        return found
 
 
 @contextmanager
