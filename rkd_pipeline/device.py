@@ -5,13 +5,19 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
+import numpy as np
 import torch
+from torch import Tensor
 
 from rkd_pipeline.errors import RkdError
 
 M = TypeVar("M", bound=torch.nn.Module)
 DeviceChoice = Literal["auto", "cpu", "cuda"]
 Precision = Literal["fp32", "tf32", "bf16"]
+# How cuDNN chooses algorithms of convolutions, whatever a program around has set. Trying several (benchmark) gains
+# nothing here (docs/performance.md), and would let a busy moment decide by which one a training is computed.
+# Deterministic ones alone would not make trainings repeat themselves: kernels of torch's own add in any order, too.
+CUDNN_BENCHMARK, CUDNN_DETERMINISTIC = False, False
 PrecisionChoice = Literal["auto", "fp32", "tf32", "bf16"]
 
 
@@ -75,7 +81,7 @@ class Compute:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16)
 
     def products(self) -> AbstractContextManager[None]:
-        """Inside, what is float32 is computed in this precision: see ``full_precision``."""
+        """Inside, what is float32 is computed in this precision, and cuDNN is set: see ``full_precision``."""
         return full_precision() if self.precision == "fp32" else _float32_products("tf32")
 
 
@@ -83,7 +89,8 @@ class Compute:
 def full_precision() -> Iterator[None]:
     """Inside, float32 is float32: no TF32 or bfloat16 within products and convolutions; afterwards all is as before.
 
-    torch lets convolutions on a GPU use TF32, with 10 bits of mantissa, unless told otherwise.
+    torch lets convolutions on a GPU use TF32, with 10 bits of mantissa, unless told otherwise. How cuDNN chooses its
+    algorithms is set for the block, too (``CUDNN_BENCHMARK``, ``CUDNN_DETERMINISTIC``).
     """
     with _float32_products("ieee"):
         yield
@@ -97,13 +104,16 @@ def _float32_products(wanted: Literal["ieee", "tf32"]) -> Iterator[None]:
     of_gpu, of_cpu = (torch.backends.cuda.matmul, gpu.conv, gpu.rnn), (cpu.matmul, cpu.conv, cpu.rnn)
     switches: tuple[Any, ...] = (*of_gpu, *of_cpu)
     before = [switch.fp32_precision for switch in switches]
+    algorithms = gpu.benchmark, gpu.deterministic
     try:
         for switch in switches:
             switch.fp32_precision = wanted if switch in of_gpu else "ieee"  # CPUs have no TF32
+        gpu.benchmark, gpu.deterministic = CUDNN_BENCHMARK, CUDNN_DETERMINISTIC
         yield
     finally:
         for switch, precision in zip(switches, before, strict=True):
             switch.fp32_precision = precision
+        gpu.benchmark, gpu.deterministic = algorithms
 
 
 def cpu_instructions() -> str:
@@ -112,6 +122,18 @@ def cpu_instructions() -> str:
     features = {"avx512_bf16": "bf16", "amx_bf16": "AMX"}
     capabilities = torch.cpu.get_capabilities()
     return ", ".join([level.replace("AVX512", "AVX-512"), *(n for k, n in features.items() if capabilities.get(k))])
+
+
+def upload(values: np.ndarray | Tensor, device: torch.device) -> Tensor:
+    """An array or a tensor of the host on a device.
+
+    To a GPU it is copied from memory that stays in place: the copy takes its turn behind the work that the GPU has, and
+    the host goes on. From ordinary memory the host would wait for all of that work.
+    """
+    tensor = torch.from_numpy(np.ascontiguousarray(values)) if isinstance(values, np.ndarray) else values
+    if device.type != "cuda" or tensor.is_cuda:
+        return tensor.to(device)
+    return tensor.pin_memory().to(device, non_blocking=True)
 
 
 def place(module: M, device: torch.device) -> M:

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from rkd_pipeline.device import Compute, Precision, cpu_instructions
+from rkd_pipeline.device import CUDNN_BENCHMARK, CUDNN_DETERMINISTIC, Compute, Precision, cpu_instructions
 from rkd_pipeline.errors import RkdError
 from rkd_pipeline.results.tables.table_3 import table_3, table_3_sheet
 from rkd_pipeline.stages.benchmark import with_conditions
@@ -41,6 +41,19 @@ def test_float32_on_a_gpu_is_float32_unless_a_training_may_be_less_exact(
         assert [s.fp32_precision for s in switches] == [inside] * 2
         assert torch.backends.mkldnn.conv.fp32_precision == "ieee"
     assert [s.fp32_precision for s in switches] == before
+
+
+@pytest.mark.parametrize("precision", ["fp32", "tf32", "bf16"])
+def test_cudnn_chooses_its_algorithms_as_documented_where_a_training_runs(cpu: Compute, precision: Precision) -> None:
+    cudnn = torch.backends.cudnn
+    before = cudnn.benchmark, cudnn.deterministic
+    cudnn.benchmark = cudnn.deterministic = True  # as a program around may have it
+    try:
+        with replace(cpu, precision=precision).products():
+            assert (cudnn.benchmark, cudnn.deterministic) == (False, False) == (CUDNN_BENCHMARK, CUDNN_DETERMINISTIC)
+        assert (cudnn.benchmark, cudnn.deterministic) == (True, True)
+    finally:
+        cudnn.benchmark, cudnn.deterministic = before
 
 
 def test_the_instructions_are_those_that_torch_computes_with() -> None:
