@@ -1,8 +1,10 @@
 """Where and in which precision to compute."""
 
+import os
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cache
 from typing import Any, Literal, TypeVar
 
 import numpy as np
@@ -18,6 +20,9 @@ Precision = Literal["fp32", "tf32", "bf16"]
 # nothing here (docs/performance.md), and would let a busy moment decide by which one a training is computed.
 # Deterministic ones alone would not make trainings repeat themselves: kernels of torch's own add in any order, too.
 CUDNN_BENCHMARK, CUDNN_DETERMINISTIC = False, False
+# Of trainings that share a GPU. The largest training measured took 3.6 GiB with its features (docs/results/), with a
+# ResNet-18; a Wide-ResNet-50-2 takes more. Whether more than a few at once are of use is not measured.
+_TRAINING_BYTES, _SLOTS_AT_MOST, _CORES_EACH = 8 * 2**30, 4, 2
 PrecisionChoice = Literal["auto", "fp32", "tf32", "bf16"]
 
 
@@ -30,17 +35,25 @@ class Compute:
         precision: of convolutions and matrix products of *training*: float32, TF32 (a GPU's float32 with 10 bits of
             mantissa in products) or bfloat16. Weights and losses stay float32, and so does everything in scoring.
         feature_budget: bytes that cached teacher features may take; beyond, they are recomputed in each step.
+        slots: trainings that share the device.
     """
 
     device: torch.device
     precision: Precision
     feature_budget: int
+    slots: int = 1
 
     @classmethod
     def choose(
-        cls, device: DeviceChoice = "auto", precision: PrecisionChoice = "auto", feature_budget_gib: float = 4.0
+        cls,
+        device: DeviceChoice = "auto",
+        precision: PrecisionChoice = "auto",
+        feature_budget_gib: float = 4.0,
+        slots: int | None = 1,
     ) -> "Compute":
         """The device asked for, or CUDA where there is one; bfloat16 where the hardware computes it natively.
+
+        Without a number of ``slots``, it is 1 on a CPU, and on a GPU as many trainings as fit (``trainings_that_fit``).
 
         Raises ``RkdError`` when CUDA is asked for and absent, or TF32 where there is no CUDA.
         """
@@ -52,7 +65,24 @@ class Compute:
             raise RkdError("precision tf32 asked for, but only a CUDA device computes in it; use fp32 or auto")
         if precision == "auto":
             precision = "bf16" if _native_bf16(chosen) else "fp32"
-        return cls(chosen, precision, int(feature_budget_gib * 2**30))
+        budget = int(feature_budget_gib * 2**30)
+        if slots is None:
+            slots = trainings_that_fit(chosen, budget) if chosen.type == "cuda" else 1
+        return cls(chosen, precision, budget, slots)
+
+    def on_cpu(self) -> "Compute":
+        """What is computed on the CPU in any case, in float32: of a GPU's trainings, one at a time."""
+        slots = self.slots if self.device.type == "cpu" else 1
+        return replace(self, device=torch.device("cpu"), precision="fp32", slots=slots)
+
+    def share_cores(self) -> None:
+        """Give this process its part of the cores, where trainings share the CPU.
+
+        The same part for one training that is alone: numbers must not depend on what else runs. ``OMP_NUM_THREADS``
+        has the last word.
+        """
+        if self.device.type == "cpu" and self.slots > 1 and not os.environ.get("OMP_NUM_THREADS"):
+            torch.set_num_threads(max(1, cores() // self.slots))
 
     @property
     def bf16(self) -> bool:
@@ -114,6 +144,22 @@ def _float32_products(wanted: Literal["ieee", "tf32"]) -> Iterator[None]:
         for switch, precision in zip(switches, before, strict=True):
             switch.fp32_precision = precision
         gpu.benchmark, gpu.deterministic = algorithms
+
+
+def cores() -> int:
+    """CPU cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@cache
+def trainings_that_fit(device: torch.device, feature_budget: int) -> int:
+    """How many trainings may share a GPU: 1 to 4, by its free memory and by the cores that feed it.
+
+    Of memory each is given its features' budget, in bytes, and 8 GiB for networks, gradients, moments and activations.
+    A process asks once: later its own tensors would count as taken.
+    """
+    free, _ = torch.cuda.mem_get_info(device)
+    return max(1, min(_SLOTS_AT_MOST, cores() // _CORES_EACH, free // (feature_budget + _TRAINING_BYTES)))
 
 
 def cpu_instructions() -> str:
