@@ -16,8 +16,8 @@ from assets.reporting import (
     table,
     user_errors,
 )
-from assets.trained_model import DEVICE_POOL, trained_model
-from resources.compute import ComputeResource
+from assets.trained_model import trained_model
+from resources.compute import DEVICE_POOL, ComputeResource
 from resources.storage import StoreResource
 from rkd_pipeline.recipes.score_rules import SCORE_RULES
 from rkd_pipeline.results.schema import COLUMN_TYPES, COLUMNS

@@ -6,6 +6,7 @@ import pandas as pd
 from assets.anomaly_scores import METRIC_COLUMNS, metrics
 from assets.partitions import of_all_cells
 from assets.reporting import asset_options, column_schema, inline_images, materialised, same_columns, table, user_errors
+from resources.compute import TABLES_POOL
 from resources.storage import StoreResource
 from rkd_pipeline.results.schema import COLUMN_TYPES, COLUMNS
 from rkd_pipeline.results.tables import categories
@@ -22,8 +23,6 @@ REFRESH = (
     & ~dg.AutomationCondition.any_deps_in_progress()
     & ~dg.AutomationCondition.in_progress()
 )
-# One run at a time rebuilds tables: of two, one could find the other's benchmark under its own tables, and fail.
-TABLES_POOL = "tables"
 
 CELL_LINEAGE = {
     **{

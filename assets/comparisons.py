@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import dagster as dg
 
 from assets.anomaly_scores import anomaly_scores
-from assets.benchmark import REFRESH, TABLES_POOL, benchmark
+from assets.benchmark import REFRESH, benchmark
 from assets.datasets import resized_images, split_asset
 from assets.partitions import grid, of_all_cells, of_its_target, of_the_same_cell, target_and_training
 from assets.reporting import (
@@ -19,8 +19,8 @@ from assets.reporting import (
     table,
     user_errors,
 )
-from assets.trained_model import DEVICE_POOL, trained_model
-from resources.compute import ComputeResource
+from assets.trained_model import trained_model
+from resources.compute import DEVICE_POOL, TABLES_POOL, ComputeResource
 from resources.storage import StoreResource
 from rkd_pipeline.results.ablation_effects import COLUMNS
 from rkd_pipeline.results.paper_claims import COLUMNS as CLAIM_COLUMNS
@@ -57,10 +57,12 @@ def product_maps(
     deps=[*of_the_same_cell(trained_model, resized_images), *of_its_target(split_asset)],
     pool=DEVICE_POOL,
 )
-def turned_pictures(context: dg.AssetExecutionContext, store: StoreResource) -> dg.MaterializeResult:
+def turned_pictures(
+    context: dg.AssetExecutionContext, store: StoreResource, compute: ComputeResource
+) -> dg.MaterializeResult:
     """A trained model's numbers on the test images rotated by quarters: what the claim on rotation needs."""
     with user_errors():
-        result = evidence.score_rotated_images(store.open(), *target_and_training(context))
+        result = evidence.score_rotated_images(store.open(), *target_and_training(context), compute.choose())
     return materialised(result, {"values": table(evidence.values_by_rotation(result))})
 
 

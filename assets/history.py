@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import dagster as dg
 import pandas as pd
 
-from assets.benchmark import REFRESH, TABLES_POOL, benchmark
+from assets.benchmark import REFRESH, benchmark
 from assets.reporting import (
     NothingCompared,
     asset_options,
@@ -17,6 +17,7 @@ from assets.reporting import (
     same_columns,
     user_errors,
 )
+from resources.compute import TABLES_POOL
 from resources.storage import StoreResource
 from rkd_pipeline.stages.history import FIGURE, POINT_COLUMNS, TEXT, build_history, read_moves
 from rkd_pipeline.statistics.regressions import WORSE, comparable

@@ -6,11 +6,12 @@ from typing import Any
 import dagster as dg
 
 from assets.anomaly_scores import metrics
-from assets.benchmark import REFRESH, TABLES_POOL
+from assets.benchmark import REFRESH
 from assets.partitions import grid, of_the_same_cell, target_and_training
 from assets.reporting import OWNER, user_errors
 from assets.reports import report
 from assets.trained_model import trained_model
+from resources.compute import TABLES_POOL
 from resources.storage import StoreResource
 from resources.tracking import MlflowTracking, TrackingError
 from rkd_pipeline.addresses import shown

@@ -2,8 +2,9 @@
 
 import dagster as dg
 
-from assets.benchmark import GROUP, REFRESH, TABLES_POOL, benchmark
+from assets.benchmark import GROUP, REFRESH, benchmark
 from assets.reporting import asset_options, inline_images, materialised, user_errors
+from resources.compute import TABLES_POOL
 from resources.storage import StoreResource
 from rkd_pipeline.stages.paper_figures import build_figure, figure_file
 from rkd_pipeline.store.stage_versions import FIGURE_3, FIGURE_5, FIGURE_6, FIGURE_7, Stage

@@ -2,11 +2,12 @@
 
 import dagster as dg
 
-from assets.benchmark import REFRESH, TABLES, TABLES_POOL, benchmark
+from assets.benchmark import REFRESH, TABLES, benchmark
 from assets.comparisons import ablation, claims, systems
 from assets.history import history
 from assets.paper_figures import FIGURES
 from assets.reporting import asset_options, column_schema, inline_images, materialised, user_errors
+from resources.compute import TABLES_POOL
 from resources.storage import StoreResource
 from rkd_pipeline.recipes.score_rules import QUALITY
 from rkd_pipeline.results.ranking import COLUMNS

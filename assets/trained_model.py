@@ -15,7 +15,7 @@ from assets.reporting import (
     table,
     user_errors,
 )
-from resources.compute import ComputeResource
+from resources.compute import DEVICE_POOL, ComputeResource
 from resources.storage import StoreResource
 from resources.tracking import MlflowTracking
 from rkd_pipeline.recipes.training_key import TrainingKey
@@ -31,7 +31,6 @@ HISTORY_COLUMNS = {
     "validation_loss": "mean over held-out normals; empty where the recipe has none",
 }
 PLOTTED = ("final_train_loss", "pictures_per_second")  # over trainings, by the UI; the other facts are together
-DEVICE_POOL = "device"  # guards runs that the daemon launches; inside a run, file locks do
 
 
 @dg.asset(

@@ -15,12 +15,10 @@ import os
 import sys
 import time
 import traceback
-from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rkd_pipeline.errors import RkdError
 from rkd_pipeline.models.teacher_files import TeacherRegistry
@@ -43,26 +41,6 @@ class Cell:
     further: tuple[str, ...]
 
 
-class SharedDeviceStore(Store):
-    """A store whose trainings may share a device: as many as the semaphore lets in."""
-
-    def __init__(self, root: Path, device: Any) -> None:
-        super().__init__(root)
-        self._device = device
-
-    @contextmanager
-    def machine_lock(self, name: str) -> Iterator[None]:
-        """As a store's, but for the device."""
-        if name.startswith("device cuda"):
-            with self._device:
-                yield
-        elif name == "device cpu":
-            yield
-        else:
-            with super().machine_lock(name):
-                yield
-
-
 def main() -> None:
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("cells", type=Path)
@@ -71,7 +49,7 @@ def main() -> None:
     options.add_argument("--teacher", nargs=2, action="append", metavar=("ARCH", "FILE"), default=[])
     options.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
     options.add_argument("--precision", choices=["auto", "fp32", "tf32", "bf16"], default="fp32")
-    options.add_argument("--on-device", type=int, default=2, help="trainings that share the device")
+    options.add_argument("--on-device", type=int, default=2, help="trainings that share a GPU")
     options.add_argument("--processes", type=int, default=os.cpu_count())
     options.add_argument("--seconds", type=float, default=float("inf"), help="begin no training after these")
     options.add_argument("--tables", action="store_true", help="make tables, claims and the report at the end")
@@ -89,11 +67,10 @@ def main() -> None:
     print(f"{time.monotonic() - started:6.0f} s  data is prepared; {len(cells)} cells", flush=True)
 
     context = multiprocessing.get_context("spawn")
-    manager = context.Manager()
-    device = manager.Semaphore(asked.on_device)
+    slots = asked.on_device, asked.processes  # of a GPU, and of the CPU
     threads = max(1, (os.cpu_count() or 1) // asked.processes)
     os.environ["OMP_NUM_THREADS"] = str(threads)  # of the processes to come
-    arguments = (asked.store, device, asked.device, asked.precision, threads, started + asked.seconds)
+    arguments = (asked.store, slots, asked.device, asked.precision, threads, started + asked.seconds)
     failed = 0
     with ProcessPoolExecutor(asked.processes, context) as pool:
         waiting = {pool.submit(make, cell, *arguments): cell for cell in cells}
@@ -135,7 +112,7 @@ def prepare(store: Store, data: Path, cells: list[Cell]) -> None:
 def make(
     cell: Cell,
     root: Path,
-    device: Any,
+    slots: tuple[int, int],
     name: "DeviceChoice",
     precision: "PrecisionChoice",
     threads: int,
@@ -149,8 +126,12 @@ def make(
     if time.monotonic() > deadline:
         return "not begun, the time is up"
     torch.set_num_threads(threads)
-    store = SharedDeviceStore(root, device)
-    compute = Compute.choose(name, precision, feature_budget_gib=16)
+    store = Store(root)
+    on_gpu, on_cpu = slots
+    cpu = Compute.choose("cpu", "fp32", slots=on_cpu)
+    compute = Compute.choose(name, precision, feature_budget_gib=16, slots=on_gpu)
+    if compute.device.type == "cpu":
+        compute = replace(compute, slots=on_cpu)
     began = time.monotonic()
     try:
         if shared := PlannedTraining(cell.target, cell.training).shared:
@@ -162,7 +143,7 @@ def make(
         if "product" in cell.further:
             evidence.score_product_maps(store, cell.target, cell.training, compute)
         if "rotated" in cell.further:
-            evidence.score_rotated_images(store, cell.target, cell.training)
+            evidence.score_rotated_images(store, cell.target, cell.training, cpu)
     except (RkdError, RuntimeError) as error:
         return f"FAILED: {error}\n{traceback.format_exc()}"
     best = {rule: value and round(value, 3) for rule, value in metrics.facts["image_auroc"].items()}

@@ -15,10 +15,10 @@ import dagster as dg
 from dagster_ray.core.run_launcher import RayRunLauncher
 
 from resources import code_version, fence
+from resources.compute import DEVICE_POOL
 from rkd_pipeline.errors import RkdError
 
 RESOURCES_TAG = "dagster-ray/config"
-DEVICE_POOL = "device"  # of the assets that compute on a device
 LAUNCHED_BY = {"rkd/launched_by": "ray"}
 DOUBTFUL_ANSWERS = 12  # in a row, before a job that nobody knows of counts as gone
 # Values in a job's environment stand in Ray's list of jobs and logs, and in Dagster's events when a job fails.
@@ -83,6 +83,8 @@ class RkdRunLauncher(RayRunLauncher):
         self._instance.add_run_tags(run.run_id, LAUNCHED_BY)
         asked = json.loads(run.tags[RESOURCES_TAG]) if RESOURCES_TAG in run.tags else self._needs(run)
         environment = {fence.LAUNCHED: run.run_id, code_version.EXPECTED: code_version.this_code()}
+        if asked.get("num_cpus", 0) >= 1:
+            environment["OMP_NUM_THREADS"] = str(int(asked["num_cpus"]))  # torch would take all cores of the node
         if not asked.get("num_gpus"):
             environment["CUDA_VISIBLE_DEVICES"] = ""  # Ray leaves it unset: every GPU would be seen, and none reserved
         runtime = dict(asked.get("runtime_env") or self.runtime_env or {})

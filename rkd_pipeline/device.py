@@ -1,17 +1,29 @@
 """Where and in which precision to compute."""
 
+import os
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cache
 from typing import Any, Literal, TypeVar
 
+import numpy as np
 import torch
+from torch import Tensor
 
 from rkd_pipeline.errors import RkdError
 
+ALLOTTED = 0  # in place of a number of trainings that share a device: a cluster has given this process its part
 M = TypeVar("M", bound=torch.nn.Module)
 DeviceChoice = Literal["auto", "cpu", "cuda"]
 Precision = Literal["fp32", "tf32", "bf16"]
+# How cuDNN chooses algorithms of convolutions, whatever a program around has set. Trying several (benchmark) gains
+# nothing here (docs/performance.md), and would let a busy moment decide by which one a training is computed.
+# Deterministic ones alone would not make trainings repeat themselves: kernels of torch's own add in any order, too.
+CUDNN_BENCHMARK, CUDNN_DETERMINISTIC = False, False
+# Of trainings that share a GPU. The largest training measured took 3.6 GiB with its features (docs/results/), with a
+# ResNet-18; a Wide-ResNet-50-2 takes more. Whether more than a few at once are of use is not measured.
+_TRAINING_BYTES, _SLOTS_AT_MOST, _CORES_EACH = 8 * 2**30, 4, 2
 PrecisionChoice = Literal["auto", "fp32", "tf32", "bf16"]
 
 
@@ -24,17 +36,25 @@ class Compute:
         precision: of convolutions and matrix products of *training*: float32, TF32 (a GPU's float32 with 10 bits of
             mantissa in products) or bfloat16. Weights and losses stay float32, and so does everything in scoring.
         feature_budget: bytes that cached teacher features may take; beyond, they are recomputed in each step.
+        slots: trainings that share the device; ``ALLOTTED`` where a scheduler sees to that.
     """
 
     device: torch.device
     precision: Precision
     feature_budget: int
+    slots: int = 1
 
     @classmethod
     def choose(
-        cls, device: DeviceChoice = "auto", precision: PrecisionChoice = "auto", feature_budget_gib: float = 4.0
+        cls,
+        device: DeviceChoice = "auto",
+        precision: PrecisionChoice = "auto",
+        feature_budget_gib: float = 4.0,
+        slots: int | None = 1,
     ) -> "Compute":
         """The device asked for, or CUDA where there is one; bfloat16 where the hardware computes it natively.
+
+        Without a number of ``slots``, it is 1 on a CPU, and on a GPU as many trainings as fit (``trainings_that_fit``).
 
         Raises ``RkdError`` when CUDA is asked for and absent, or TF32 where there is no CUDA.
         """
@@ -46,7 +66,24 @@ class Compute:
             raise RkdError("precision tf32 asked for, but only a CUDA device computes in it; use fp32 or auto")
         if precision == "auto":
             precision = "bf16" if _native_bf16(chosen) else "fp32"
-        return cls(chosen, precision, int(feature_budget_gib * 2**30))
+        budget = int(feature_budget_gib * 2**30)
+        if slots is None:
+            slots = trainings_that_fit(chosen, budget) if chosen.type == "cuda" else 1
+        return cls(chosen, precision, budget, slots)
+
+    def on_cpu(self) -> "Compute":
+        """What is computed on the CPU in any case, in float32: of a GPU's trainings, one at a time."""
+        slots = self.slots if self.device.type == "cpu" else 1
+        return replace(self, device=torch.device("cpu"), precision="fp32", slots=slots)
+
+    def share_cores(self) -> None:
+        """Give this process its part of the cores, where trainings share the CPU.
+
+        The same part for one training that is alone: numbers must not depend on what else runs. ``OMP_NUM_THREADS``
+        has the last word.
+        """
+        if self.device.type == "cpu" and self.slots > 1 and not os.environ.get("OMP_NUM_THREADS"):
+            torch.set_num_threads(max(1, cores() // self.slots))
 
     @property
     def bf16(self) -> bool:
@@ -75,7 +112,7 @@ class Compute:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16)
 
     def products(self) -> AbstractContextManager[None]:
-        """Inside, what is float32 is computed in this precision: see ``full_precision``."""
+        """Inside, what is float32 is computed in this precision, and cuDNN is set: see ``full_precision``."""
         return full_precision() if self.precision == "fp32" else _float32_products("tf32")
 
 
@@ -83,7 +120,8 @@ class Compute:
 def full_precision() -> Iterator[None]:
     """Inside, float32 is float32: no TF32 or bfloat16 within products and convolutions; afterwards all is as before.
 
-    torch lets convolutions on a GPU use TF32, with 10 bits of mantissa, unless told otherwise.
+    torch lets convolutions on a GPU use TF32, with 10 bits of mantissa, unless told otherwise. How cuDNN chooses its
+    algorithms is set for the block, too (``CUDNN_BENCHMARK``, ``CUDNN_DETERMINISTIC``).
     """
     with _float32_products("ieee"):
         yield
@@ -97,13 +135,32 @@ def _float32_products(wanted: Literal["ieee", "tf32"]) -> Iterator[None]:
     of_gpu, of_cpu = (torch.backends.cuda.matmul, gpu.conv, gpu.rnn), (cpu.matmul, cpu.conv, cpu.rnn)
     switches: tuple[Any, ...] = (*of_gpu, *of_cpu)
     before = [switch.fp32_precision for switch in switches]
+    algorithms = gpu.benchmark, gpu.deterministic
     try:
         for switch in switches:
             switch.fp32_precision = wanted if switch in of_gpu else "ieee"  # CPUs have no TF32
+        gpu.benchmark, gpu.deterministic = CUDNN_BENCHMARK, CUDNN_DETERMINISTIC
         yield
     finally:
         for switch, precision in zip(switches, before, strict=True):
             switch.fp32_precision = precision
+        gpu.benchmark, gpu.deterministic = algorithms
+
+
+def cores() -> int:
+    """CPU cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@cache
+def trainings_that_fit(device: torch.device, feature_budget: int) -> int:
+    """How many trainings may share a GPU: 1 to 4, by its free memory and by the cores that feed it.
+
+    Of memory each is given its features' budget, in bytes, and 8 GiB for networks, gradients, moments and activations.
+    A process asks once: later its own tensors would count as taken.
+    """
+    free, _ = torch.cuda.mem_get_info(device)
+    return max(1, min(_SLOTS_AT_MOST, cores() // _CORES_EACH, free // (feature_budget + _TRAINING_BYTES)))
 
 
 def cpu_instructions() -> str:
@@ -112,6 +169,18 @@ def cpu_instructions() -> str:
     features = {"avx512_bf16": "bf16", "amx_bf16": "AMX"}
     capabilities = torch.cpu.get_capabilities()
     return ", ".join([level.replace("AVX512", "AVX-512"), *(n for k, n in features.items() if capabilities.get(k))])
+
+
+def upload(values: np.ndarray | Tensor, device: torch.device) -> Tensor:
+    """An array or a tensor of the host on a device.
+
+    To a GPU it is copied from memory that stays in place: the copy takes its turn behind the work that the GPU has, and
+    the host goes on. From ordinary memory the host would wait for all of that work.
+    """
+    tensor = torch.from_numpy(np.ascontiguousarray(values)) if isinstance(values, np.ndarray) else values
+    if device.type != "cuda" or tensor.is_cuda:
+        return tensor.to(device)
+    return tensor.pin_memory().to(device, non_blocking=True)
 
 
 def place(module: M, device: torch.device) -> M:

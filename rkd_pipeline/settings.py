@@ -61,6 +61,9 @@ class Settings(BaseSettings):
         description="tracking server; MLFLOW_TRACKING_URI; empty: the store's own",
     )
     mlflow_pages: str = Field("http://127.0.0.1:5000", description="where the store's own MLflow is served, for links")
+    trainings_per_device: int | None = Field(
+        None, ge=1, description="trainings that share a device; 1 on a CPU and as many as fit on a GPU if not given"
+    )
     feature_gib: float = Field(4.0, ge=0, description="memory for cached teacher features, in GiB")
     checkpoint_seconds: float = Field(30.0, ge=0, description="at most this much training is lost when it is killed")
     rebenchmark_plan: str = Field("demo", description="what is trained again: a plan, or measured: all that is there")

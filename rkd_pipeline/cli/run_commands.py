@@ -9,6 +9,7 @@ from rkd_pipeline.cli.options import export, group, one_of, open_session, refuse
 from rkd_pipeline.errors import RkdError
 from rkd_pipeline.recipes.ablation_design import INTERACTIONS
 from rkd_pipeline.recipes.plans import PLANS, named
+from rkd_pipeline.signals import Interrupted
 
 if TYPE_CHECKING:
     from rkd_pipeline.cli.session import Report
@@ -158,6 +159,16 @@ def rebenchmark(
         return _accept(new_reference)
     export("RKD_REBENCHMARK_", plan=plan, seeds=seeds, new_draws=new_draws)
     return _printed(open_session().rebenchmark())
+
+
+@commands.command(hidden=True)
+def work() -> int:
+    """Carry out trainings for a `rkd run` that has started this process, as it hands them over."""
+    try:
+        open_session().help_out()
+    except Interrupted as ended:  # the command says so
+        return ended.exit_status
+    return 0
 
 
 def _accept(why: str) -> int:

@@ -6,13 +6,14 @@ whether it has heard of it.
 
 import time
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pandas as pd
 
+from rkd_pipeline.cli.helpers import Orders, Waiting, helpers
 from rkd_pipeline.data.user_targets import targets_in
 from rkd_pipeline.errors import BadKey, RkdError
 from rkd_pipeline.models.teacher_files import TeacherName, TeacherRegistry
@@ -81,7 +82,7 @@ class Session:
         settings = Settings.from_environment()
         require_settings_of_a_shared_store(settings)
         store = open_store(settings)
-        instance, dead = open_instance(store, settings.dagster_yaml)
+        instance, dead = open_instance(store, settings.trainings_per_device, settings.dagster_yaml)
         offer_targets(instance, targets_in(store))
         for run_id in dead:
             say(f"run {run_id[:8]} was left by a process that is gone; reported as failed")
@@ -125,7 +126,8 @@ class Session:
     def run(self, cells: list[PlannedTraining], further: Sequence[str] = (), begun: "Round | None" = None) -> Report:
         """Do what is missing of a plan, go on past failures, refresh the tables, and report.
 
-        What another process or machine is at comes last: the same command on several machines shares the work.
+        What another process or machine is at comes last: the same command on several machines shares the work. Where
+        trainings share a device (``RKD_TRAININGS_PER_DEVICE``), helpers carry out some of them at the same time.
         ``further`` names jobs to run on every cell once it is trained. Where the cells are a re-benchmark's
         (``begun``), it is recorded before the tables are refreshed.
         """
@@ -135,12 +137,12 @@ class Session:
         started = time.monotonic()
         report = Report()
         elsewhere = cluster_run.launches_elsewhere(self.instance)
-        blocked = {} if elsewhere else self._prepare_data(list(dict.fromkeys(c.target for c in cells)))
+        blocked = {} if elsewhere else self._prepare(cells)
         before = {cell: training_state(self.store, cell.target, cell.training) for cell in cells}
         if elsewhere:
             report.failures |= cluster_run.carry_out(self.store, self.instance, cells, further)
         else:
-            self._carry_out(cells, further, blocked, report)
+            self._carry_out_all(cells, further, blocked, before, report)
         if begun is not None:
             from resources.hooks import Hook
             from rkd_pipeline.operations import rebenchmark
@@ -152,25 +154,6 @@ class Session:
         report.scores = image_auroc_summary(self.store, [(c.target, c.training) for c in cells])
         report.text = self._summary(cells, before, report, time.monotonic() - started)
         return report
-
-    def _carry_out(
-        self, cells: list[PlannedTraining], further: Sequence[str], blocked: dict[str, str], report: Report
-    ) -> None:
-        """In this process, one after the other; ``report`` gets what failed."""
-        from assets.partitions import TRAINING_DIMENSION
-
-        self.launch("list_teachers")
-        self.instance.add_dynamic_partitions(TRAINING_DIMENSION, training_keys(cells))
-        with bar(len(cells), "trainings", "training") as shown:
-            for cell in self._one_by_one(cells):
-                name = f"{cell.target} {cell.training}"
-                error = None if self._known(cell) else blocked.get(cell.target) or self._train(cell)
-                for job in further:
-                    error = error or self._score(job, cell)
-                if error:
-                    report.failures[name] = error
-                    say(f"failed: {name}: {error}")
-                shown.update()
 
     def rebenchmark(self) -> Report:
         """Begin a re-benchmark, or go on with the open one; train it, record it, and say what moved."""
@@ -228,6 +211,15 @@ class Session:
 
         return MlflowTracking(uri=self.settings.mlflow_uri, pages=pages or self.settings.mlflow_pages)
 
+    def _prepare(self, cells: Sequence[PlannedTraining]) -> dict[str, str]:
+        """What trainings need, and Dagster to know them; returns, per target that could not be prepared, why."""
+        from assets.partitions import TRAINING_DIMENSION
+
+        blocked = self._prepare_data(list(dict.fromkeys(c.target for c in cells)))
+        self.launch("list_teachers")
+        self.instance.add_dynamic_partitions(TRAINING_DIMENSION, training_keys(cells))
+        return blocked
+
     def _prepare_data(self, targets: list[str]) -> dict[str, str]:
         """Bring targets up to date with their files; returns, per target that could not be prepared, why.
 
@@ -242,18 +234,62 @@ class Session:
                 shown.update()
         return blocked
 
-    def _one_by_one(self, cells: Sequence[PlannedTraining]) -> Iterator[PlannedTraining]:
-        """Each cell with its claim held: first those that nobody else is at, then the others, as they come free."""
-        others = []
-        for cell in cells:
+    def _carry_out_all(
+        self,
+        cells: Sequence[PlannedTraining],
+        further: Sequence[str],
+        blocked: dict[str, str],
+        before: dict[PlannedTraining, str],
+        report: Report,
+    ) -> None:
+        """Every cell with its claim held: first those that nobody else is at, then the others, as they come free."""
+        slots, missing = self._slots(before), sum(state != "done" for state in before.values())
+        waiting = Waiting([c for c in cells if c.target not in blocked])
+        with bar(len(cells), "trainings", "training") as shown:
+
+            def note(cell: PlannedTraining, error: str | None) -> None:
+                if error:
+                    report.failures[f"{cell.target} {cell.training}"] = error
+                    say(f"failed: {cell.target} {cell.training}: {error}")
+                shown.update()
+
+            for cell in (c for c in cells if c.target in blocked):
+                note(cell, self._carry_out(cell, further, blocked[cell.target]))
+            with helpers(max(0, min(slots, missing) - 1), waiting, further, note, slots):
+                for cell in waiting:
+                    with self.store.lock_if_free(_claim(cell)) as free:
+                        if free:
+                            note(cell, self._carry_out(cell, further))
+                        else:
+                            waiting.others.append(cell)
+            for cell in waiting.others:
+                with self.store.lock(_claim(cell)):
+                    note(cell, self._carry_out(cell, further))
+
+    def help_out(self) -> None:
+        """As a helper of another process's ``run``: carry out what it hands over, until it ends."""
+        orders = Orders()
+        for cell, further in orders:
             with self.store.lock_if_free(_claim(cell)) as free:
                 if free:
-                    yield cell
-                else:
-                    others.append(cell)
-        for cell in others:
-            with self.store.lock(_claim(cell)):
-                yield cell
+                    orders.answer(error=self._carry_out(cell, further))
+            if not free:
+                orders.answer(busy=True)
+
+    def _carry_out(self, cell: PlannedTraining, further: Sequence[str], blocked: str | None = None) -> str | None:
+        """One training as far as it is missing, and further jobs on it; returns what went wrong, or None."""
+        error = None if self._known(cell) else blocked or self._train(cell)
+        for job in further:
+            error = error or self._score(job, cell)
+        return error
+
+    def _slots(self, before: dict[PlannedTraining, str]) -> int:
+        """Trainings that share the device. Asked only where it matters: torch takes seconds to load."""
+        from resources.compute import ComputeResource
+
+        if sum(state != "done" for state in before.values()) < 2 or self.settings.trainings_per_device == 1:
+            return 1
+        return ComputeResource.of(self.settings).choose().slots
 
     def _known(self, cell: PlannedTraining) -> bool:
         """Done in the store, heard of by Dagster, mirrored to MLflow: nothing to launch."""

@@ -6,13 +6,16 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from rkd_pipeline.addresses import port_fault, web_address
-from rkd_pipeline.cli.options import group, open_session, with_places
+from rkd_pipeline.cli.options import export, group, open_session, with_places
 from rkd_pipeline.errors import RkdError
+
+if TYPE_CHECKING:
+    from rkd_pipeline.settings import Settings
 
 commands = group()
 
@@ -34,6 +37,7 @@ def ui(
 
     elsewhere = Settings.from_environment().mlflow_uri.startswith(("http://", "https://", "databricks"))
     _require_ports(host, {"--port": port} if elsewhere else {"--port": port, "--mlflow-port": mlflow_port})
+    export(trainings_per_device=_trainings_per_device(Settings.from_environment()))
     session = open_session()
     session.offer_paper_keys()
     mlflow_pages = web_address(host, mlflow_port)
@@ -55,6 +59,24 @@ def ui(
     print(f"Dagster  {web_address(host, port)}")
     print(f"MLflow   {tracking.address(session.store)}", flush=True)
     return _wait_for(children)
+
+
+def _trainings_per_device(settings: "Settings") -> int:
+    """Chosen once, for all processes: what one of them computes takes memory by which the next would choose.
+
+    A process of its own looks at the GPU: whoever does keeps some of its memory, and this one stays for weeks.
+    """
+    if settings.trainings_per_device is not None:
+        return settings.trainings_per_device
+    if settings.device == "cpu":
+        return 1
+    asked = (settings.device, settings.precision, settings.feature_gib, None)
+    program = f"from rkd_pipeline.device import Compute; print(Compute.choose(*{asked!r}).slots)"
+    looked = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    if looked.returncode:
+        said = (looked.stderr.strip().splitlines() or ["nothing"])[-1]
+        raise RkdError(f"looking for a GPU failed: {said}; set RKD_DEVICE, or RKD_TRAININGS_PER_DEVICE")
+    return int(looked.stdout)
 
 
 def _wait_for(children: list[subprocess.Popen[bytes]]) -> int:

@@ -16,6 +16,7 @@ from sklearn.utils import check_random_state
 from torch import Tensor, nn
 
 from rkd_pipeline.data.rows import Images
+from rkd_pipeline.device import upload
 from rkd_pipeline.models.frozen import IMAGENET_MEAN, IMAGENET_STD
 
 
@@ -62,7 +63,7 @@ def normalised(images: np.ndarray, device: torch.device) -> Tensor:
 
     Not channels_last: several models take views of maps that only contiguous ones have.
     """
-    batch = torch.from_numpy(np.ascontiguousarray(images)).to(device).permute(0, 3, 1, 2).float().div(255)
+    batch = upload(images, device).permute(0, 3, 1, 2).float().div(255)
     mean, deviation = (batch.new_tensor(v).view(1, 3, 1, 1) for v in (IMAGENET_MEAN, IMAGENET_STD))
     return ((batch - mean) / deviation).contiguous()
 

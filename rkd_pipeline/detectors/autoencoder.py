@@ -15,7 +15,7 @@ from rkd_pipeline.data.rows import Images
 from rkd_pipeline.detectors import Detector
 from rkd_pipeline.detectors.anomaly_map import Scores, smoothed
 from rkd_pipeline.detectors.reconstruction import WithoutTeacher, grey
-from rkd_pipeline.device import place
+from rkd_pipeline.device import place, upload
 from rkd_pipeline.models.convolutional_autoencoder import ConvolutionalAutoencoder
 from rkd_pipeline.models.frozen import NoTeacher
 from rkd_pipeline.progress import batches
@@ -37,7 +37,7 @@ def residuals(recipe: Autoencoder, squares: Tensor, rebuilt: Tensor) -> Tensor:
 def random_squares(images: Tensor, each: int, side: int, generator: torch.Generator) -> Tensor:
     """``each`` squares from everywhere in every image: ``(N, 1, S, S)`` to ``(N * each, 1, side, side)``, by image."""
     n, spare = len(images), images.shape[-1] - side
-    corners = torch.randint(spare + 1, (n * each, 2), generator=generator).to(images.device)
+    corners = upload(torch.randint(spare + 1, (n * each, 2), generator=generator), images.device)
     along = torch.arange(side, device=images.device)
     rows, columns = corners[:, :1] + along, corners[:, 1:] + along
     which = torch.arange(n, device=images.device).repeat_interleave(each)

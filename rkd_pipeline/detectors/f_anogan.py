@@ -20,7 +20,7 @@ from rkd_pipeline.data.rows import Images
 from rkd_pipeline.detectors import Detector
 from rkd_pipeline.detectors.anomaly_map import Scores, smoothed
 from rkd_pipeline.detectors.reconstruction import WithoutTeacher, grey
-from rkd_pipeline.device import place
+from rkd_pipeline.device import place, upload
 from rkd_pipeline.models.frozen import NoTeacher
 from rkd_pipeline.models.generative import FAnoGANNetworks
 from rkd_pipeline.progress import batches
@@ -87,7 +87,7 @@ class FAnoGANTask(TrainingTask):
         codes = torch.randn(2, n, latent, generator=generator)
         between = torch.rand(n, 1, 1, 1, generator=generator)
         images = prepared(self._images[indices.numpy()], self._device)
-        return [images, *(drawn.to(self._device) for drawn in (*codes, between))]
+        return [images, *(upload(drawn, self._device) for drawn in (*codes, between))]
 
     def update(self, batch: list[Tensor], optimisers: list[Optimizer]) -> Tensor:
         """One step of the discriminator, where it is due one of the generator; or one of the encoder."""

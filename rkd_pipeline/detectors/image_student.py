@@ -14,10 +14,11 @@ from torch import Tensor, nn
 from rkd_pipeline.data.rows import Images
 from rkd_pipeline.detectors import Detector
 from rkd_pipeline.detectors.anomaly_map import Scores
-from rkd_pipeline.device import place
+from rkd_pipeline.device import place, upload
 from rkd_pipeline.models.multiresolution import Source
 from rkd_pipeline.progress import batches
 from rkd_pipeline.training.features import EVALUATION_BATCH, FeatureSource
+from rkd_pipeline.training.loss_sum import LossSum
 from rkd_pipeline.training.losses import Features
 from rkd_pipeline.training.task import TaskInputs, TrainingTask
 
@@ -50,16 +51,16 @@ class ImagesAndFeatures(TrainingTask):
         """Mean of the same loss over the held-out images."""
         assert self._held_out is not None  # the loop asks only where there are some
         assert self._held_out_features is not None
-        total = 0.0
+        losses = LossSum.of(self._compute.device)
         for indices in torch.arange(len(self._held_out)).split(EVALUATION_BATCH):
-            total += float(self.losses(self._batch(self._held_out_features, self._held_out, indices)).sum())
-        return total / len(self._held_out)
+            losses.add(self.losses(self._batch(self._held_out_features, self._held_out, indices)))
+        return losses.total() / len(self._held_out)
 
     def finish(self) -> None:
         """Nothing: scores are not normalised by images."""
 
     def _batch(self, features: FeatureSource, images: Images, indices: Tensor) -> list[Tensor]:
-        chosen = torch.from_numpy(np.ascontiguousarray(images[indices.numpy()])).to(self._compute.device)
+        chosen = upload(images[indices.numpy()], self._compute.device)
         return [chosen, *features.batch(indices)]
 
 

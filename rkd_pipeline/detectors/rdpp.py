@@ -16,13 +16,14 @@ from rkd_pipeline.data.rows import Images
 from rkd_pipeline.detectors import System
 from rkd_pipeline.detectors.anomaly_map import anomaly_map
 from rkd_pipeline.detectors.image_student import BatchDetector
-from rkd_pipeline.device import place
+from rkd_pipeline.device import place, upload
 from rkd_pipeline.models.projection import ProjectedReverseDistillation
 from rkd_pipeline.models.teacher import Teacher
 from rkd_pipeline.models.weights import TeacherWeights
 from rkd_pipeline.recipes.distillation_recipes import RDPlusPlus
 from rkd_pipeline.recipes.recipe import GradientRecipe
 from rkd_pipeline.training.features import EVALUATION_BATCH, FeatureSource
+from rkd_pipeline.training.loss_sum import LossSum
 from rkd_pipeline.training.losses import Features, discrepancy, l_kd, l_kd_flat
 from rkd_pipeline.training.optimal_transport import transport_cost
 from rkd_pipeline.training.task import TaskInputs, TrainingTask
@@ -140,11 +141,11 @@ class RDPlusPlusTask(TrainingTask):
         """Mean of the same loss over the held-out images, always with the same noise."""
         assert self._validation is not None  # the loop asks only where there are some
         assert self._held_out is not None
-        generator, total = torch.Generator().manual_seed(_VALIDATION_DRAW), 0.0
+        generator, losses = torch.Generator().manual_seed(_VALIDATION_DRAW), LossSum.of(self._compute.device)
         for indices in torch.arange(len(self._validation)).split(EVALUATION_BATCH):
             batch = self._batch(self._held_out, self._validation, indices, generator)
-            total += float(self.losses(batch).sum())
-        return total / len(self._validation)
+            losses.add(self.losses(batch))
+        return losses.total() / len(self._validation)
 
     def finish(self) -> None:
         """Nothing: scores are not normalised."""
@@ -153,8 +154,8 @@ class RDPlusPlusTask(TrainingTask):
         self, features: FeatureSource, images: Images, indices: Tensor, generator: torch.Generator
     ) -> list[Tensor]:
         device = self._compute.device
-        noisy = pseudo_anomalies(images[indices.numpy()], self._recipe.noise, generator).to(device)
-        partner = partners(len(indices), generator).to(device)
+        noisy = upload(pseudo_anomalies(images[indices.numpy()], self._recipe.noise, generator), device)
+        partner = upload(partners(len(indices), generator), device)
         return [*features.batch(indices), *self._teacher(noisy), partner]
 
 

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from rkd_pipeline.detectors import System
+from rkd_pipeline.device import upload
 from rkd_pipeline.models.frozen import NoTeacher
 from rkd_pipeline.models.weights import TeacherWeights
 from rkd_pipeline.recipes.recipe import Recipe
@@ -25,10 +26,10 @@ class WithoutTeacher(System[R, NoTeacher]):
 
 def colour(images: np.ndarray, device: torch.device) -> Tensor:
     """uint8 ``(N, S, S, 3)`` as float32 ``(N, 3, S, S)`` in [0, 1]."""
-    return torch.from_numpy(np.ascontiguousarray(images)).to(device).permute(0, 3, 1, 2).float() / 255
+    return upload(images, device).permute(0, 3, 1, 2).float() / 255
 
 
 def grey(images: np.ndarray, device: torch.device) -> Tensor:
     """uint8 ``(N, S, S, 3)`` as brightness, float32 ``(N, 1, S, S)`` in [0, 1]."""
-    weights = torch.tensor(_LUMA, device=device).view(1, 3, 1, 1)
+    weights = upload(torch.tensor(_LUMA), device).view(1, 3, 1, 1)
     return (colour(images, device) * weights).sum(1, keepdim=True)

@@ -15,7 +15,7 @@ from rkd_pipeline.data.rows import Images
 from rkd_pipeline.detectors import System
 from rkd_pipeline.detectors.anomaly_map import anomaly_map
 from rkd_pipeline.detectors.image_student import BatchDetector, ImagesAndFeatures
-from rkd_pipeline.device import place
+from rkd_pipeline.device import place, upload
 from rkd_pipeline.models.contrastive_reconstruction import ContrastiveReconstruction
 from rkd_pipeline.models.multiresolution import Source
 from rkd_pipeline.models.weights import TeacherWeights
@@ -92,7 +92,7 @@ class ReContrastTask(ImagesAndFeatures):
     def _batch(self, features: FeatureSource, images: Images, indices: Tensor) -> list[Tensor]:
         first, last = self._recipe.mining
         grown = min(1.0, self._done / (self._recipe.mining_grows * self._total))
-        hardness = torch.tensor(first + (last - first) * grown, device=self._compute.device)
+        hardness = upload(torch.tensor(first + (last - first) * grown), self._compute.device)
         return [*super()._batch(features, images, indices), hardness]
 
 

@@ -19,6 +19,7 @@ from rkd_pipeline.models.weights import TeacherWeights
 from rkd_pipeline.progress import batches
 from rkd_pipeline.recipes.recipe import ReverseKD
 from rkd_pipeline.training.features import EVALUATION_BATCH, FeatureSource
+from rkd_pipeline.training.loss_sum import LossSum
 from rkd_pipeline.training.losses import Features, discrepancy, l_kd, l_val, training_loss
 from rkd_pipeline.training.task import TaskInputs, TrainingTask
 
@@ -32,6 +33,7 @@ class ReverseKDTask(TrainingTask):
         self._student = self.student = place(new_student(recipe, teacher, given.seed), given.compute.device)
         sources = FeatureSource.within_one_budget(teacher, given.images, given.validation, given.compute)
         self._features, self._held_out = sources
+        self.indices_on = self._features.indices_on
 
     def begin(self) -> float:
         """lambda of equation 4."""
@@ -53,10 +55,10 @@ class ReverseKDTask(TrainingTask):
     def validation_loss(self) -> float:
         """Mean of the same loss over the held-out images."""
         assert self._held_out is not None  # the loop asks only where there are some
-        total = 0.0
+        losses = LossSum.of(self._compute.device)
         for batch in self._held_out.in_order(EVALUATION_BATCH):
-            total += float(self.losses(batch).sum())
-        return total / len(self._held_out)
+            losses.add(self.losses(batch))
+        return losses.total() / len(self._held_out)
 
     def finish(self) -> None:
         """Nothing: scores are not normalised."""

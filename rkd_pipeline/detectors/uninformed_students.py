@@ -24,7 +24,7 @@ from torch.nn import functional as F
 from rkd_pipeline.data.rows import Images
 from rkd_pipeline.detectors import Detector, System
 from rkd_pipeline.detectors.anomaly_map import Scores, smoothed
-from rkd_pipeline.device import Compute, place
+from rkd_pipeline.device import Compute, place, upload
 from rkd_pipeline.errors import StoreError
 from rkd_pipeline.models.patch_network import PatchNetwork, padded, patches_at
 from rkd_pipeline.models.pretraining.formulas import formula
@@ -120,14 +120,14 @@ class Ensemble(nn.Module):
 
 def prepared(images: np.ndarray, device: torch.device) -> Tensor:
     """uint8 ``(N, S, S, 3)`` to ``(N, 3, S, S)`` around zero."""
-    x = torch.from_numpy(np.ascontiguousarray(images)).to(device)
+    x = upload(images, device)
     return x.permute(0, 3, 1, 2).float() / 127.5 - 1
 
 
 def random_patches(images: Tensor, each: int, receptive_field: int, generator: torch.Generator) -> Tensor:
     """``each`` patches of every image around pixels drawn alike over it: ``(N * each, 3, p, p)``, by image."""
     n, side = len(images), images.shape[-1]
-    places = torch.randint(side, (2, n * each), generator=generator).to(images.device)
+    places = upload(torch.randint(side, (2, n * each), generator=generator), images.device)
     which = torch.arange(n, device=images.device).repeat_interleave(each)
     return patches_at(padded(images, receptive_field), which, places[0], places[1], receptive_field)
 

@@ -14,6 +14,7 @@ from rkd_pipeline.progress import bar
 from rkd_pipeline.recipes.training_key import TrainingKey
 from rkd_pipeline.stages.datasets import open_prepared, read_index, read_verified_split
 from rkd_pipeline.stages.trained_model import open_detector, read_history
+from rkd_pipeline.store.device_lock import on_device
 from rkd_pipeline.store.result_store import Result, Store
 from rkd_pipeline.store.stage_versions import ANOMALY_SCORES, IMAGES, METRICS, SPLIT, TRAINED_MODEL
 from rkd_pipeline.training.conditions import computed_on
@@ -50,7 +51,7 @@ def score_images(store: Store, target_name: str, training: str, compute: "Comput
         if "calibration" in ids:
             ids["calibration"] = index.loc[ids["calibration"]].drop_duplicates("pixel_sha256").index.tolist()
         scored_ids = [name for part in parts for name in ids[part]]
-        with store.machine_lock(f"device {compute.device}"):
+        with on_device(store, compute):
             detector = open_detector(store, model, compute.device)
             images = arrays.images(scored_ids)
             with Meter(compute.device) as meter:

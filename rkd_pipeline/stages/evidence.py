@@ -17,6 +17,7 @@ from rkd_pipeline.stages.anomaly_scores import read_scores
 from rkd_pipeline.stages.datasets import PreparedArrays, open_prepared, read_index, read_verified_split
 from rkd_pipeline.stages.trained_model import open_model
 from rkd_pipeline.statistics.replicates import Evidence, evidence, read_evidence, write_evidence
+from rkd_pipeline.store.device_lock import on_device
 from rkd_pipeline.store.result_store import Ref, Result, Store
 from rkd_pipeline.store.stage_versions import (
     ANOMALY_SCORES,
@@ -74,7 +75,7 @@ def score_product_maps(store: Store, target_name: str, training: str, compute: "
 
     def write(folder: Path) -> dict[str, Any]:
         rows = _test_rows(store, target_name, key, split_result)
-        with store.machine_lock(f"device {compute.device}"):
+        with on_device(store, compute):
             maps = _product_maps(store, model, arrays.images(list(rows["image_id"]))[:], key, compute.device)
         highest = {PRODUCT_MAX: maps.max(axis=(1, 2)).astype(np.float64)}
         write_evidence(_evidence(arrays, rows, highest, maps, PRODUCT), folder)
@@ -113,8 +114,8 @@ def _product_maps(
     return torch.cat(maps).numpy()
 
 
-def score_rotated_images(store: Store, target_name: str, training: str) -> Result:
-    """``turned_pictures``: the test images and masks rotated by quarters and scored by the exported model.
+def score_rotated_images(store: Store, target_name: str, training: str, compute: "Compute") -> Result:
+    """``turned_pictures``: the test images and masks rotated by quarters and scored by the exported model, on the CPU.
 
     The model was trained on images as they are. Turning before or after the resizing is the same up to rounding.
     """
@@ -132,7 +133,7 @@ def score_rotated_images(store: Store, target_name: str, training: str) -> Resul
         labels = rows["anomalous"].to_numpy(bool)
         images = arrays.images(ids)[:]
         masks = arrays.masks(ids) if arrays.has_masks else None
-        with TemporaryDirectory() as scratch, store.machine_lock("device cpu"):
+        with TemporaryDirectory() as scratch, on_device(store, compute.on_cpu()):
             export = Path(scratch)
             export_model(store, model, None, export)
             scorer = ExportedModel.load(export / STUDENT, export / TEACHER, export / CARD)

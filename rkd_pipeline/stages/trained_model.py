@@ -20,6 +20,7 @@ from rkd_pipeline.models.teacher_files import TeacherRegistry
 from rkd_pipeline.recipes.recipe import ReverseKD
 from rkd_pipeline.recipes.training_key import TrainingKey
 from rkd_pipeline.stages.datasets import open_prepared, read_verified_split
+from rkd_pipeline.store.device_lock import on_device
 from rkd_pipeline.store.files import canonical_json, link_or_copy, remove_leftovers, text_sha256, write_atomically
 from rkd_pipeline.store.result_store import Result, Store
 from rkd_pipeline.store.stage_versions import SPLIT, TEACHERS, TRAINED_MODEL
@@ -148,7 +149,7 @@ def train_model(
             on_epoch(epoch)
 
         with (
-            store.machine_lock(f"device {compute.device}"),
+            on_device(store, compute),
             store.place.backing_up(checkpoint),
             Meter(compute.device) as meter,
         ):

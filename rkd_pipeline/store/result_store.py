@@ -46,6 +46,7 @@ from rkd_pipeline.store.stage_versions import STAGES, Stage
 _Known = dict[str, tuple["Result | None", str | None]]
 _known: ContextVar[tuple[Place, _Known] | None] = ContextVar("known", default=None)
 _log = logging.getLogger(__name__)
+_LOOK_AGAIN = 0.2  # seconds between looks for a free place of what several share
 _PACKAGES = ("torch", "torchvision", "numpy", "scipy", "scikit-learn", "pandas", "pyarrow", "pillow")
 
 
@@ -342,6 +343,29 @@ class Store:
         """The same for what each machine has of its own: its devices, its databases."""
         with _held(self._machine, name):
             yield
+
+    @contextmanager
+    def machine_slot(self, name: str, slots: int) -> Iterator[None]:
+        """One of several places of what each machine has of its own, such as a device that trainings share.
+
+        The first place is the lock ``name`` itself: who counts one place and who counts more keep out of each other's.
+        """
+        if slots == 1:
+            with self.machine_lock(name):
+                yield
+            return
+        places = [name, *(f"{name} slot {number}" for number in range(2, slots + 1))]
+        waiting = False
+        while True:
+            with ExitStack() as stack:
+                if any(stack.enter_context(self._machine.try_hold(place)) is not None for place in places):
+                    yield
+                    return
+            if not waiting:
+                held = ", ".join(sorted({self._machine.holder(place) for place in places}))
+                _log.warning("waiting for one of %d places of %s, held by %s", slots, name, held)
+            waiting = True
+            time.sleep(_LOOK_AGAIN)
 
     @contextmanager
     def lock_if_free(self, name: str) -> Iterator[bool]:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from rkd_pipeline.data.rows import Images
-from rkd_pipeline.device import Compute
+from rkd_pipeline.device import Compute, upload
 from rkd_pipeline.progress import batches
 
 EVALUATION_BATCH = 32
@@ -73,6 +73,11 @@ class FeatureSource:
         return self._kept is not None
 
     @property
+    def indices_on(self) -> torch.device:
+        """Where a batch's indices are best: on the device with kept features, on the host with images."""
+        return self._compute.device if self.kept else torch.device("cpu")
+
+    @property
     def bytes_kept(self) -> int:
         """Memory that the kept features take; 0 where they are recomputed."""
         return sum(f.nbytes for f in self._kept or ())
@@ -80,7 +85,7 @@ class FeatureSource:
     def batch(self, indices: Tensor) -> list[Tensor]:
         """Features of the images at ``indices``, a map per scale, in channels_last on the device."""
         if self._kept is not None:
-            where = indices.to(self._compute.device)
+            where = upload(indices, self._compute.device)
             return [f[where].permute(0, 3, 1, 2) for f in self._kept]
         return self._features(self._images[indices.numpy()])
 
@@ -96,8 +101,7 @@ class FeatureSource:
         return len(self) * values * self._dtype.itemsize
 
     def _features(self, images: np.ndarray) -> list[Tensor]:
-        on_device = torch.from_numpy(np.ascontiguousarray(images)).to(self._compute.device)
-        return [f.to(self._dtype) for f in self._teacher(on_device)]
+        return [f.to(self._dtype) for f in self._teacher(upload(images, self._compute.device))]
 
     def _compute_all(self) -> list[Tensor]:
         """All features as ``(N, H, W, C)``, where a gathered batch is channels_last without a copy."""

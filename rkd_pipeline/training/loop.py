@@ -21,6 +21,7 @@ from rkd_pipeline.models.weights import not_finite
 from rkd_pipeline.progress import Bar
 from rkd_pipeline.recipes.recipe import GradientRecipe, Recipe
 from rkd_pipeline.store.files import write_atomically
+from rkd_pipeline.training.loss_sum import LossSum
 from rkd_pipeline.training.step import on_gpu, step
 from rkd_pipeline.training.task import TrainingTask
 
@@ -119,21 +120,20 @@ def train(
         shown.skip(progress.epoch * images)
     while progress.epoch < epochs and not _patience_is_out(recipe, progress):
         generator = torch.Generator().manual_seed(seed * 1_000_003 + progress.epoch)
-        order = torch.randperm(images, generator=generator)
-        train_loss = 0.0
+        order = torch.randperm(images, generator=generator).to(task.indices_on)
+        losses = LossSum(at_once=not on_gpu(student))
         student.train()
         task.start_epoch(progress.epoch, epochs, optimisers)
         for number, indices in enumerate(order.split(recipe.batch_size), start=1):
-            loss = float(step_of(task.batch(indices, generator)).sum())
-            if not np.isfinite(loss):
-                raise _diverged(identity, f"the loss of epoch {progress.epoch + 1}, step {number}, is {loss}")
-            train_loss += loss
+            losses.add(step_of(task.batch(indices, generator)))
+            if losses.at_once:
+                _require_number(losses, progress.epoch + 1, identity)
             if shown:
-                mean = train_loss / min(number * recipe.batch_size, images)
-                shown.note(f"epoch {progress.epoch + 1}/{epochs}, loss {mean:.4f}")
+                shown.note(_note(progress, epochs, losses, min(number * recipe.batch_size, images)))
                 shown.update(len(indices))
+        _require_number(losses, progress.epoch + 1, identity)
         validation_loss = _validation_loss(task) if recipe.held_out else None
-        epoch = Epoch(progress.epoch + 1, train_loss / images, validation_loss)
+        epoch = Epoch(progress.epoch + 1, losses.total() / images, validation_loss)
         if validation_loss is not None and not np.isfinite(validation_loss):
             raise _diverged(identity, f"the loss of epoch {epoch.epoch} on validation images is {validation_loss}")
         _require_finite(student, f"after the last step of epoch {epoch.epoch}", identity)
@@ -159,6 +159,19 @@ def train(
         stopped_early=_patience_is_out(recipe, progress) and progress.epoch < epochs,
         notes=task.notes,
     )
+
+
+def _note(progress: Progress, epochs: int, losses: LossSum, seen: int) -> str:
+    """Beside the bar: on a GPU the loss is the last epoch's, since reading this one's would hold it up."""
+    running = f"epoch {progress.epoch + 1}/{epochs}"
+    if losses.at_once:
+        return f"{running}, loss {losses.total() / seen:.4f}"
+    return f"{running}, loss {progress.history[-1].train_loss:.4f} before" if progress.history else running
+
+
+def _require_number(losses: LossSum, epoch: int, identity: str) -> None:
+    if fault := losses.first_fault():
+        raise _diverged(identity, "the loss of epoch {}, step {}, is {}".format(epoch, *fault))
 
 
 @torch.no_grad()

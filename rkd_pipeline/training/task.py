@@ -61,6 +61,8 @@ class TrainingTask(ABC):
         lambda_: set by the loop, from ``begin`` or from the checkpoint.
         epoch: the one that is trained now, from 0.
         notes: what went into the training besides images and teacher, for provenance.
+        indices_on: where ``batch`` takes its indices; a device where all that it gathers lies on it, so that an epoch's
+            order goes there once and not in each step.
     """
 
     # A step can be recorded as a CUDA graph. Not one whose learning rate changes, or that has several updates in turn.
@@ -70,6 +72,7 @@ class TrainingTask(ABC):
     lambda_: float
     epoch: int
     notes: dict[str, str]
+    indices_on: "torch.device | str" = "cpu"
 
     def optimisers(self, recipe: "GradientRecipe", *, on_gpu: bool) -> "list[Optimizer]":
         """What updates the student: Adam over all that learns, unless a system has others. Checkpoints hold them."""
@@ -101,7 +104,10 @@ class TrainingTask(ABC):
 
     @abstractmethod
     def batch(self, indices: "Tensor", generator: "torch.Generator") -> "list[Tensor]":
-        """What a step needs of the training images at ``indices``, on the device; what is drawn, by ``generator``."""
+        """What a step needs of the training images at ``indices``, on the device; what is drawn, by ``generator``.
+
+        Indices come on ``indices_on``. What goes to a GPU goes there by ``device.upload``, which does not wait for it.
+        """
 
     @abstractmethod
     def losses(self, batch: "list[Tensor]") -> "Tensor":

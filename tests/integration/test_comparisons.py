@@ -76,7 +76,7 @@ def _values(folder: Path) -> pd.DataFrame:
 def test_turned_images_take_their_masks_along(
     demo: Rkd, model: tuple[torch.nn.Module, torch.nn.Module], tested: tuple[np.ndarray, np.ndarray, np.ndarray]
 ) -> None:
-    rotated = read_rotated(score_rotated_images(demo.store, TARGET, TRAINING))
+    rotated = read_rotated(score_rotated_images(demo.store, TARGET, TRAINING, Compute.choose("cpu")))
     as_they_are = _values(gather_evidence(demo.store, TARGET, TRAINING).folder)
     for row in as_they_are.itertuples():
         assert rotated[0].values[row.metric, row.score_rule] == pytest.approx(row.value, abs=1e-3)

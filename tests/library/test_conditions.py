@@ -7,7 +7,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from rkd_pipeline.device import Compute, Precision, cpu_instructions
+from rkd_pipeline import device
+from rkd_pipeline.device import CUDNN_BENCHMARK, CUDNN_DETERMINISTIC, Compute, Precision, cpu_instructions
 from rkd_pipeline.errors import RkdError
 from rkd_pipeline.results.tables.table_3 import table_3, table_3_sheet
 from rkd_pipeline.stages.benchmark import with_conditions
@@ -41,6 +42,19 @@ def test_float32_on_a_gpu_is_float32_unless_a_training_may_be_less_exact(
         assert [s.fp32_precision for s in switches] == [inside] * 2
         assert torch.backends.mkldnn.conv.fp32_precision == "ieee"
     assert [s.fp32_precision for s in switches] == before
+
+
+@pytest.mark.parametrize("precision", ["fp32", "tf32", "bf16"])
+def test_cudnn_chooses_its_algorithms_as_documented_where_a_training_runs(cpu: Compute, precision: Precision) -> None:
+    cudnn = torch.backends.cudnn
+    before = cudnn.benchmark, cudnn.deterministic
+    cudnn.benchmark = cudnn.deterministic = True  # as a program around may have it
+    try:
+        with replace(cpu, precision=precision).products():
+            assert (cudnn.benchmark, cudnn.deterministic) == (False, False) == (CUDNN_BENCHMARK, CUDNN_DETERMINISTIC)
+        assert (cudnn.benchmark, cudnn.deterministic) == (True, True)
+    finally:
+        cudnn.benchmark, cudnn.deterministic = before
 
 
 def test_the_instructions_are_those_that_torch_computes_with() -> None:
@@ -84,3 +98,38 @@ def test_a_table_says_on_what_its_own_numbers_were_computed() -> None:
     assert elsewhere not in text
     nothing = table_3(benchmark(), {})
     assert "Computed on" not in with_conditions(table_3_sheet(nothing), nothing, benchmark()).markdown()
+
+
+def test_trainings_share_a_gpu_as_its_free_memory_and_the_cores_allow(monkeypatch: pytest.MonkeyPatch) -> None:
+    """12 GiB each with the default budget of features, 2 cores each, 4 at most."""
+    for free, cores, fit in ((79, 16, 4), (30, 16, 2), (30, 3, 1), (11, 16, 1), (139, 64, 4), (25, 64, 2)):
+        monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device, free=free: (free * 2**30, 2**40))
+        monkeypatch.setattr(device, "cores", lambda cores=cores: cores)
+        device.trainings_that_fit.cache_clear()
+        assert device.trainings_that_fit(torch.device("cuda"), 4 * 2**30) == fit
+    device.trainings_that_fit.cache_clear()
+
+
+def test_a_cpu_is_shared_only_where_that_is_asked_for() -> None:
+    assert Compute.choose("cpu", "fp32", 4.0, None).slots == Compute.choose("cpu", "fp32").slots == 1
+    assert Compute.choose("cpu", "fp32", 4.0, 3).slots == 3
+
+
+def test_what_runs_on_the_cpu_in_any_case_takes_no_place_of_a_gpu(cpu: Compute) -> None:
+    on_gpu = replace(cpu, device=torch.device("cuda"), precision="tf32", slots=4)
+    assert on_gpu.on_cpu() == cpu
+    assert replace(cpu, slots=3).on_cpu().slots == 3
+
+
+def test_who_shares_a_cpu_has_its_part_of_the_cores(cpu: Compute, monkeypatch: pytest.MonkeyPatch) -> None:
+    set_to: list[int] = []
+    monkeypatch.setattr(torch, "set_num_threads", set_to.append)
+    monkeypatch.setattr(device, "cores", lambda: 8)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    for slots in (1, 2, 3, 16):
+        replace(cpu, slots=slots).share_cores()
+    replace(cpu, device=torch.device("cuda"), slots=4).share_cores()
+    assert set_to == [4, 2, 1]
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    replace(cpu, slots=2).share_cores()
+    assert set_to == [4, 2, 1]

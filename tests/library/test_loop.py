@@ -1,21 +1,26 @@
 """The training loop by itself, on a task of a few weights: what it does holds for every system."""
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors import safe_open
 from torch import Tensor, nn
 
+from rkd_pipeline.detectors.reverse_kd import ReverseKDTask
+from rkd_pipeline.device import Compute
 from rkd_pipeline.errors import StoreError
+from rkd_pipeline.models.teacher import Teacher
+from rkd_pipeline.progress import bar
 from rkd_pipeline.recipes.named_recipes import RECIPES
 from rkd_pipeline.recipes.recipe import EarlyStopping, Recipe
 from rkd_pipeline.training import loop
 from rkd_pipeline.training.loop import Epoch, TrainedStudent, train
-from rkd_pipeline.training.task import TrainingTask
+from rkd_pipeline.training.task import TaskInputs, TrainingTask
 
 RECIPE = replace(RECIPES["rkd"], batch_size=5)  # 12 rows: batches of 5, 5 and 2
 STOPPING = replace(RECIPE, early_stopping=EarlyStopping(patience=3))
@@ -161,6 +166,79 @@ def test_without_early_stopping_the_last_epoch_counts(run: Callable[..., Trained
     result = run(epochs=2)
     assert (result.best_epoch, result.stopped_early, len(result.history)) == (2, False, 2)
     assert result.history[0].validation_loss is None
+
+
+@pytest.mark.parametrize("gpu", [False, True])
+def test_a_loss_that_is_no_number_ends_the_training_and_is_named(
+    run: Callable[..., TrainedStudent], monkeypatch: pytest.MonkeyPatch, gpu: bool
+) -> None:
+    losses, steps = Noisy.losses, 0
+
+    def breaks(self: Noisy, batch: list[Tensor]) -> Tensor:
+        nonlocal steps
+        steps += 1
+        return losses(self, batch) * (float("nan") if steps == 5 else 1)
+
+    monkeypatch.setattr(Noisy, "losses", breaks)
+    monkeypatch.setattr(loop, "on_gpu", lambda student: gpu)
+    with pytest.raises(StoreError, match=r"^test: the loss of epoch 2, step 2, is nan; nothing was kept"):
+        run()
+    assert steps == (6 if gpu else 5)  # a GPU is asked at the end of the epoch
+
+
+@dataclass
+class Watched:
+    """What happens in the order in which it does: a ``step``, and each time that the host ``read`` a tensor."""
+
+    events: list[str] = field(default_factory=list)
+
+    def watch(self, monkeypatch: pytest.MonkeyPatch, task: type[TrainingTask]) -> None:
+        # On a GPU each of these waits until all work before it is done.
+        for name in ("item", "tolist", "numpy", "cpu", "__float__", "__int__", "__bool__", "__index__", "__array__"):
+            monkeypatch.setattr(Tensor, name, self._noting("read", getattr(Tensor, name)))
+        monkeypatch.setattr(task, "losses", self._noting("step", task.losses))
+
+    def _noting(self, event: str, call: Callable[..., Any]) -> Callable[..., Any]:
+        def noted(*args: Any, **kwargs: Any) -> Any:
+            self.events.append(event)
+            return call(*args, **kwargs)
+
+        return noted
+
+    @property
+    def reads_between_steps(self) -> int:
+        steps = [i for i, event in enumerate(self.events) if event == "step"]
+        between = self.events[steps[0] : steps[-1]]
+        return between.count("read")
+
+
+@pytest.mark.parametrize(("gpu", "reads"), [(True, 0), (False, 2)])
+def test_on_a_gpu_nothing_is_read_between_the_steps_of_an_epoch(
+    run: Callable[..., TrainedStudent], monkeypatch: pytest.MonkeyPatch, gpu: bool, reads: int
+) -> None:
+    """Of three steps with a bar that shows the loss; on a CPU it is read after each."""
+    watched = Watched()
+    watched.watch(monkeypatch, Noisy)
+    monkeypatch.setattr(loop, "on_gpu", lambda student: gpu)
+    with bar(12, "test", "image") as shown:
+        run(epochs=1, shown=shown)
+    assert watched.events.count("step") == 3
+    assert watched.reads_between_steps == reads
+    assert "read" in watched.events  # the epoch's loss, at its end
+
+
+def test_neither_does_reverse_kd_read_between_its_steps(
+    monkeypatch: pytest.MonkeyPatch, random_teacher: Callable[[str], Teacher], cpu: Compute, tmp_path: Path
+) -> None:
+    recipe = replace(RECIPES["rkd-official-brief"], batch_size=2)
+    images = np.random.default_rng(0).integers(0, 256, (6, 32, 32, 3), dtype=np.uint8)
+    task = ReverseKDTask(recipe, random_teacher("resnet18"), TaskInputs(images, None, 0, cpu))
+    watched = Watched()
+    watched.watch(monkeypatch, ReverseKDTask)
+    monkeypatch.setattr(loop, "on_gpu", lambda student: True)
+    train(recipe, task, images=6, epochs=1, seed=0, checkpoint=tmp_path / "c", identity="test")
+    assert watched.events.count("step") == 3
+    assert watched.reads_between_steps == 0
 
 
 @pytest.mark.parametrize("epochs", [1, 2])

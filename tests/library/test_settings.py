@@ -35,7 +35,13 @@ def test_variables_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(
-    ("variable", "value"), [("RKD_DEVICE", "gpu"), ("RKD_FEATURE_GIB", "much"), ("RKD_CHECKPOINT_SECONDS", "-1")]
+    ("variable", "value"),
+    [
+        ("RKD_DEVICE", "gpu"),
+        ("RKD_FEATURE_GIB", "much"),
+        ("RKD_CHECKPOINT_SECONDS", "-1"),
+        ("RKD_TRAININGS_PER_DEVICE", "0"),
+    ],
 )
 def test_a_wrong_value_is_named_with_its_variable(monkeypatch: pytest.MonkeyPatch, variable: str, value: str) -> None:
     monkeypatch.setenv(variable, value)

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from rkd_pipeline.models.teacher_files import TeacherName, TeacherRegistry
 from rkd_pipeline.models.weights import load_weights
 from rkd_pipeline.recipes.named_recipes import RECIPES
 from rkd_pipeline.recipes.recipe import Recipe
+from rkd_pipeline.training import loop
 from rkd_pipeline.training import step as step_module
 from rkd_pipeline.training.step import step
 from rkd_pipeline.training.task import TrainingTask
@@ -111,6 +113,39 @@ def test_recorded_steps_train_as_plain_ones_do(
     assert recorded[:2] == pytest.approx(plain[:2], rel=1e-2)
     assert recorded == pytest.approx(plain, rel=0.1)
     assert recorded[-1] < recorded[0]
+
+
+@gpu
+@pytest.mark.parametrize("name", ["rkd", "rkd-mkd-es", "stfpm-brief", "us-small"])
+def test_the_host_never_waits_within_an_epoch(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """torch raises where it would; from the second epoch on, when every shape of batch has been recorded."""
+    recipe = _small(RECIPES[name])
+    images = np.random.default_rng(0).integers(0, 256, (16, 64, 64, 3), dtype=np.uint8)
+    compute = Compute.choose("cuda", "fp32")
+    weights = load_weights(TeacherRegistry(Path("none")), TeacherName(recipe.networks[0], "random"))
+    start_epoch, read = TrainingTask.start_epoch, loop._require_number
+    watched = []
+
+    def begins(self: TrainingTask, epoch: int, *more: Any) -> None:
+        start_epoch(self, epoch, *more)
+        watched.append(epoch)
+        torch.cuda.set_sync_debug_mode("error" if epoch else "default")
+
+    def ends(*given: Any) -> None:
+        torch.cuda.set_sync_debug_mode("default")
+        read(*given)
+
+    monkeypatch.setattr(TrainingTask, "start_epoch", begins)
+    monkeypatch.setattr(loop, "_require_number", ends)
+    try:
+        fit(
+            recipe, place(system_of(recipe).teacher(weights, recipe), compute.device), images,
+            images[:4] if recipe.held_out else None, epochs=3, seed=0, compute=compute,
+            checkpoint=tmp_path / "c", identity="no wait", checkpoint_seconds=1e9, cache=tmp_path,
+        )  # fmt: skip
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert watched == [0, 1, 2]
 
 
 def _small(recipe: Recipe) -> Recipe:
