@@ -86,12 +86,22 @@ class Lab:
         wait_until(lambda: self._head_says("/api/version"), "Ray's head", START)
 
     def start_node(self, name: str, cpus: int = 2) -> Node:
-        """A machine that runs jobs."""
-        return self._ray(
-            name,
-            *(f"--address=127.0.0.1:{self.ports['ray']}", f"--num-cpus={cpus}", "--num-gpus=0"),
-            f"--resources={json.dumps({name: 1})}",
-        )
+        """A machine that runs jobs; waits until the head knows it."""
+        for _ in range(3):  # `ray start` gives up after 30 seconds, which no option changes: too few on a busy machine
+            node = self._ray(
+                name,
+                *(f"--address=127.0.0.1:{self.ports['ray']}", f"--num-cpus={cpus}", "--num-gpus=0"),
+                f"--resources={json.dumps({name: 1})}",
+            )
+            wait_until(lambda node=node: self._is_alive(name) or node.process.poll() is not None, name, START)
+            if node.process.poll() is None:
+                return node
+        raise AssertionError(f"node {name} does not start: {node.log.read_text()[-2000:]}")
+
+    def _is_alive(self, name: str) -> bool:
+        said = self._head_says("/api/v0/nodes") or {"data": {"result": {"result": []}}}
+        nodes = said["data"]["result"]["result"]
+        return any(node["state"] == "ALIVE" and name in node["resources_total"] for node in nodes)
 
     def _ray(self, name: str, *arguments: str) -> Node:
         log = self.folder / f"{name}.log"
