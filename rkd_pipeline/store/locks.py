@@ -5,6 +5,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from filelock import FileLock
+
 from rkd_pipeline.errors import StoreError
 
 _NO_LOCKS = {errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK, errno.EINVAL}
@@ -24,8 +26,6 @@ def locked(file: Path, folder: Path | None = None, *, timeout: float = -1) -> It
         StoreError: the file system has no such locks. A lock that is only a file would stay behind when its process is
             killed, and is none between machines: it is never used in their place.
     """
-    from filelock import FileLock
-
     file.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(file, fallback_to_soft=False)
     try:
