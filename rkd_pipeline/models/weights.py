@@ -9,8 +9,6 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 import torch
-from safetensors import safe_open
-from safetensors.torch import load_file
 from torch import Tensor
 
 from rkd_pipeline.errors import TeacherError
@@ -73,6 +71,8 @@ def read_state(file: Path) -> dict[str, Tensor]:
     Raises ``TeacherError`` when the file is missing, unreadable, or holds anything but named tensors: what it is
     instead, as far as its first bytes tell, and the fix.
     """
+    from safetensors.torch import load_file
+
     if file.is_dir():
         raise TeacherError(f"{file} is a folder; give the weights file in it")
     if not file.is_file():
@@ -150,6 +150,8 @@ def _is_safetensors(file: Path) -> bool:
 
 
 def _no_safetensors(file: Path) -> str:
+    from safetensors import safe_open
+
     try:
         with safe_open(file, "pt"):
             return ""

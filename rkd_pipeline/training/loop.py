@@ -11,8 +11,6 @@ from time import monotonic
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from rkd_pipeline.device import full_precision
@@ -223,11 +221,16 @@ class _Checkpoint:
                 # Some optimisers count their steps as a plain number, and compute in double precision with it.
                 numbers = {k: v for k, v in moments.items() if isinstance(v, int | float)}
                 tensors |= {f"{_moments(number)}{i}.{k}{_NUMBER}": torch.tensor(v).double() for k, v in numbers.items()}
+        from safetensors.torch import save
+
         metadata = {"identity": self.identity, "progress": json.dumps(asdict(progress))}
         contiguous = {k: v.detach().to("cpu", memory_format=torch.contiguous_format) for k, v in tensors.items()}
         write_atomically(self.path, save(contiguous, metadata))
 
     def load(self, student: nn.Module, optimisers: list[torch.optim.Optimizer]) -> tuple[Progress, State | None]:
+        from safetensors import SafetensorError, safe_open
+        from safetensors.torch import load_file
+
         try:
             with safe_open(self.path, "pt") as file:
                 metadata = file.metadata()
