@@ -1,0 +1,123 @@
+"""Reverse KD as one graph from the bytes of an image to score, decision and map: what ``graph_formats.py`` writes.
+
+Everything that scoring does elsewhere in several steps is inside: Pillow's resize, normalisation, teacher, student,
+equations 1 to 5, smoothing, the image score and the threshold. BatchNorm is folded into the convolutions before it.
+"""
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from rkd_pipeline.detectors.anomaly_map import anomaly_map
+from rkd_pipeline.detectors.reverse_kd import ReverseKDDetector
+from rkd_pipeline.errors import RkdError
+from rkd_pipeline.recipes.recipe import ReverseKD
+from rkd_pipeline.training.losses import discrepancy, l_kd, l_val
+
+INPUT = "images"
+SCORE, MAP, DECISION = "score", "map", "anomalous"
+_CONVOLUTIONS = (nn.Conv2d, nn.ConvTranspose2d)
+
+
+class DeployedGraph(nn.Module):
+    """A trained Reverse KD that takes images as they come.
+
+    Args:
+        detector: teacher and student; both are copied, the detector stays as it is.
+        threshold: an image whose score is above it is anomalous; None: then nothing is decided.
+
+    Shapes: uint8 ``(N, H, W, 3)`` of any H and W to score float32 ``(N,)``, map float32 ``(N, S, S)`` of the recipe's
+    side S, and, where there is a threshold, a decision, bool ``(N,)``. Higher is more anomalous.
+    """
+
+    threshold: Tensor
+
+    def __init__(self, detector: ReverseKDDetector, threshold: float | None) -> None:
+        super().__init__()
+        self.recipe, self.lambda_, self.decides = detector.recipe, detector.lambda_, threshold is not None
+        self.teacher = folded(detector.teacher)
+        self.student = folded(detector.student)
+        self.register_buffer("threshold", torch.tensor(0.0 if threshold is None else threshold))
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        """Score, map, and the decision where there is a threshold."""
+        features = self.teacher(pillow_resize(images, self.recipe.side).permute(0, 2, 3, 1))
+        reconstructed = self.student(features)
+        scales = [discrepancy(a, b) for a, b in zip(features, reconstructed, strict=True)]
+        made = anomaly_map(scales, self.recipe.side, fusion=self.recipe.fusion, sigma=self.recipe.sigma)
+        score = self._score(made, features, reconstructed)
+        return (score, made, score > self.threshold) if self.decides else (score, made)
+
+    def _score(self, made: Tensor, features: list[Tensor], reconstructed: list[Tensor]) -> Tensor:
+        """The recipe's own image score, as ``reverse_kd.score`` has it."""
+        rule = self.recipe.own_score
+        if rule == "map_max":
+            return made.amax((1, 2))
+        kd, val = l_kd(features, reconstructed), l_val(features, reconstructed, self.recipe.val_reduction)
+        return {"l_kd": kd, "l_val": val, "l_mkd": val + self.lambda_ * kd}[rule]
+
+    @property
+    def outputs(self) -> list[str]:
+        """Names, in order."""
+        return [SCORE, MAP, DECISION] if self.decides else [SCORE, MAP]
+
+
+def pillow_resize(images: Tensor, side: int) -> Tensor:
+    """Pillow's bilinear resize, with its antialiasing, of uint8 ``(N, H, W, 3)``: float32 ``(N, 3, side, side)``.
+
+    Values are whole numbers from 0 to 255. As in Pillow's ``Resample.c`` lines are resized first, then columns, and
+    each pass is rounded to 8 bits, halves up. Pillow computes with 22 binary digits after the point: where a sum lies
+    as close as that to a half, a pixel may differ by 1.
+    """
+    height, width = images.shape[1], images.shape[2]
+    x = images.permute(0, 3, 1, 2).float()
+    x = _eight_bits(x @ triangle_weights(width, side).T)
+    return _eight_bits(triangle_weights(height, side) @ x)
+
+
+def _eight_bits(x: Tensor) -> Tensor:
+    return (x + 0.5).floor().clamp(0, 255)
+
+
+def triangle_weights(length: int, side: int) -> Tensor:
+    """How much each of ``length`` pixels counts in each of ``side``, float32 ``(side, length)``; rows add up to 1.
+
+    Pillow's triangle filter: it reaches one pixel of the coarser of both grids. Distances are whole numbers in units of
+    1 / (2 side) pixels, so weights are exact but for one division, and equal in every runtime.
+
+    >>> triangle_weights(4, 2)
+    tensor([[0.4286, 0.4286, 0.1429, 0.0000],
+            [0.0000, 0.1429, 0.4286, 0.4286]])
+    """
+    pixels = torch.arange(length)[None, :]
+    centres = (2 * torch.arange(side)[:, None] + 1) * length
+    reach = 2 * torch.clamp_min(torch.ones_like(pixels[:, :1]) * length, side)
+    weights = (reach - (side * (2 * pixels + 1) - centres).abs()).clamp_min(0)
+    return weights.float() / weights.sum(1, keepdim=True).float()
+
+
+def folded(network: nn.Module) -> nn.Module:
+    """A copy in eval mode whose BatchNorm layers are gone into the convolutions before them (computed in float64).
+
+    Raises ``RkdError`` where one follows no convolution.
+    """
+    from copy import deepcopy
+
+    copy = deepcopy(network).to("cpu").eval()
+    for parent in list(copy.modules()):
+        before: tuple[str, nn.Module] | None = None
+        for name, child in list(parent.named_children()):
+            if isinstance(child, nn.BatchNorm2d):
+                if before is None or before[1].out_channels != child.num_features:
+                    raise RkdError(f"{type(network).__name__}: BatchNorm {name} follows no convolution")
+                setattr(parent, before[0], _folded_pair(before[1], child))
+                setattr(parent, name, nn.Identity())
+            before = (name, child) if isinstance(child, _CONVOLUTIONS) else None
+    return copy.requires_grad_(False)
+
+
+def _folded_pair(convolution: nn.Module, norm: nn.BatchNorm2d) -> nn.Module:
+    turned = isinstance(convolution, nn.ConvTranspose2d)
+    return fuse_conv_bn_eval(convolution.double(), norm.double(), transpose=turned).float()
