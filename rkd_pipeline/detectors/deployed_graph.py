@@ -4,7 +4,7 @@ Everything that scoring does elsewhere in several steps is inside: Pillow's resi
 equations 1 to 5, smoothing, the image score and the threshold. BatchNorm is folded into the convolutions before it.
 """
 
-from collections.abc import Iterator
+from copy import deepcopy
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +17,7 @@ from rkd_pipeline.recipes.recipe import ReverseKD
 from rkd_pipeline.training.losses import discrepancy, l_kd, l_val
 
 INPUT = "images"
-SCORE, MAP, DECISION = "score", "map", "anomalous"
+SCORE, MAP, DECISION, THRESHOLD = "score", "map", "anomalous", "threshold"
 _CONVOLUTIONS = (nn.Conv2d, nn.ConvTranspose2d)
 
 
@@ -103,8 +103,6 @@ def folded(network: nn.Module) -> nn.Module:
 
     Raises ``RkdError`` where one follows no convolution.
     """
-    from copy import deepcopy
-
     copy = deepcopy(network).to("cpu").eval()
     for parent in list(copy.modules()):
         before: tuple[str, nn.Module] | None = None
