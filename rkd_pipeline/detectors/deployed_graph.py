@@ -13,7 +13,6 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from rkd_pipeline.detectors.anomaly_map import anomaly_map
 from rkd_pipeline.detectors.reverse_kd import ReverseKDDetector
 from rkd_pipeline.errors import RkdError
-from rkd_pipeline.recipes.recipe import ReverseKD
 from rkd_pipeline.training.losses import discrepancy, l_kd, l_val
 
 INPUT = "images"

@@ -172,16 +172,16 @@ class _Half(torch.nn.Module):
 
     def __init__(self, graph: DeployedGraph) -> None:
         super().__init__()
-        self.graph, self.outputs = graph, graph.outputs
+        self.whole = graph
         for module in graph.modules():
-            for name, value in list(module.named_parameters(recurse=False)):
+            for value in list(module.parameters(recurse=False)):
                 if value.numel() >= _LARGE:
                     value.data = value.data.half()
 
     def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """As the graph's."""
-        full = {name: value.float() for name, value in self.graph.named_parameters()}
-        answers: tuple[torch.Tensor, ...] = torch.func.functional_call(self.graph, full, (images,))
+        full = {name: value.float() for name, value in self.whole.named_parameters()}
+        answers: tuple[torch.Tensor, ...] = torch.func.functional_call(self.whole, full, (images,))
         return answers
 
 
@@ -221,7 +221,7 @@ class ExportedFile:
             raise
         except Exception as error:  # of a dozen kinds, as many as the runtimes have
             reason = (str(error).splitlines() or [type(error).__name__])[0]
-            raise DataError(f"{file} is no model that `rkd export` wrote, or is damaged ({reason}); export it again")
+            raise DataError(f"{file} is no model that `rkd export` wrote, or is damaged ({reason})") from error
         self.file = file
 
     def __call__(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
