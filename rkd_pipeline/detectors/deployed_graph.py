@@ -5,6 +5,7 @@ equations 1 to 5, smoothing, the image score and the threshold. BatchNorm is fol
 """
 
 from copy import deepcopy
+from typing import TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +18,7 @@ from rkd_pipeline.training.losses import discrepancy, l_kd, l_val
 
 INPUT = "images"
 SCORE, MAP, DECISION, THRESHOLD = "score", "map", "anomalous", "threshold"
-_CONVOLUTIONS = (nn.Conv2d, nn.ConvTranspose2d)
+_Convolution: TypeAlias = nn.Conv2d | nn.ConvTranspose2d
 
 
 class DeployedGraph(nn.Module):
@@ -104,17 +105,18 @@ def folded(network: nn.Module) -> nn.Module:
     """
     copy = deepcopy(network).to("cpu").eval()
     for parent in list(copy.modules()):
-        before: tuple[str, nn.Module] | None = None
+        before: tuple[str, _Convolution] | None = None
         for name, child in list(parent.named_children()):
             if isinstance(child, nn.BatchNorm2d):
                 if before is None or before[1].out_channels != child.num_features:
                     raise RkdError(f"{type(network).__name__}: BatchNorm {name} follows no convolution")
                 setattr(parent, before[0], _folded_pair(before[1], child))
                 setattr(parent, name, nn.Identity())
-            before = (name, child) if isinstance(child, _CONVOLUTIONS) else None
+            before = (name, child) if isinstance(child, _Convolution) else None
     return copy.requires_grad_(False)
 
 
-def _folded_pair(convolution: nn.Module, norm: nn.BatchNorm2d) -> nn.Module:
+def _folded_pair(convolution: _Convolution, norm: nn.BatchNorm2d) -> nn.Module:
     turned = isinstance(convolution, nn.ConvTranspose2d)
-    return fuse_conv_bn_eval(convolution.double(), norm.double(), transpose=turned).float()
+    fused: nn.Module = fuse_conv_bn_eval(convolution.double(), norm.double(), transpose=turned)
+    return fused.float()
