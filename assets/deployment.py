@@ -64,11 +64,11 @@ def exported_model(
             except TrackingError as error:
                 mlflow_has = f"nothing ({error}); {error.advice}"
     shown: dict[str, Any] = {"verdict": verdict, "mlflow": mlflow_has} | _readable(result)
-    return materialised(result, shown, [_check(verdict, findings)])
+    return materialised(result, shown, [parity_result(verdict, findings)])
 
 
-def _check(verdict: str, findings: list[Finding]) -> dg.AssetCheckResult:
-    """What cannot be told is shown as a warning, and blocks nothing."""
+def parity_result(verdict: str, findings: list[Finding]) -> dg.AssetCheckResult:
+    """The gate, of a verdict: what cannot be told is shown as a warning, and blocks nothing."""
     severe = dg.AssetCheckSeverity.ERROR if verdict == "failed" else dg.AssetCheckSeverity.WARN
     return dg.AssetCheckResult(
         passed=verdict == "passed",

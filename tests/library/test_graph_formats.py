@@ -71,7 +71,9 @@ def test_fp32_scores_as_the_detector(model: Any, expected: Scores, tmp_path: Pat
     assert called.tolist() == (score > 0.5).tolist()
 
 
-@pytest.mark.parametrize(("format_", "suffix"), [("onnx", ".onnx"), ("openvino", ".xml")])
+@pytest.mark.parametrize(
+    ("format_", "suffix"), [("onnx", ".onnx"), pytest.param("openvino", ".xml", marks=pytest.mark.slow)]
+)
 def test_fp16_halves_the_file(model: Any, expected: Scores, tmp_path: Path, format_: Any, suffix: str) -> None:
     sizes = []
     for precision in ("fp32", "fp16"):
@@ -83,6 +85,7 @@ def test_fp16_halves_the_file(model: Any, expected: Scores, tmp_path: Path, form
     assert max(differs(file, expected)) < 5e-3
 
 
+@pytest.mark.slow  # the integration test of the gate does this too
 def test_order_batches_and_process_change_nothing(model: Any, expected: Scores, tmp_path: Path) -> None:
     file = tmp_path / "model.onnx"
     save_onnx(model, file, "onnx", "fp32", CARD)
