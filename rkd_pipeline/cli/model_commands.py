@@ -13,8 +13,8 @@ from rkd_pipeline.errors import DataError
 if TYPE_CHECKING:
     import pandas as pd
 
-    from rkd_pipeline.detectors.exported_model import ExportedModel
     from rkd_pipeline.operations.champions import Champion
+    from rkd_pipeline.operations.prediction import Scorer
     from rkd_pipeline.store.result_store import Store
 
 commands = group()
@@ -200,6 +200,12 @@ def predict(
             envvar="RKD_PREDICT_TRAINING", metavar="KEY", help="Score with this training, not with the champion."
         ),
     ] = None,
+    exported: Annotated[
+        Path | None,
+        typer.Option(
+            envvar="RKD_PREDICT_EXPORTED", metavar="FILE", help="Score with this file, which `rkd export` wrote."
+        ),
+    ] = None,
     threshold: Annotated[
         float | None,
         typer.Option(
@@ -222,9 +228,13 @@ def predict(
     from rkd_pipeline.operations.prediction import TABLE
     from rkd_pipeline.operations.prediction import predict as score
 
-    store = _store()
+    if exported is not None and training is not None:
+        raise typer.BadParameter("--exported names a model already; leave out --training, or that")
     files = _images(images)
-    scorer, who = _scorer(store, target, training, asks=threshold is None)
+    if exported is not None:
+        scorer, who = _exported(exported, target)
+    else:
+        scorer, who = _scorer(_store(), target, training, asks=threshold is None)
     found = score(scorer, files, output, threshold)
     print(who)
     print_table(_for_people(found.table), numbers=False)
@@ -235,7 +245,18 @@ def predict(
     return 1 if found.problems else 0
 
 
-def _scorer(store: "Store", target: str, training: str | None, *, asks: bool) -> "tuple[ExportedModel, str]":
+def _exported(file: Path, target: str) -> "tuple[Scorer, str]":
+    """The model in a file, and a line that says which it is; raises ``DataError`` where it is another target's."""
+    from rkd_pipeline.detectors.graph_formats import ExportedFile
+
+    scorer = ExportedFile(file)
+    model = scorer.card.model
+    if model.target != target:
+        raise DataError(f"{file} is a model of {model.target}, not of {target}; name that target, or another file")
+    return scorer, f"exported {model.training}, {file}"
+
+
+def _scorer(store: "Store", target: str, training: str | None, *, asks: bool) -> "tuple[Scorer, str]":
     """Who scores, and a line that says so; ``asks`` for a threshold: then it says too why there is none."""
     from rkd_pipeline.data.user_targets import targets_in
     from rkd_pipeline.operations import champions, gate

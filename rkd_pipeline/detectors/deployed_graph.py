@@ -18,6 +18,7 @@ from rkd_pipeline.training.losses import discrepancy, l_kd, l_val
 
 INPUT = "images"
 SCORE, MAP, DECISION, THRESHOLD = "score", "map", "anomalous", "threshold"
+_DIGITS = 2**11  # half of the binary digits that Pillow's weights have
 _Convolution: TypeAlias = nn.Conv2d | nn.ConvTranspose2d
 
 
@@ -67,35 +68,48 @@ class DeployedGraph(nn.Module):
 def pillow_resize(images: Tensor, side: int) -> Tensor:
     """Pillow's bilinear resize, with its antialiasing, of uint8 ``(N, H, W, 3)``: float32 ``(N, 3, side, side)``.
 
-    Values are whole numbers from 0 to 255. As in Pillow's ``Resample.c`` lines are resized first, then columns, and
-    each pass is rounded to 8 bits, halves up. Pillow computes with 22 binary digits after the point: where a sum lies
-    as close as that to a half, a pixel may differ by 1.
+    Values are whole numbers from 0 to 255. As in Pillow's ``Resample.c`` lines are resized first, then columns; weights
+    have 22 binary digits after the point, and each pass is rounded to 8 bits, halves up. Of an image that is much taller than wide
+    (from some 1.6 times on) Pillow 13 resizes columns first, and a tenth of the pixels differs by 1.
     """
     height, width = images.shape[1], images.shape[2]
     x = images.permute(0, 3, 1, 2).float()
-    x = _eight_bits(x @ triangle_weights(width, side).T)
-    return _eight_bits(triangle_weights(height, side) @ x)
+    coarse, fine = triangle_weights(width, side)
+    x = _eight_bits(x @ coarse.T, x @ fine.T)
+    coarse, fine = triangle_weights(height, side)
+    return _eight_bits(coarse @ x, fine @ x)
 
 
-def _eight_bits(x: Tensor) -> Tensor:
-    return (x + 0.5).floor().clamp(0, 255)
+def _eight_bits(coarse: Tensor, fine: Tensor) -> Tensor:
+    """``(2^11 coarse + fine) / 2^22``, rounded with halves up, in steps that float32 does exactly."""
+    return ((coarse + ((fine + 2**21) / _DIGITS).floor()) / _DIGITS).floor().clamp(0, 255)
 
 
-def triangle_weights(length: int, side: int) -> Tensor:
-    """How much each of ``length`` pixels counts in each of ``side``, float32 ``(side, length)``; rows add up to 1.
+def triangle_weights(length: int, side: int) -> tuple[Tensor, Tensor]:
+    """How much each of ``length`` pixels counts in each of ``side``, in units of 2^-22, as Pillow rounds it.
 
     Pillow's triangle filter: it reaches one pixel of the coarser of both grids. Distances are whole numbers in units of
-    1 / (2 side) pixels, so weights are exact but for one division, and equal in every runtime.
+    1 / (2 side) pixels. A weight is ``2^11 coarse + fine``: sums of either over 8-bit pixels are whole numbers that
+    float32 holds exactly, up to some 20 pixels that count in one; beyond, and with sides over some 4000, the last
+    digit may be another than Pillow's.
 
-    >>> triangle_weights(4, 2)
-    tensor([[0.4286, 0.4286, 0.1429, 0.0000],
-            [0.0000, 0.1429, 0.4286, 0.4286]])
+    Returns:
+        coarse and fine, whole numbers as float32 ``(side, length)``.
+
+    >>> coarse, fine = triangle_weights(4, 2)
+    >>> (coarse * 2**11 + fine)[0].tolist()
+    [1797559.0, 1797559.0, 599186.0, 0.0]
     """
     pixels = torch.arange(length)[None, :]
     centres = (2 * torch.arange(side)[:, None] + 1) * length
     reach = 2 * torch.clamp_min(torch.ones_like(pixels[:, :1]) * length, side)
-    weights = (reach - (side * (2 * pixels + 1) - centres).abs()).clamp_min(0)
-    return weights.float() / weights.sum(1, keepdim=True).float()
+    parts = (reach - (side * (2 * pixels + 1) - centres).abs()).clamp_min(0).float()
+    whole = parts.sum(1, keepdim=True)
+    coarse = (parts * _DIGITS / whole).floor()
+    rest = parts * _DIGITS - coarse * whole  # below 0, or the whole and more, where the division was rounded up or down
+    coarse = coarse + (rest >= whole).float() - (rest < 0).float()
+    rest = parts * _DIGITS - coarse * whole
+    return coarse, (rest * _DIGITS / whole + 0.5).floor()
 
 
 def folded(network: nn.Module) -> nn.Module:

@@ -24,7 +24,9 @@ from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
+import pandas as pd
 import torch
+from PIL import Image
 
 from rkd_pipeline.detectors.deployed_graph import INPUT, THRESHOLD, DeployedGraph
 from rkd_pipeline.detectors.exported_model import ExportCard
@@ -232,6 +234,17 @@ class ExportedFile:
         """
         score, made, *called = self._run(np.ascontiguousarray(images))
         return score, made, called[0].astype(bool) if called else None
+
+    def prepare(self, image: Image.Image) -> np.ndarray:
+        """An image at its own size, uint8 ``(H, W, 3)``: the graph resizes it."""
+        return np.asarray(image.convert("RGB"))
+
+    def score_prepared(self, pixels: Sequence[np.ndarray]) -> tuple[pd.DataFrame, np.ndarray]:
+        """As ``ExportedModel.score_prepared``, of images of any sizes; columns ``score`` and ``anomalous``."""
+        answers = [self(image[np.newaxis]) for image in pixels]
+        table = pd.DataFrame({"score": [float(score[0]) for score, _, _ in answers]})
+        called = pd.array([pd.NA if c is None else bool(c[0]) for _, _, c in answers], "boolean")
+        return table.assign(anomalous=called), np.concatenate([made for _, made, _ in answers])
 
 
 def _open_onnx(file: Path, threads: int | None) -> tuple[Any, str]:

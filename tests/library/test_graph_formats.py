@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from rkd_pipeline.detectors import graph_formats
 from rkd_pipeline.detectors.anomaly_map import Scores
@@ -27,6 +28,7 @@ from rkd_pipeline.detectors.model_card import ModelCard
 from rkd_pipeline.detectors.reverse_kd import ReverseKDDetector
 from rkd_pipeline.errors import DataError, RkdError
 from rkd_pipeline.models.teacher import Teacher
+from rkd_pipeline.operations.prediction import predict
 from rkd_pipeline.statistics.export_parity import relative_difference
 from tests.library.test_deployed_graph import detector, noise
 
@@ -83,6 +85,17 @@ def test_fp16_halves_the_file(model: Any, expected: Scores, tmp_path: Path, form
         sizes.append(sum(f.stat().st_size for f in file.parent.iterdir()))
     assert sizes[1] < 0.52 * sizes[0]
     assert max(differs(file, expected)) < 5e-3
+
+
+def test_images_of_several_sizes_are_predicted_one_by_one(model: Any, tmp_path: Path) -> None:
+    file = tmp_path / "model.onnx"
+    save_onnx(model, file, "onnx", "fp32", CARD)
+    paths = [tmp_path / "a.png", tmp_path / "b.png"]
+    for path, side in zip(paths, (100, 256), strict=True):
+        Image.fromarray(noise(side, side + 7, 3)).save(path)
+    found = predict(ExportedFile(file), paths, None)
+    assert found.problems == 0
+    assert found.table["anomalous"].tolist() == (found.table["score"] > 0.5).tolist()
 
 
 @pytest.mark.slow  # the integration test of the gate does this too
