@@ -2,8 +2,8 @@
 
     python benchmarks/inference.py [--teacher wide_resnet50_2] [--recipe rkd] [--rounds 7] [--images 64] [--pixels 700]
 
-Networks are untrained, for their speed does not hang on the weights. All engines take turns within a round; a line is the
-median over rounds of wall seconds, with the range, and of CPU seconds, per image. Latency is of one image alone,
+Networks are untrained, for their speed does not hang on the weights. All engines take turns within a round; a line is
+the median over rounds of wall seconds, with the range, and of CPU seconds, per image. Latency is of one image alone,
 throughput of batches of 16. "torch" is what `rkd predict` runs; files are decoded by Pillow in all cases.
 """
 

@@ -282,7 +282,7 @@ def _open_torch(file: Path, threads: int | None) -> tuple[Any, str]:
         torch.set_num_threads(threads or before)
         try:
             with torch.no_grad(), full_precision():
-                return [answer.numpy() for answer in program(torch.from_numpy(images))]
+                return [answer.numpy() for answer in program(torch.tensor(images))]
         finally:
             torch.set_num_threads(before)
 
