@@ -2,7 +2,7 @@
 
 import dagster as dg
 
-from assets import comparisons, datasets, trained_model, watching
+from assets import comparisons, datasets, deployment, trained_model, watching
 from assets import mlflow_run as tracking
 from assets.benchmark import GROUP as PAPER
 from assets.comparisons import GROUP as COMPARISONS
@@ -43,6 +43,11 @@ SCORE_ROTATED_IMAGES = dg.define_asset_job(
     dg.AssetSelection.assets(datasets.resized_images, comparisons.turned_pictures),
     description="Score rotated test images.",
 )
+EXPORT = dg.define_asset_job(
+    "export_model",
+    dg.AssetSelection.assets(datasets.resized_images, deployment.exported_model),
+    description="Write a trained Reverse KD as a file for another runtime, and compare it with the training's scores.",
+)
 REFRESH = dg.define_asset_job(
     "refresh_tables",
     TABLES | dg.AssetSelection.assets(tracking.mlflow_report),
@@ -54,4 +59,4 @@ SCORE = dg.define_asset_job(
     dg.AssetSelection.assets(watching.scored_pictures),
     description="Score what is new in the watched folder.",
 )
-JOBS = [PREPARE, LIST_TEACHERS, TRAIN_MODEL, TRAIN, SCORE_PRODUCT_MAPS, SCORE_ROTATED_IMAGES, REFRESH, SCORE]
+JOBS = [PREPARE, LIST_TEACHERS, TRAIN_MODEL, TRAIN, SCORE_PRODUCT_MAPS, SCORE_ROTATED_IMAGES, EXPORT, REFRESH, SCORE]

@@ -25,7 +25,7 @@ from rkd_pipeline.addresses import browsable, shown, tracking_fault
 from rkd_pipeline.operations.champions import champions_of, targets_with_champions
 from rkd_pipeline.stages.benchmark import measured_results
 from rkd_pipeline.stages.mirror_records import mlflow_run_id
-from rkd_pipeline.store.result_store import Ref, Store
+from rkd_pipeline.store.result_store import Ref, Result, Store
 from rkd_pipeline.store.stage_versions import REPORT
 
 __all__ = ["ALIAS", "MlflowTracking", "Sent", "TrackingAway", "TrackingError"]
@@ -131,6 +131,19 @@ class MlflowTracking(dg.ConfigurableResource):
         with reachable():
             mlflow_registry.point_alias(server, target_name, versions[-1])
         return versions[-1]
+
+    def attach_export(self, store: Store, target_name: str, training: str, exported: Result) -> str:
+        """Copy an exported model into the run of its training, beside the model there; says where it is.
+
+        Raises as ``mirror`` does.
+        """
+        run_id = mlflow_run_id(store, target_name, training)
+        if run_id is None:
+            return "nothing: the training was not sent yet; `rkd mirror` sends it, then export again"
+        server, place = self._reach(store), f"exported/{exported.facts['format']}-{exported.facts['precision']}"
+        with reachable():
+            server.client.log_artifacts(run_id, str(exported.folder), place)
+        return f"{place} in run {run_id}"
 
     def mirror_missing(self, store: Store, tags: Tags) -> Iterator[Sent | TrackingError]:
         """Send what MLflow lacks: finished trainings, the report, champions. Yields each, or what went wrong with it.

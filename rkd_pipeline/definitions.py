@@ -8,7 +8,18 @@ import dagster as dg
 from assets import anomaly_scores as evaluation
 from assets import benchmark as tables
 from assets import champion as champions
-from assets import comparisons, datasets, history, jobs, launching, paper_figures, reports, training_checks, upkeep
+from assets import (
+    comparisons,
+    datasets,
+    deployment,
+    history,
+    jobs,
+    launching,
+    paper_figures,
+    reports,
+    training_checks,
+    upkeep,
+)
 from assets import mlflow_run as tracking
 from assets import trained_model as training
 from assets import watching as inbox
@@ -39,6 +50,7 @@ ASSETS = [
     comparisons.systems,
     comparisons.product_maps,
     comparisons.turned_pictures,
+    deployment.exported_model,
     comparisons.ablation,
     comparisons.claims,
     history.history,

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from rkd_pipeline.cli.options import group, open_session, with_places
+from rkd_pipeline.cli.options import group, one_of, open_session, with_places
 from rkd_pipeline.errors import DataError
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from rkd_pipeline.detectors.exported_model import ExportedModel
     from rkd_pipeline.operations.champions import Champion
+    from rkd_pipeline.operations.prediction import Scorer
     from rkd_pipeline.store.result_store import Store
 
 commands = group()
@@ -118,6 +118,77 @@ def _threshold(value: float | None) -> float | None:
     return value
 
 
+@commands.command(name="export")
+@with_places
+def export_model(
+    target: Annotated[str, typer.Argument(metavar="TARGET", help="Whose model.")],
+    format_: Annotated[
+        str,
+        typer.Option(
+            "--format", envvar="RKD_EXPORT_FORMAT", help="Of the file.", **one_of(("onnx", "openvino", "torch"))
+        ),
+    ] = "onnx",
+    precision: Annotated[
+        str,
+        typer.Option(
+            envvar="RKD_EXPORT_PRECISION",
+            help="Of its numbers; int8 is calibrated on training normals.",
+            **one_of(("fp32", "fp16", "int8")),
+        ),
+    ] = "fp32",
+    training: Annotated[
+        str | None,
+        typer.Option(envvar="RKD_EXPORT_TRAINING", metavar="KEY", help="Export this training, not the champion."),
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            envvar="RKD_EXPORT_OUTPUT",
+            metavar="FILE",
+            help="Where to write it; TARGET-TRAINING.onnx, or the like, here.",
+        ),
+    ] = None,
+) -> int:
+    """Write a champion, or a training of Reverse KD, as one file for another runtime.
+
+    The file takes images of any size. It is written where its scores agree with the training's on the test set; the
+    exit status is 1 where they do not.
+    """
+    from rkd_pipeline.detectors.graph_formats import SUFFIXES, refuse_unmade
+    from rkd_pipeline.names import file_stem
+    from rkd_pipeline.stages.deployment import copy_export, read_parity
+
+    refuse_unmade(format_, precision)
+    key = training or _training_of_champion(_store(), target)
+    found = open_session().export(target, key, format_, precision)
+    verdict, findings = read_parity(found)
+    for finding in findings:
+        print(f"{finding.name}: {finding.verdict}; {finding.why}")
+    if verdict == "failed":
+        print(f"rkd: {target} {key} was not exported: the file does not score as the training does", file=sys.stderr)
+        return 1
+    suffix = next(suffix for name, suffix in SUFFIXES.items() if name == format_)
+    written = copy_export(found, output or Path(f"{file_stem(f'{target}-{key}', 200)}{suffix}"))
+    told = "none: it decides nothing" if found.facts["threshold"] is None else f"{found.facts['threshold']:.4f}"
+    print(f"threshold {told}")
+    print("\n".join(f"file    {file}" for file in written))
+    return 0
+
+
+def _training_of_champion(store: "Store", target: str) -> str:
+    """The key of the champion's training, which must be in the store as it was crowned."""
+    from rkd_pipeline.operations import champions
+
+    present = champions.require_champion(store, target)
+    standing = champions.standing(store, present)
+    if standing != "up to date":
+        raise DataError(
+            f"the champion {present.training} of {target} cannot be exported: {standing}. Run it again with `rkd run`, "
+            "or name another training: --training KEY"
+        )
+    return present.training
+
+
 @commands.command()
 @with_places
 def predict(
@@ -127,6 +198,12 @@ def predict(
         str | None,
         typer.Option(
             envvar="RKD_PREDICT_TRAINING", metavar="KEY", help="Score with this training, not with the champion."
+        ),
+    ] = None,
+    exported: Annotated[
+        Path | None,
+        typer.Option(
+            envvar="RKD_PREDICT_EXPORTED", metavar="FILE", help="Score with this file, which `rkd export` wrote."
         ),
     ] = None,
     threshold: Annotated[
@@ -151,9 +228,13 @@ def predict(
     from rkd_pipeline.operations.prediction import TABLE
     from rkd_pipeline.operations.prediction import predict as score
 
-    store = _store()
+    if exported is not None and training is not None:
+        raise typer.BadParameter("--exported names a model already; leave out --training, or that")
     files = _images(images)
-    scorer, who = _scorer(store, target, training, asks=threshold is None)
+    if exported is not None:
+        scorer, who = _exported(exported, target)
+    else:
+        scorer, who = _scorer(_store(), target, training, asks=threshold is None)
     found = score(scorer, files, output, threshold)
     print(who)
     print_table(_for_people(found.table), numbers=False)
@@ -164,7 +245,18 @@ def predict(
     return 1 if found.problems else 0
 
 
-def _scorer(store: "Store", target: str, training: str | None, *, asks: bool) -> "tuple[ExportedModel, str]":
+def _exported(file: Path, target: str) -> "tuple[Scorer, str]":
+    """The model in a file, and a line that says which it is; raises ``DataError`` where it is another target's."""
+    from rkd_pipeline.detectors.graph_formats import ExportedFile
+
+    scorer = ExportedFile(file)
+    model = scorer.card.model
+    if model.target != target:
+        raise DataError(f"{file} is a model of {model.target}, not of {target}; name that target, or another file")
+    return scorer, f"exported {model.training}, {file}"
+
+
+def _scorer(store: "Store", target: str, training: str | None, *, asks: bool) -> "tuple[Scorer, str]":
     """Who scores, and a line that says so; ``asks`` for a threshold: then it says too why there is none."""
     from rkd_pipeline.data.user_targets import targets_in
     from rkd_pipeline.operations import champions, gate

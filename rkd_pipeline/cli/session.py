@@ -6,10 +6,10 @@ whether it has heard of it.
 
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
@@ -22,8 +22,9 @@ from rkd_pipeline.recipes.plans import PAPER_RECIPES, PlannedTraining, ablation,
 from rkd_pipeline.settings import Settings
 from rkd_pipeline.signals import signals_heeded_after
 from rkd_pipeline.store.open_store import open_store, require_settings_of_a_shared_store
-from rkd_pipeline.store.result_store import Ref, Store
+from rkd_pipeline.store.result_store import Ref, Result, Store
 from rkd_pipeline.store.stage_versions import (
+    EXPORTED_MODEL,
     HISTORY,
     METRICS,
     PRODUCT_MAPS,
@@ -178,6 +179,20 @@ class Session:
         report.text += "\n\n" + (history.folder / "history.md").read_text(encoding="utf-8")
         return report
 
+    def export(self, target_name: str, training: str, format_: str, precision: str) -> Result:
+        """``exported_model``, whatever its gate says. Raises ``RkdError`` where it could not be made."""
+        from assets.partitions import TRAINING_DIMENSION, grid_key
+        from rkd_pipeline.stages.deployment import wanted_export
+
+        self.instance.add_dynamic_partitions(TRAINING_DIMENSION, [training])
+        configured = {EXPORTED_MODEL.name: {"config": {"format": format_, "precision": precision}}}
+        with bar(0, f"export {target_name} {training}", "step", inner=True):
+            error = self.launch("export_model", grid_key(target_name, training), configured)
+        made = wanted_export(self.store, target_name, training, format_, precision)
+        if made is None:  # a file that failed its gate is there, and the caller says what it found
+            raise RkdError(error or f"{target_name} {training} was not exported")
+        return made
+
     def refresh(self) -> None:
         """Make tables, figures and report anew; raises ``RkdError`` where that failed."""
         if error := self._refreshed():
@@ -324,14 +339,14 @@ class Session:
             return None
         return self.launch(job, partition)
 
-    def launch(self, job: str, partition: str | None = None) -> str | None:
-        """Run a job here; returns what went wrong, or None."""
+    def launch(self, job: str, partition: str | None = None, ops: Mapping[str, Any] | None = None) -> str | None:
+        """Run a job here, its assets configured by ``ops``; returns what went wrong, or None."""
         with signals_heeded_after():
             result = self.defs.resolve_job_def(job).execute_in_process(
                 instance=self.instance,
                 partition_key=partition,
                 raise_on_error=False,
-                run_config=_QUIET,
+                run_config=_QUIET | ({"ops": dict(ops)} if ops else {}),
                 tags=_TAGS,
             )
         if result.success:

@@ -55,7 +55,8 @@ def smoothed(maps: Tensor, sigma: float) -> Tensor:
 
 
 def _on(like: Tensor, matrix: np.ndarray) -> Tensor:
-    return torch.from_numpy(matrix).to(like)
+    # Rounded by NumPy: a graph that is traced (deployed_graph.py) then holds the matrix, and no cast of a longer one.
+    return torch.from_numpy(matrix.astype(str(like.dtype).removeprefix("torch."))).to(like.device)
 
 
 @lru_cache

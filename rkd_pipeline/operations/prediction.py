@@ -4,7 +4,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 import pandas as pd
@@ -18,6 +18,9 @@ from rkd_pipeline.store.files import write_atomically
 
 if TYPE_CHECKING:
     from rkd_pipeline.detectors.exported_model import ExportedModel
+    from rkd_pipeline.detectors.graph_formats import ExportedFile
+
+    Scorer: TypeAlias = ExportedModel | ExportedFile
 
 TABLE, OVERLAY = "predictions.csv", "_map.png"
 COLUMNS = ("picture", "score", "threshold", "anomalous", "overlay", "problem")
@@ -44,7 +47,7 @@ class _Ready:
 
 
 def predict(
-    scorer: "ExportedModel", images: Sequence[Path], output: Path | None, threshold: float | None = None
+    scorer: "Scorer", images: Sequence[Path], output: Path | None, threshold: float | None = None
 ) -> Predictions:
     """Score image files; into ``output`` go ``predictions.csv`` and an overlay per image.
 
@@ -95,7 +98,7 @@ def _make_folder(output: Path) -> None:
         raise DataError(f"--output {output} may not be written by this user; name another folder")
 
 
-def _read(scorer: "ExportedModel", path: Path) -> _Ready | str:
+def _read(scorer: "Scorer", path: Path) -> _Ready | str:
     """The image, read once, or what is wrong with it."""
     from rkd_pipeline.results.figures.overlay import ground
 
@@ -106,7 +109,7 @@ def _read(scorer: "ExportedModel", path: Path) -> _Ready | str:
     return _Ready(scorer.prepare(image), ground(image), image.size)
 
 
-def _score(scorer: "ExportedModel", ready: dict[Path, _Ready]) -> dict[Path, tuple[float, np.ndarray | None]]:
+def _score(scorer: "Scorer", ready: dict[Path, _Ready]) -> dict[Path, tuple[float, np.ndarray | None]]:
     if not ready:
         return {}
     scores, maps = scorer.score_prepared([found.pixels for found in ready.values()])

@@ -31,6 +31,7 @@ from rkd_pipeline.store.result_store import Ref, Store
 from rkd_pipeline.store.stage_versions import (
     ANOMALY_SCORES,
     EVIDENCE,
+    EXPORTED_MODEL,
     METRICS,
     PREPARED_IMAGES,
     PRODUCT_MAPS,
@@ -39,7 +40,7 @@ from rkd_pipeline.store.stage_versions import (
     TRAINED_MODEL,
 )
 
-OF_A_TRAINING = (TRAINED_MODEL, ANOMALY_SCORES, METRICS, EVIDENCE, PRODUCT_MAPS, ROTATED_IMAGES)
+OF_A_TRAINING = (TRAINED_MODEL, ANOMALY_SCORES, METRICS, EVIDENCE, PRODUCT_MAPS, ROTATED_IMAGES, EXPORTED_MODEL)
 EXPORTS = ".export-*"  # models on their way to MLflow; a day old, nobody carries them any more
 _DAY = 24 * 3600
 _TEMPORARY = re.compile(r"\.(?P<name>.+)\.[0-9a-f]{8}(\.old)?\.tmp")

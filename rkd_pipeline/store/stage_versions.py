@@ -3,6 +3,7 @@
     dataset_source -> images -> split -> prepared_images --+-> dataset_card
                                             teachers ------+-> trained_model -> anomaly_scores -> metrics
     metrics (all) + published -> benchmark -> table_1 .. table_4, table_demo, figure_3 .. figure_7, leaderboard
+    metrics + trained_model -> exported_model
     anomaly_scores -> evidence; trained_model -> product_maps, turned_pictures
     benchmark + evidence + product_maps -> ablation; benchmark + evidence + turned_pictures -> claims
     benchmark + evidence -> systems
@@ -49,6 +50,7 @@ SYSTEMS = Stage("systems", 2)
 EVIDENCE = Stage("evidence", 2)
 PRODUCT_MAPS = Stage("product_maps", 2)
 ROTATED_IMAGES = Stage("turned_pictures", 2)
+EXPORTED_MODEL = Stage("exported_model", 1)
 ABLATION = Stage("ablation", 2)
 CLAIMS = Stage("claims", 2)
 HISTORY = Stage("history", 3)
@@ -82,6 +84,7 @@ STAGES = {
         EVIDENCE,
         PRODUCT_MAPS,
         ROTATED_IMAGES,
+        EXPORTED_MODEL,
         ABLATION,
         CLAIMS,
         HISTORY,
