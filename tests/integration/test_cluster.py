@@ -124,7 +124,7 @@ def test_a_lost_node_s_run_goes_on_on_the_other(lab: Lab, pages: Pages, store: S
 def test_a_frozen_node_s_process_ends_without_a_word_when_it_thaws(
     lab: Lab, pages: Pages, store: Store, cpu: Compute
 ) -> None:
-    with AtWork(lab, pages, store, 30) as (run, node):
+    with AtWork(lab, pages, store, 11) as (run, node):
         [driver] = lab.drivers(node)
         frozen = lab.nodes[node].signal(signal.SIGSTOP)
     require_finished_once(pages, run)
@@ -135,7 +135,7 @@ def test_a_frozen_node_s_process_ends_without_a_word_when_it_thaws(
     psutil.wait_procs([driver], timeout=60)
     assert not driver.is_running()
     assert event_types(pages, run) == events
-    require_as_if_undisturbed(store, cpu, training(30))
+    require_as_if_undisturbed(store, cpu, training(11))
     psutil.wait_procs(
         lab.nodes[node].signal(signal.SIGKILL), timeout=30
     )  # a thawed raylet ends, or should not come back
@@ -144,7 +144,7 @@ def test_a_frozen_node_s_process_ends_without_a_word_when_it_thaws(
 
 @pytest.mark.slow
 def test_a_restarted_head_leaves_one_process_that_writes(lab: Lab, pages: Pages, store: Store, cpu: Compute) -> None:
-    with AtWork(lab, pages, store, 40) as (run, _):
+    with AtWork(lab, pages, store, 12) as (run, _):
         psutil.wait_procs(lab.nodes["head"].signal(signal.SIGKILL), timeout=30)
         time.sleep(5)
         lab.start_head()
@@ -152,13 +152,13 @@ def test_a_restarted_head_leaves_one_process_that_writes(lab: Lab, pages: Pages,
             psutil.wait_procs(lab.nodes[name].signal(signal.SIGTERM), timeout=60)
             lab.start_node(name)
     require_finished_once(pages, run)
-    require_as_if_undisturbed(store, cpu, training(40))
+    require_as_if_undisturbed(store, cpu, training(12))
 
 
 @pytest.mark.slow
 def test_a_dead_daemon_and_webserver_are_not_missed(lab: Lab, pages: Pages, store: Store, cpu: Compute) -> None:
     assert lab.ui is not None
-    with AtWork(lab, pages, store, 50) as (run, _):
+    with AtWork(lab, pages, store, 13) as (run, _):
         ui = psutil.Process(lab.ui.pid)
         servers = [ui, *ui.children(recursive=True)]
         for process in servers:
@@ -167,24 +167,24 @@ def test_a_dead_daemon_and_webserver_are_not_missed(lab: Lab, pages: Pages, stor
         lab.ui.wait()
         lab.start_ui()
     require_finished_once(pages, run)
-    require_as_if_undisturbed(store, cpu, training(50))
+    require_as_if_undisturbed(store, cpu, training(13))
 
 
 @pytest.mark.slow
 def test_a_restarted_database_costs_an_epoch_at_most(lab: Lab, pages: Pages, store: Store, cpu: Compute) -> None:
-    with AtWork(lab, pages, store, 60) as (run, _):
+    with AtWork(lab, pages, store, 14) as (run, _):
         lab.postgres.stop()
         time.sleep(3)
         lab.postgres.start()
     require_finished_once(pages, run)
-    require_as_if_undisturbed(store, cpu, training(60))
+    require_as_if_undisturbed(store, cpu, training(14))
 
 
 @pytest.mark.slow
 def test_mlflow_away_costs_the_mirror_alone(lab: Lab, pages: Pages, store: Store, cpu: Compute) -> None:
-    with AtWork(lab, pages, store, 70):
+    with AtWork(lab, pages, store, 15):
         lab.tracking.signal(signal.SIGKILL)
-    require_as_if_undisturbed(store, cpu, training(70))
+    require_as_if_undisturbed(store, cpu, training(15))
     lab.tracking.start()
     assert "not yet" in lab.rkd("status")
     lab.rkd("mirror")
@@ -193,7 +193,7 @@ def test_mlflow_away_costs_the_mirror_alone(lab: Lab, pages: Pages, store: Store
 
 @pytest.mark.slow
 def test_one_partition_launched_twice_is_trained_once(lab: Lab, pages: Pages, store: Store) -> None:
-    key = training(80, 3)
+    key = training(16, 3)
     pages.add_training(key)
     runs = [pages.launch("train_and_evaluate", f"{TARGET}|{key}") for _ in range(2)]
     assert [pages.wait_for_run(run, 600) for run in runs] == ["SUCCESS", "SUCCESS"]
@@ -212,7 +212,7 @@ def test_a_node_with_other_code_is_refused(lab: Lab, pages: Pages, tmp_path: Pat
     lab.start_node("other")
     lab.environment["PYTHONPATH"] = before
     try:
-        key = training(90, 3)
+        key = training(17, 3)
         pages.add_training(key)
         there = {"dagster-ray/config": json.dumps({"num_cpus": 1, "resources": {"other": 1}, "env_vars": ["PATH"]})}
         run = pages.launch("train_and_evaluate", f"{TARGET}|{key}", there)
@@ -224,7 +224,7 @@ def test_a_node_with_other_code_is_refused(lab: Lab, pages: Pages, tmp_path: Pat
 
 @pytest.mark.slow
 def test_ctrl_c_leaves_the_order_to_the_cluster(lab: Lab, pages: Pages, store: Store) -> None:
-    process = lab.start(*command("100", epochs=3))
+    process = lab.start(*command("18", epochs=3))
     assert process.stdout is not None
     for line in process.stdout:
         if "order run-" in line:
@@ -233,7 +233,7 @@ def test_ctrl_c_leaves_the_order_to_the_cluster(lab: Lab, pages: Pages, store: S
     said, _ = process.communicate(timeout=60)
     assert process.returncode == 130
     assert "goes on without this command" in said
-    wait_until(lambda: store.find(Ref(METRICS.name, TARGET, training(100, 3))), "the cluster to go on", 600)
+    wait_until(lambda: store.find(Ref(METRICS.name, TARGET, training(18, 3))), "the cluster to go on", 600)
 
 
 class AtWork:
