@@ -71,23 +71,29 @@ import torch
 from rkd_pipeline.device import Compute
 from rkd_pipeline.stages.trained_model import train_model
 from rkd_pipeline.store.result_store import Store
-from tests.library.test_device_lock import meet
+
+def meet(epoch):
+    (Path(root) / f"other-{epoch.epoch}").touch()
+    end = time.monotonic() + 300
+    while not (Path(root) / f"this-{epoch.epoch}").exists():
+        assert time.monotonic() < end
+        time.sleep(0.02)
 
 root, target, training, threads = sys.argv[1:]
 torch.set_num_threads(int(threads))
 compute = replace(Compute.choose("cpu", "fp32"), slots=2)
-train_model(Store(Path(root)), target, training, compute, on_epoch=meet(Path(root), "other", "this"))
+train_model(Store(Path(root)), target, training, compute, on_epoch=meet)
 """
 
 
-def meet(folder: Path, own: str, other: str) -> Callable[[Epoch], None]:
+def meet(folder: Path) -> Callable[[Epoch], None]:
     """Goes on once the other training has come as far: both are in the middle of it, each on a place of the device."""
 
     def wait(epoch: Epoch) -> None:
-        (folder / f"{own}-{epoch.epoch}").touch()
+        (folder / f"this-{epoch.epoch}").touch()
         end = monotonic() + 300
-        while not (folder / f"{other}-{epoch.epoch}").exists():
-            assert monotonic() < end, f"{other} never came to epoch {epoch.epoch}"
+        while not (folder / f"other-{epoch.epoch}").exists():
+            assert monotonic() < end, f"the other training never came to epoch {epoch.epoch}"
             sleep(0.02)
 
     return wait
@@ -104,7 +110,7 @@ def test_trainings_that_share_the_cpu_give_what_each_gives_alone(
     arguments = (str(shared.root), TARGET, second, str(torch.get_num_threads()))
     other = subprocess.Popen([sys.executable, "-c", OTHER, *arguments])
     together = replace(cpu, slots=2)
-    here = train_model(shared, TARGET, first, together, on_epoch=meet(shared.root, "this", "other"))
+    here = train_model(shared, TARGET, first, together, on_epoch=meet(shared.root))
     assert other.wait(300) == 0
     there = train_model(shared, TARGET, second, together)
     assert there.reused
