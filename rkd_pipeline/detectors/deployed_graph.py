@@ -69,8 +69,9 @@ def pillow_resize(images: Tensor, side: int) -> Tensor:
     """Pillow's bilinear resize, with its antialiasing, of uint8 ``(N, H, W, 3)``: float32 ``(N, 3, side, side)``.
 
     Values are whole numbers from 0 to 255. As in Pillow's ``Resample.c`` lines are resized first, then columns; weights
-    have 22 binary digits after the point, and each pass is rounded to 8 bits, halves up. Of an image that is much
-    taller than wide (from some 1.6 times on) Pillow 13 resizes columns first: a tenth of its pixels differs by 1.
+    have 22 binary digits after the point, and each pass is rounded to 8 bits, halves up. Of a tall image
+    (``H > side`` and ``H + side > 2 W``, as found by trying) Pillow 13 resizes columns first: a tenth of its pixels
+    differs by 1. Both orders in one graph take a branch, with which OpenVINO 2026.4 erred and NNCF quantized nothing.
     """
     height, width = images.shape[1], images.shape[2]
     x = images.permute(0, 3, 1, 2).float()
