@@ -149,7 +149,7 @@ def test_a_leak_stops_what_comes_after_it(images: Path, store: Store) -> None:
         }
     assert made == {"dataset_source", "images", "prepared_images"}  # neither the split nor the card, which reads it
     blocking = {spec.name for asset in ASSETS for spec in asset.check_specs if spec.blocking}
-    assert blocking == {"no_leak", "finite"}
+    assert blocking == {"no_leak", "finite", "parity"}
 
 
 @dg.asset(name=TRAINED_MODEL.name, partitions_def=grid)

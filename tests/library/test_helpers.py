@@ -86,8 +86,9 @@ def test_without_helpers_nothing_is_started() -> None:
 
 
 ENDS = """
-import sys, time
+import signal, sys, time
 from rkd_pipeline.cli.helpers import Orders
+signal.signal(signal.SIGTERM, signal.SIG_DFL)  # whoever started the tests may have it ignored
 orders = Orders()
 for cell, further in orders:
     print(cell, further, flush=True)
