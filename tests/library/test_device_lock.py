@@ -99,6 +99,7 @@ def meet(folder: Path) -> Callable[[Epoch], None]:
     return wait
 
 
+@pytest.mark.slow
 def test_trainings_that_share_the_cpu_give_what_each_gives_alone(
     new_arena: Callable[[Path], tuple[Store, Finish]], tmp_path: Path, cpu: Compute
 ) -> None:
