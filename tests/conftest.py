@@ -16,6 +16,7 @@ from rkd_pipeline.models.teacher_files import TeacherName, TeacherRegistry
 from rkd_pipeline.models.weights import load_weights
 from rkd_pipeline.store.result_store import Store
 from tests.library.arena import Finish, build, enter
+from tests.library.postgres_server import programs
 
 settings.register_profile("no_clock", deadline=None)  # a busy machine is no fault of the code
 settings.load_profile("no_clock")
@@ -52,6 +53,15 @@ def real_weights(real_data: Path) -> Path:
     found = sorted((real_data.parent / "weights").glob("resnet18*.pth"))
     need(found, f"no resnet18*.pth in {real_data.parent / 'weights'}")
     return found[0]
+
+
+@pytest.fixture(scope="session")
+def postgres_programs() -> Path:
+    """The folder with PostgreSQL's programs."""
+    found = programs()
+    need(found, "PostgreSQL is not installed (Debian: apt-get install postgresql)")
+    assert found is not None
+    return found
 
 
 @pytest.fixture

@@ -11,9 +11,8 @@ from pathlib import Path
 import pytest
 
 from resources.fence import LOST
-from tests.conftest import need
 from tests.integration.servers import wait_until
-from tests.library.postgres_server import PostgresServer, programs, serving
+from tests.library.postgres_server import PostgresServer, serving
 
 SILENCE = 1.0
 # What a launched process does, in small: it writes an event every 50 ms, each after its claim was looked at.
@@ -32,11 +31,8 @@ while True:
 
 
 @pytest.fixture(scope="module")
-def server() -> Iterator[PostgresServer]:
-    found = programs()
-    need(found, "PostgreSQL is not installed (Debian: apt-get install postgresql)")
-    assert found is not None
-    with serving(found) as running:
+def server(postgres_programs: Path) -> Iterator[PostgresServer]:
+    with serving(postgres_programs) as running:
         yield running
 
 

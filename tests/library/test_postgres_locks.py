@@ -16,8 +16,7 @@ from rkd_pipeline.store.open_store import open_store, require_settings_of_a_shar
 from rkd_pipeline.store.postgres_locks import PostgresLocks
 from rkd_pipeline.store.result_store import Ref, Store
 from rkd_pipeline.store.stage_versions import IMAGES
-from tests.conftest import need
-from tests.library.postgres_server import PostgresServer, programs, serving
+from tests.library.postgres_server import PostgresServer, serving
 
 HOLD = """
 import sys, time
@@ -39,11 +38,8 @@ Started = Callable[..., "subprocess.Popen[str]"]
 
 
 @pytest.fixture(scope="module")
-def server() -> Iterator[PostgresServer]:
-    found = programs()
-    need(found, "PostgreSQL is not installed (Debian: apt-get install postgresql)")
-    assert found is not None
-    with serving(found) as running:
+def server(postgres_programs: Path) -> Iterator[PostgresServer]:
+    with serving(postgres_programs) as running:
         yield running
 
 
