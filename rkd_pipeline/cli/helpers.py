@@ -167,6 +167,7 @@ class Orders:
 
     def answer(self, *, busy: bool = False, error: str | None = None) -> None:
         """Say what came of the last one: somebody else is at it, or what went wrong, or neither."""
+        self._idle = True  # before the command knows, and may end the input
         print(f"\n{_MARK}{json.dumps({'busy': busy, 'error': error})}", flush=True)
 
     def _read(self) -> None:
