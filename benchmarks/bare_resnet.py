@@ -2,7 +2,7 @@
 
 He et al. 2016, with the stride in the 3x3 convolution as torchvision has it, and Zagoruyko and Komodakis 2016 for the
 wide one. Names of parameters and the order in which they are made are torchvision's, so that a state dict of either
-fits the other; tests/library/test_bare_resnet.py compares both, number by number.
+fits the other; tests/test_benchmarks.py compares both, number by number.
 """
 
 from collections.abc import Callable
@@ -102,4 +102,4 @@ def block_of(arch: Architecture) -> Callable[..., nn.Module]:
 def stand_in() -> None:
     """Have the library build its ResNets from here. To be called before it builds, or imports, a teacher."""
     architectures.torchvision_network = lambda name: ResNet(architectures.architecture(name))
-    architectures.Architecture.block_class = property(block_of)  # type: ignore[assignment, method-assign]
+    architectures.Architecture.block_class = property(block_of)

@@ -4,6 +4,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 import torch
@@ -45,24 +46,24 @@ def test_the_whole_of_a_dataset_runs_on_a_bare_machine() -> None:
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
-def test_its_resnets_have_torchvisions_parameters(name: str, bare_resnet: object) -> None:
+def test_its_resnets_have_torchvisions_parameters(name: str, bare_resnet: ModuleType) -> None:
     with torch.device("meta"):
-        ours, theirs = bare_resnet.ResNet(ARCHITECTURES[name]), get_model(name)  # type: ignore[attr-defined]
+        ours, theirs = bare_resnet.ResNet(ARCHITECTURES[name]), get_model(name)
     shapes = [[(k, v.shape) for k, v in network.state_dict().items()] for network in (ours, theirs)]
     assert shapes[0] == shapes[1]
 
 
-def test_its_blocks_and_its_resnet_18_compute_what_torchvisions_do(bare_resnet: object) -> None:
+def test_its_blocks_and_its_resnet_18_compute_what_torchvisions_do(bare_resnet: ModuleType) -> None:
     generator = torch.Generator().manual_seed(0)
     narrow, wide = torch.rand(2, 3, 32, 32, generator=generator), torch.rand(2, 64, 8, 8, generator=generator)
     torch.manual_seed(0)
-    ours = bare_resnet.ResNet(ARCHITECTURES["resnet18"])  # type: ignore[attr-defined]
+    ours = bare_resnet.ResNet(ARCHITECTURES["resnet18"])
     torch.manual_seed(0)
     theirs = get_model("resnet18")
     assert all(torch.equal(v, theirs.state_dict()[k]) for k, v in ours.state_dict().items())
     pairs = [
         (ours, theirs, narrow),
-        (bare_resnet.Bottleneck(64, 16, base_width=128), torchvisions.Bottleneck(64, 16, base_width=128), wide),  # type: ignore[attr-defined]
+        (bare_resnet.Bottleneck(64, 16, base_width=128), torchvisions.Bottleneck(64, 16, base_width=128), wide),
     ]
     for one, other, x in pairs:
         other.load_state_dict(one.state_dict())

@@ -73,7 +73,7 @@ def refuse_unmade(format_: str, precision: str) -> None:
         )
 
 
-def exported_program(graph: DeployedGraph) -> "torch.export.ExportedProgram":
+def exported_program(graph: torch.nn.Module) -> "torch.export.ExportedProgram":
     """The graph with free numbers of images, rows and columns (two images or more are traced: one would be a case)."""
     free = {0: torch.export.Dim("batch"), 1: torch.export.Dim("height"), 2: torch.export.Dim("width")}
     example = torch.zeros(2, 200, 300, 3, dtype=torch.uint8)
@@ -189,7 +189,7 @@ class _Half(torch.nn.Module):
 
 def save_torch(graph: DeployedGraph, file: Path, precision: GraphPrecision, card: ExportCard) -> None:
     """Write a torch program; the graph is used up at fp16."""
-    program = exported_program(_Half(graph) if precision == "fp16" else graph)  # type: ignore[arg-type]
+    program = exported_program(_Half(graph) if precision == "fp16" else graph)
     torch.export.save(program, file, extra_files={CARD: json.dumps(asdict(card))})
 
 

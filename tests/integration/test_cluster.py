@@ -50,7 +50,7 @@ def lab(tmp_path_factory: pytest.TempPathFactory, few_images: Path) -> Iterator[
 @pytest.fixture(scope="module")
 def pages(lab: Lab) -> Pages:
     assert lab.ui is not None
-    return Pages(f"http://127.0.0.1:{lab.ports['dagster']}", lab.tracking.uri, lab.ui)  # type: ignore[arg-type]
+    return Pages(f"http://127.0.0.1:{lab.ports['dagster']}", lab.tracking.uri, lab.ui)
 
 
 @pytest.fixture(autouse=True)

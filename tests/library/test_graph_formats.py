@@ -81,7 +81,7 @@ def test_fp16_halves_the_file(model: Any, expected: Scores, tmp_path: Path, form
     for precision in ("fp32", "fp16"):
         file = tmp_path / precision / f"model{suffix}"
         file.parent.mkdir()
-        save_onnx(model, file, format_, precision, CARD)  # type: ignore[arg-type]
+        save_onnx(model, file, format_, precision, CARD)
         sizes.append(sum(f.stat().st_size for f in file.parent.iterdir()))
     assert sizes[1] < 0.52 * sizes[0]
     assert max(differs(file, expected)) < 5e-3
