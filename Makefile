@@ -13,6 +13,9 @@ PARALLEL := --numprocesses logical --maxprocesses 8 --dist loadfile --no-loadsco
 PORT        := 3000
 MLFLOW_PORT := 5000
 
+# Where bytecode may not be written, every process of the tests would compile the project's modules, and pytest all tests.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: help setup demo ui test test-all test-cluster check audit format lock dist clean
 
 help: ## this list

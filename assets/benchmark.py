@@ -52,8 +52,8 @@ CELL_LINEAGE = {
 )
 def benchmark(store: StoreResource) -> dg.MaterializeResult:
     """Everything measured and published, one row per number. Trainings that are out of date are left out, by name."""
-    with user_errors():
-        result = tables.build_benchmark(store.open())
+    with user_errors(), store.looking() as opened:
+        result = tables.build_benchmark(opened)
     rows = tables.read_benchmark(result)
     measured = rows[(rows["origin"] == "measured") & (rows["metric"] == "image_auroc")]
     shown = measured[["target", "training", "score_rule", "value", "ci_low", "ci_high"]]
@@ -102,8 +102,8 @@ def category_asset(stage: Stage, description: str) -> dg.AssetsDefinition:
         description=description,
     )
     def _table(store: StoreResource) -> dg.MaterializeResult:
-        with user_errors():
-            return shown_table(tables.build_category_table(store.open(), stage), stage)
+        with user_errors(), store.looking() as opened:
+            return shown_table(tables.build_category_table(opened, stage), stage)
 
     return _table
 
@@ -124,8 +124,8 @@ table_demo = category_asset(TABLE_DEMO, "The generated demonstration images, in 
 )
 def table_3(store: StoreResource) -> dg.MaterializeResult:
     """Table 3 of the paper: image AUROC on the medical datasets, published beside measured, missing shown as such."""
-    with user_errors():
-        result = tables.build_table_3(store.open())
+    with user_errors(), store.looking() as opened:
+        result = tables.build_table_3(opened)
     return shown_table(result, TABLE_3, example_maps=inline_images(*sorted(result.folder.glob("maps_*.png"))))
 
 

@@ -75,8 +75,8 @@ def turned_pictures(
 )
 def ablation(store: StoreResource) -> dg.MaterializeResult:
     """What each factor of training and scoring does around a recipe, largest effect first."""
-    with user_errors():
-        result = stage.build_ablation(store.open())
+    with user_errors(), store.looking() as opened:
+        result = stage.build_ablation(opened)
     text = dg.MetadataValue.md((result.folder / stage.TEXT).read_text(encoding="utf-8"))
     shown = {"effects": text, "figure": inline_images(*stage.figure_files(result))}
     return materialised(result, shown)
@@ -114,8 +114,8 @@ CHECKS = [check_ablation]
 )
 def systems(store: StoreResource) -> dg.MaterializeResult:
     """All systems side by side: quality and cost on each target, and which differences are larger than noise."""
-    with user_errors():
-        result = systems_stage.build_systems(store.open())
+    with user_errors(), store.looking() as opened:
+        result = systems_stage.build_systems(opened)
     text = dg.MetadataValue.md((result.folder / systems_stage.TEXT).read_text(encoding="utf-8"))
     figures = inline_images(*systems_stage.figure_paths(result))
     return materialised(result, {"systems": text, "figures": figures, **{k: int(n) for k, n in result.facts.items()}})
@@ -130,7 +130,7 @@ def systems(store: StoreResource) -> dg.MaterializeResult:
 )
 def claims(store: StoreResource) -> dg.MaterializeResult:
     """The paper's claims, re-tested on what was measured: statistic, interval, verdict, and what is missing for one."""
-    with user_errors():
-        result = claims_stage.build_claims(store.open())
+    with user_errors(), store.looking() as opened:
+        result = claims_stage.build_claims(opened)
     text = dg.MetadataValue.md((result.folder / claims_stage.TEXT).read_text(encoding="utf-8"))
     return materialised(result, {"claims": text, **{name: int(n) for name, n in result.facts.items()}})

@@ -42,8 +42,8 @@ def history(store: StoreResource) -> dg.MaterializeResult:
 
     Of the rounds on record: ``rkd rebenchmark``, or the sensor ``rebenchmarks_recorded``, records one when it ends.
     """
-    with user_errors():
-        result = build_history(store.open())
+    with user_errors(), store.looking() as opened:
+        result = build_history(opened)
     text = dg.MetadataValue.md((result.folder / TEXT).read_text(encoding="utf-8"))
     shown = {"over_time": inline_images(result.folder / FIGURE), "history": text}
     return materialised(result, shown | {"rounds": result.facts["rounds"], "last_look": _counts(result)})

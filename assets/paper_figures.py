@@ -21,8 +21,8 @@ def figure_asset(stage: Stage, description: str) -> dg.AssetsDefinition:
         description=description,
     )
     def _figure(store: StoreResource) -> dg.MaterializeResult:
-        with user_errors():
-            result = build_figure(store.open(), stage)
+        with user_errors(), store.looking() as opened:
+            result = build_figure(opened, stage)
         facts = {name: str(value) for name, value in result.facts.items()}
         return materialised(result, {"figure": inline_images(figure_file(result)), **facts})
 

@@ -32,8 +32,8 @@ GROUP = "reports"
 )
 def leaderboard(store: StoreResource) -> dg.MaterializeResult:
     """All measured recipes over all targets: mean ranks, tests where there are enough targets, cost beside quality."""
-    with user_errors():
-        result = build_leaderboard(store.open())
+    with user_errors(), store.looking() as opened:
+        result = build_leaderboard(opened)
     text = dg.MetadataValue.md((result.folder / TEXT).read_text(encoding="utf-8"))
     shown = {"leaderboard": text, "ranks": inline_images(result.folder / DIAGRAM), "verdict": result.facts["verdict"]}
     return materialised(result, shown)
@@ -47,7 +47,7 @@ def leaderboard(store: StoreResource) -> dg.MaterializeResult:
 )
 def report(store: StoreResource) -> dg.MaterializeResult:
     """Tables, figures, leaderboard, systems, ablation, claims and provenance in one self-contained HTML file."""
-    with user_errors():
-        result = build_report(store.open())
+    with user_errors(), store.looking() as opened:
+        result = build_report(opened)
     facts = {name: int(value) for name, value in result.facts.items()}
     return materialised(result, {"file": dg.MetadataValue.path(str(result.folder / FILE)), **facts})

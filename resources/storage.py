@@ -1,6 +1,7 @@
 """Folders as Dagster resources: the store, and the data that is read in place or fetched."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import dagster as dg
@@ -33,6 +34,13 @@ class StoreResource(dg.ConfigurableResource):
         if context.run is not None and context.instance is not None and not context.instance.is_ephemeral:
             context.instance.add_run_tags(context.run.run_id, process_tags(context.run.run_id))
             last_words.set_aside(Path(context.instance.root_directory), context.run.run_id)
+
+    @contextmanager
+    def looking(self) -> Iterator[Store]:
+        """The store, for what is made of all results: each is looked at once in the block (``Store.one_look``)."""
+        store = self.open()
+        with store.one_look():
+            yield store
 
     def open(self) -> Store:
         """The store at ``root``. Raises as ``open_store`` does."""

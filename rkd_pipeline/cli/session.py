@@ -199,7 +199,7 @@ class Session:
             raise RkdError(error)
 
     def _refreshed(self) -> str | None:
-        with bar(0, "refresh tables and report", "step", inner=True):
+        with bar(0, "refresh tables and report", "step", inner=True), self.store.one_look():
             return self.launch("refresh_tables")
 
     def _tables_are_known(self) -> bool:

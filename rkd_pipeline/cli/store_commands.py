@@ -30,7 +30,7 @@ def status() -> int:
     states = training_states(store)
     print(f"store {store.address}")
     if len(states):
-        print_table(states)
+        print_table(states, numbers=False)
     else:
         print("no trainings yet; see `rkd run --help`")
     return 0

@@ -1,5 +1,7 @@
 """``rkd table`` and ``rkd report``: what the store's results amount to."""
 
+import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
@@ -30,12 +32,27 @@ def table(
 
 @commands.command()
 @with_places
-def report() -> int:
-    """Refresh the report where anything has changed, and print where it is."""
-    from rkd_pipeline.stages.report import FILE
+def report(
+    to: Annotated[
+        Path | None,
+        typer.Option(envvar="RKD_REPORT_TO", help="Copy it into this folder, with the page of each training."),
+    ] = None,
+) -> int:
+    """Refresh the report where anything has changed, and print where it is.
+
+    It links to a page for each training. In a store that is a folder they lie beside it.
+    """
+    from rkd_pipeline.stages.report import FILE, copy_report
     from rkd_pipeline.store.stage_versions import REPORT
 
-    print(_refreshed_store().require(REPORT).folder / FILE)
+    store = _refreshed_store()
+    if to is not None:
+        with store.one_look():
+            print(copy_report(store, to.absolute()))
+        return 0
+    print(store.require(REPORT).file(FILE))
+    if store.place.shared:
+        print("the pages that it links to are in the bucket; `rkd report --to FOLDER` copies them", file=sys.stderr)
     return 0
 
 

@@ -38,9 +38,19 @@ from rkd_pipeline.store.stage_versions import (
     ROTATED_IMAGES,
     STAGES,
     TRAINED_MODEL,
+    TRAINING_PAGE,
 )
 
-OF_A_TRAINING = (TRAINED_MODEL, ANOMALY_SCORES, METRICS, EVIDENCE, PRODUCT_MAPS, ROTATED_IMAGES, EXPORTED_MODEL)
+OF_A_TRAINING = (
+    TRAINED_MODEL,
+    ANOMALY_SCORES,
+    METRICS,
+    EVIDENCE,
+    PRODUCT_MAPS,
+    ROTATED_IMAGES,
+    EXPORTED_MODEL,
+    TRAINING_PAGE,
+)
 EXPORTS = ".export-*"  # models on their way to MLflow; a day old, nobody carries them any more
 _DAY = 24 * 3600
 _TEMPORARY = re.compile(r"\.(?P<name>.+)\.[0-9a-f]{8}(\.old)?\.tmp")

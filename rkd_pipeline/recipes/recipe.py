@@ -12,7 +12,9 @@ Here are the paper's own three systems; ``related_work.py`` has those that the p
 that the field uses today. To add a system: a class in one of these, and a module of the same name in ``detectors/``.
 """
 
+from collections.abc import Mapping
 from dataclasses import Field, asdict, dataclass, field, fields
+from functools import cache
 from typing import Any, ClassVar, Literal
 
 from rkd_pipeline.models.architectures import ARCHITECTURES, CONVOLUTIONAL
@@ -98,18 +100,23 @@ class Recipe:
 
     def settings(self) -> dict[str, Any]:
         """Everything that shapes the trained model or its scores, as plain values; part of provenance."""
-        # As JSON gives them back: provenance is compared with them.
-        settings = {k: _without_tuples(v) for k, v in asdict(self).items() if k not in _PROSE}
-        for f in fields(self):
-            if f.name in self.later and getattr(self, f.name) == f.default:
-                del settings[f.name]
-        return settings
+        return dict(_settings(self))
 
     def training_settings(self) -> dict[str, Any]:
         """What shapes the trained model alone, without the name: equal for recipes that share a training."""
         scoring = {f.name for f in fields(self) if _is_scoring(f)}
         settings = {k: v for k, v in self.settings().items() if k not in scoring | {"name"}}
         return settings | {"system": self.system}
+
+
+@cache  # a look at a store asks thousands of times for those of a few recipes
+def _settings(recipe: Recipe) -> Mapping[str, Any]:
+    # As JSON gives them back: provenance is compared with them.
+    settings = {k: _without_tuples(v) for k, v in asdict(recipe).items() if k not in _PROSE}
+    for f in fields(recipe):
+        if f.name in recipe.later and getattr(recipe, f.name) == f.default:
+            del settings[f.name]
+    return settings
 
 
 def _without_tuples(value: Any) -> Any:

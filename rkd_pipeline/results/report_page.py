@@ -1,15 +1,21 @@
-"""The report: one HTML file that needs nothing else, for a screen or for paper."""
+"""The report and the pages of its trainings: HTML files that need nothing else, for a screen or for paper.
+
+The report has what is made of all results, and links; what there is to say of one training is on that training's page.
+So the report stays small however many trainings there are.
+"""
 
 import base64
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib.resources import files
+from functools import cache
 
-from jinja2 import Environment, StrictUndefined
+from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from rkd_pipeline.results.tables.sheet import Sheet
+
+_LISTED = 20  # of what was left out, by name
 
 
 @dataclass(frozen=True)
@@ -26,14 +32,33 @@ class CaptionedFigure:
 
 
 @dataclass(frozen=True)
-class Training:
-    """One measured training: its numbers by heading, what it was made from, its example maps."""
+class ListedTraining:
+    """One measured training in the report's list: its numbers by heading, and where its page is."""
 
     target: str
     key: str
     numbers: Mapping[str, str]
+    address: str
+
+
+@dataclass(frozen=True)
+class TrainingPage:
+    """Everything that there is to say of one training.
+
+    Attributes:
+        target, key: which it is.
+        report: where the report is, seen from this page.
+        figures: of its metrics.
+        numbers: all of them.
+        provenance: what it was made from, by heading; what is empty is not shown.
+    """
+
+    target: str
+    key: str
+    report: str
+    figures: Sequence[CaptionedFigure]
+    numbers: Sheet
     provenance: Mapping[str, str]
-    maps: CaptionedFigure
 
 
 @dataclass(frozen=True)
@@ -55,7 +80,10 @@ class Report:
         effects: their figures.
         claims: the paper's claims, re-tested.
         recipes: of every recipe its paper, code and deviation, and what was measured with it.
+        headings: of the numbers in the list of trainings.
         trainings: one per training that counts.
+        examples: maps of some of them.
+        provenance: how many trainings there are by teacher and by what they were computed on.
         datasets: title, source, licence and citation of every dataset used, and a note where one of them has any.
         versions: library to version.
     """
@@ -76,17 +104,32 @@ class Report:
     effects: Sequence[CaptionedFigure]
     claims: Sheet
     recipes: Sheet
-    trainings: Sequence[Training]
+    headings: Sequence[str]
+    trainings: Sequence[ListedTraining]
+    examples: Sequence[CaptionedFigure]
+    provenance: Sheet
     datasets: Sequence[Mapping[str, str]]
     versions: Mapping[str, str]
 
 
 def render(report: Report) -> str:
     """The report as HTML."""
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    return _environment().get_template("report.html.j2").render(report=report, LISTED=_LISTED)
+
+
+def render_training(training: TrainingPage) -> str:
+    """A training's page as HTML."""
+    return _environment().get_template("training.html.j2").render(training=training)
+
+
+@cache
+def _environment() -> Environment:
+    loader = PackageLoader(__package__, "")
+    environment = Environment(
+        loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
     environment.filters["inline"] = inline
-    template = files(__package__).joinpath("report.html.j2").read_text(encoding="utf-8")
-    return environment.from_string(template).render(report=report)
+    return environment
 
 
 def inline(text: str) -> Markup:

@@ -1,6 +1,6 @@
 """From all metrics to the tidy benchmark table and the paper's tables."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +59,7 @@ def build_benchmark(store: Store) -> Result:
     runs = {tuple(r.provenance.key): mlflow_run_id(store, *r.provenance.key) for r in good}
 
     def write(folder: Path) -> dict[str, Any]:
-        frames = [_rows(store, r, runs[tuple(r.provenance.key)]) for r in good] + [published_rows()]
+        frames = ([_measured_rows(store, good, runs)] if good else []) + [published_rows()]
         table = pd.concat([f.astype(COLUMN_TYPES) for f in frames], ignore_index=True)
         table.to_parquet(folder / "benchmark.parquet", index=False)
         return {"measured_trainings": len(good), "rows": len(table), "left_out": stale}
@@ -68,33 +68,43 @@ def build_benchmark(store: Store) -> Result:
     return store.produce(BENCHMARK, [], write, parameters=parameters, inputs=good)
 
 
-def _rows(store: Store, metrics: Result, mlflow_run: str | None) -> pd.DataFrame:
+def _measured_rows(store: Store, good: Sequence[Result], runs: Mapping[tuple[str, ...], str | None]) -> pd.DataFrame:
+    """Every number of these ``metrics`` results. Put together column by column: there may be thousands of them."""
+    tables = [read_metrics(result) for result in good]
+    about = pd.DataFrame([_about(store, *pair) for pair in zip(good, tables, strict=True)])
+    of_training = np.repeat(np.arange(len(tables)), [len(table) for table in tables])
+    rows = pd.concat([pd.concat(tables, ignore_index=True), about.iloc[of_training].reset_index(drop=True)], axis=1)
+    of_masks = rows["of_masks"].where(rows["score_rule"] == "map", "")
+    rows["source"] = [
+        "; ".join(filter(None, parts)) for parts in zip(rows["place"], rows["note"], of_masks, strict=True)
+    ]
+    rows["mlflow_run_id"] = [runs[pair] for pair in zip(rows["target"], rows["training"], strict=True)]
+    return rows.assign(origin="measured", verified=None).reindex(columns=list(COLUMNS))
+
+
+def _about(store: Store, metrics: Result, table: pd.DataFrame) -> dict[str, Any]:
+    """What stands in every row of one training."""
     target_name, training = metrics.provenance.key
     described, key = targets_in(store).target(target_name), TrainingKey.parse(training)
-    table = read_metrics(metrics)
-    note, of_masks = data_note(described, store.require(IMAGES, target_name)), mask_note(table)
-    place = f"{METRICS.name}/{target_name}/{training}"
-    sources = ["; ".join(filter(None, (place, note, of_masks if r == "map" else ""))) for r in table["score_rule"]]
     facts_of = (store.require(stage, target_name, training).facts for stage in (TRAINED_MODEL, ANOMALY_SCORES))
-    return table.assign(
-        target=described.name,
-        dataset=described.dataset,
-        category=described.category,
-        kind=described.kind,
-        system=key.recipe.title,
-        recipe=key.recipe.name,
-        teacher=str(key.teacher),
-        training=training,
-        epochs=key.epochs,
-        short_schedule=key.short_schedule,
-        seed=key.seed,
-        repeat=key.repeat,
-        computed_on=computed_on(*facts_of),
-        origin="measured",
-        verified=None,
-        source=sources,
-        mlflow_run_id=mlflow_run,
-    ).reindex(columns=list(COLUMNS))
+    return {
+        "target": described.name,
+        "dataset": described.dataset,
+        "category": described.category,
+        "kind": described.kind,
+        "system": key.recipe.title,
+        "recipe": key.recipe.name,
+        "teacher": str(key.teacher),
+        "training": training,
+        "epochs": key.epochs,
+        "short_schedule": key.short_schedule,
+        "seed": key.seed,
+        "repeat": key.repeat,
+        "computed_on": computed_on(*facts_of),
+        "place": f"{METRICS.name}/{target_name}/{training}",
+        "note": data_note(described, store.require(IMAGES, target_name)),
+        "of_masks": mask_note(table),
+    }
 
 
 def read_benchmark(benchmark: Result) -> pd.DataFrame:

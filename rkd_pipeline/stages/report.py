@@ -1,30 +1,31 @@
 """The report: tables, figures, leaderboard and provenance of a store, in one HTML file."""
 
-from collections.abc import Mapping
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from rkd_pipeline.data.user_targets import targets_in
+from rkd_pipeline.recipes.lookup import own_score
 from rkd_pipeline.recipes.score_rules import OWN
-from rkd_pipeline.recipes.training_key import TrainingKey
 from rkd_pipeline.results.ranking import Leaderboard, leaderboard_sheet, pairs_sheet
-from rkd_pipeline.results.report_page import CaptionedFigure, Report, Training, render
+from rkd_pipeline.results.report_page import CaptionedFigure, ListedTraining, Report, render
 from rkd_pipeline.results.tables.recipe_sheet import recipe_sheet
-from rkd_pipeline.results.tables.sheet import in_epochs, with_interval
+from rkd_pipeline.results.tables.sheet import Sheet, with_interval
 from rkd_pipeline.stages.ablation import figure_files, read_sheets
-from rkd_pipeline.stages.anomaly_scores import read_metrics, value_of
 from rkd_pipeline.stages.benchmark import read_benchmark, read_cells, table_sheet
 from rkd_pipeline.stages.claims import read_sheet
 from rkd_pipeline.stages.history import FIGURE, read_moves, read_points, sheets_of
 from rkd_pipeline.stages.leaderboard import DIAGRAM, read_leaderboard
 from rkd_pipeline.stages.paper_figures import FIGURES, figure_file
 from rkd_pipeline.stages.systems import COST, DIFFERENCES, SHOTS, read_system_sheets
+from rkd_pipeline.stages.training_page import FILE as PAGE
+from rkd_pipeline.stages.training_page import address_from_report, build_training_page
+from rkd_pipeline.store.files import write_atomically
 from rkd_pipeline.store.result_store import Result, Store
 from rkd_pipeline.store.stage_versions import (
     ABLATION,
-    ANOMALY_SCORES,
     BENCHMARK,
     CLAIMS,
     HISTORY,
@@ -38,8 +39,8 @@ from rkd_pipeline.store.stage_versions import (
     TABLE_4,
     TABLE_DEMO,
     TRAINED_MODEL,
+    TRAINING_PAGE,
 )
-from rkd_pipeline.training.conditions import computed_on
 
 TABLES = (TABLE_1, TABLE_2, TABLE_3, TABLE_4, TABLE_DEMO)
 FILE = "report.html"
@@ -56,20 +57,22 @@ _NUMBERS = {
     "pixel AUROC": ("pixel_auroc", "map"),
     "AUPRO": ("aupro_30", "map"),
 }
-_THUMBNAIL = 900
+_THUMBNAIL, _EXAMPLES = 900, 20  # pixels; targets: some 0.3 MB each
 
 
 def build_report(store: Store) -> Result:
-    """``report``: ``report.html``, self-contained."""
+    """``report``: ``report.html``, self-contained but for links to the trainings' pages, which are made here too."""
     read_first = (BENCHMARK, LEADERBOARD, SYSTEMS, ABLATION, CLAIMS)
     benchmark, board, side_by_side, ablation, claims = (store.require(stage) for stage in read_first)
     tables = [store.require(stage) for stage in TABLES]
     figures = [store.require(stage) for stage in FIGURES]
     history = store.require(HISTORY)
+    rows = read_benchmark(benchmark)
+    for pair in _pairs(rows):
+        build_training_page(store, *pair)
 
     def write(folder: Path) -> dict[str, Any]:
-        rows = read_benchmark(benchmark)
-        trainings = _trainings(store, rows)
+        trainings = _listed(rows)
         found = read_leaderboard(board)
         measured = [bool(read_cells(table)["measured"].notna().any()) for table in tables]
         sheets = list(zip((table_sheet(store, stage) for stage in TABLES), measured, strict=True))
@@ -90,7 +93,10 @@ def build_report(store: Store) -> Result:
             effects=_effects(ablation),
             claims=read_sheet(claims),
             recipes=recipe_sheet(rows),
+            headings=[heading for heading in _NUMBERS if any(heading in t.numbers for t in trainings)],
             trainings=trainings,
+            examples=_examples(store, rows),
+            provenance=_made_on(store, rows),
             datasets=_datasets(store, rows),
             versions=benchmark.provenance.environment["versions"],
         )
@@ -99,6 +105,24 @@ def build_report(store: Store) -> Result:
 
     read = [benchmark, board, side_by_side, ablation, claims, history, *tables, *figures]
     return store.produce(REPORT, [], write, inputs=read)
+
+
+def copy_report(store: Store, folder: Path) -> Path:
+    """The report and the pages that it links to, as files in ``folder``; returns the report's.
+
+    They lie there as in a store that is a folder, so that links lead from one to the other.
+    """
+    report = folder / REPORT.name / FILE
+    write_atomically(report, store.require(REPORT).file(FILE).read_bytes())
+    for target_name, training in _pairs(read_benchmark(store.require(BENCHMARK))):
+        page = store.require(TRAINING_PAGE, target_name, training).file(PAGE)
+        write_atomically(folder / TRAINING_PAGE.name / target_name / training / PAGE, page.read_bytes(), durable=False)
+    return report
+
+
+def _pairs(rows: pd.DataFrame) -> list[tuple[str, str]]:
+    ours = rows[rows["origin"] == "measured"][["target", "training"]].drop_duplicates()
+    return sorted(ours.itertuples(index=False, name=None))
 
 
 def _subtitle(rows: pd.DataFrame) -> str:
@@ -151,50 +175,61 @@ def _over_time(history: Result) -> CaptionedFigure | None:
     return CaptionedFigure(caption, (history.folder / FIGURE).read_bytes())
 
 
-def _trainings(store: Store, rows: pd.DataFrame) -> list[Training]:
+def _listed(rows: pd.DataFrame) -> list[ListedTraining]:
+    """Every measured training with its numbers, by target and key."""
+    ours = rows[rows["origin"] == "measured"]
+    own = _own_scores(ours)
+    found: dict[tuple[str, str], dict[str, str]] = {}
+    for heading, (metric, rule) in _NUMBERS.items():
+        wanted = own if rule == OWN else rule
+        of_metric = ours[(ours["metric"] == metric) & (ours["score_rule"] == wanted)]
+        columns = ["target", "training", "value", "ci_low", "ci_high"]
+        for target_name, training, value, low, high in of_metric[columns].itertuples(index=False):
+            numbers = found.setdefault((target_name, training), {})
+            if not pd.isna(value):
+                numbers[heading] = with_interval(value, low, high)
+    return [ListedTraining(*pair, numbers, address_from_report(*pair)) for pair, numbers in sorted(found.items())]
+
+
+def _own_scores(measured: pd.DataFrame) -> pd.Series:
+    """Of each row, the image score that its system's authors use."""
+    return measured["recipe"].map({name: own_score(name) for name in measured["recipe"].unique()})
+
+
+def _examples(store: Store, rows: pd.DataFrame) -> list[CaptionedFigure]:
+    """Maps of one training of each target, the first targets by name: neither the best of its target nor the worst.
+
+    It has the median image AUROC of its target's trainings, by each system's own score.
+    """
     from rkd_pipeline.results.figures import thumbnail
 
-    ours = rows[rows["origin"] == "measured"]
-    keys = ours[["target", "training", "mlflow_run_id"]].drop_duplicates().sort_values(["target", "training"])
-    found = []
-    for target_name, key, run in keys.itertuples(index=False):
-        metrics, model = (store.require(stage, target_name, key) for stage in (METRICS, TRAINED_MODEL))
-        table = read_metrics(metrics)
-        recipe = TrainingKey.parse(key).recipe
-        numbers = {
-            heading: _with_interval(table, metric, rule)
-            for heading, (metric, asked) in _NUMBERS.items()
-            for rule in (recipe.own_score if asked == OWN else asked,)
-            if value_of(table, metric, rule) is not None
-        }
-        environment = model.provenance.environment
-        provenance = {
-            "System": f"{recipe.title}: {recipe.summary}",
-            "Teacher": f"{model.provenance.parameters['teacher']}, SHA-256 "
-            f"{model.provenance.parameters['teacher_sha256'][:12]}",
-            "Images": f"{model.facts['train_pictures']} train, {model.facts['validation_pictures']} validation",
-            "Epochs": _epochs(model.facts),
-            "Beside images": str(model.facts.get("descriptors", "")),
-            "Shares the training of": str(model.facts.get("shares_training_of", "")),
-            "Computed on": computed_on(model.facts, store.require(ANOMALY_SCORES, target_name, key).facts),
-            "Finished": str(environment["finished"]),
-            "Result": model.data_version,
-            "MLflow run": "" if pd.isna(run) else str(run),
-        }
-        maps = CaptionedFigure(
-            f"{target_name}, {key}", thumbnail((metrics.folder / "maps.png").read_bytes(), _THUMBNAIL)
+    measured = rows[(rows["origin"] == "measured") & (rows["metric"] == "image_auroc")]
+    measured = measured[measured["score_rule"] == _own_scores(measured)]
+    shown = []
+    for target_name, of_target in list(measured.groupby("target", sort=True))[:_EXAMPLES]:
+        ordered = of_target.sort_values(["value", "training"], ignore_index=True)
+        training = str(ordered["training"][(len(ordered) - 1) // 2])
+        of_how_many = (
+            f"the median by image AUROC of its target's {len(ordered)}" if len(ordered) > 1 else "the only one"
         )
-        found.append(Training(target_name, key, numbers, provenance, maps))
-    return found
+        maps = store.require(METRICS, str(target_name), training).file("maps.png")
+        caption = f"{target_name}, {training}: {of_how_many}"
+        shown.append(CaptionedFigure(caption, thumbnail(maps.read_bytes(), _THUMBNAIL)))
+    return shown
 
 
-def _epochs(facts: Mapping[str, Any]) -> str:
-    return f"{facts['epochs_trained']}, kept {facts['best_epoch']}" if facts["epochs_trained"] else in_epochs(None)
-
-
-def _with_interval(table: pd.DataFrame, metric: str, rule: str) -> str:
-    row = table[(table["metric"] == metric) & (table["score_rule"] == rule)].iloc[0]
-    return with_interval(row["value"], row["ci_low"], row["ci_high"])
+def _made_on(store: Store, rows: pd.DataFrame) -> Sheet:
+    """How many trainings there are by teacher and by what they were computed on."""
+    ours = rows[rows["origin"] == "measured"].drop_duplicates(["target", "training"])
+    named = ["target", "training", "computed_on"]
+    counted: Counter[tuple[str, str, str]] = Counter()
+    for target_name, training, conditions in ours[named].itertuples(index=False):
+        parameters = store.require(TRAINED_MODEL, target_name, training).provenance.parameters
+        counted[str(parameters["teacher"]), str(parameters["teacher_sha256"])[:12], str(conditions)] += 1
+    sheet = Sheet("Provenance", ["Teacher", "SHA-256", "Computed on", "Trainings"])
+    sheet.rows = [[*what, str(n)] for what, n in sorted(counted.items())]
+    sheet.below.append("What each training was made from is on its page.")
+    return sheet
 
 
 def _datasets(store: Store, rows: pd.DataFrame) -> list[dict[str, str]]:

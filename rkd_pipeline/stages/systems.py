@@ -44,10 +44,7 @@ def build_systems(store: Store) -> Result:
     rows = read_benchmark(benchmark)
     ours = rows[rows["origin"] == "measured"]
     named = ours[~ours["recipe"].map(is_variant).astype(bool)]
-    pairs: list[tuple[str, str]] = list(
-        named[["target", "training"]].drop_duplicates().itertuples(index=False, name=None)
-    )
-    gathered = {pair: gather_evidence(store, *pair) for pair in pairs}
+    gathered = {pair: gather_evidence(store, *pair) for pair in _with_another(named)}
     spent = costs(store, ours)
 
     def write(folder: Path) -> dict[str, Any]:
@@ -82,6 +79,14 @@ def build_systems(store: Store) -> Result:
     return store.produce(SYSTEMS, [], write, parameters=parameters, inputs=[benchmark, *gathered.values()])
 
 
+def _with_another(named: pd.DataFrame) -> list[tuple[str, str]]:
+    """Target and training of what can be compared: another system was trained with the same seed and repeat."""
+    trainings = named.assign(system=system_names(named))
+    trainings = trainings[["target", "seed", "repeat", "system", "training"]].drop_duplicates()
+    systems = trainings.groupby(["target", "seed", "repeat"])["system"].transform("nunique")
+    return list(trainings.loc[systems > 1, ["target", "training"]].itertuples(index=False, name=None))
+
+
 def _cells(
     named: pd.DataFrame, gathered: dict[tuple[str, str], Result]
 ) -> tuple[dict[Block, dict[str, Evidence]], dict[str, str]]:
@@ -89,6 +94,8 @@ def _cells(
     trainings = named.assign(system=system_names(named))[["target", "training", "system", "recipe"]].drop_duplicates()
     cells: dict[Block, dict[str, Evidence]] = {}
     for target, training, system, _ in trainings.itertuples(index=False):
+        if (target, training) not in gathered:
+            continue
         key = TrainingKey.parse(training)
         cells.setdefault((target, key.seed, key.repeat), {})[system] = read_evidence(gathered[target, training].folder)
     return cells, dict(zip(trainings["system"], trainings["recipe"], strict=True))

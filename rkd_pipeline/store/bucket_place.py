@@ -138,8 +138,10 @@ class BucketPlace:
             ) from error
 
     def number(self, name: str) -> int:
-        """See ``Place``."""
-        return self._newest_entry(name, fresh=True)[0]
+        """See ``Place``; asked anew within a look too, which goes on with what is found."""
+        number, there = self._newest_entry(name, fresh=True)
+        self._note(name, number, there)
+        return number
 
     def publish(self, temporary: Path, name: str, files: Files, record: str = PROVENANCE, *, after: int = 0) -> Record:
         """See ``Place``: files first, their record last."""

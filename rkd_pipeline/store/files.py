@@ -25,6 +25,15 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
+def read_whole(path: str) -> bytes | None:
+    """A file's bytes; None where there is none. In a third of pathlib's time, for the thousands that a look reads."""
+    try:
+        with open(path, "rb", buffering=0) as stream:
+            return stream.readall()
+    except FileNotFoundError:
+        return None
+
+
 def bytes_sha256(content: bytes) -> str:
     """SHA-256 of bytes, as 64 hex digits."""
     return hashlib.sha256(content).hexdigest()

@@ -7,10 +7,11 @@ are believed: once per state of a file, as ``.verified/`` records. That folder i
 import os
 import shutil
 import uuid
+from collections.abc import Iterator
 from contextlib import nullcontext
 from pathlib import Path
 
-from rkd_pipeline.store.files import delete, publish, sync, write_atomically
+from rkd_pipeline.store.files import delete, publish, read_whole, sync, write_atomically
 from rkd_pipeline.store.hashes import HashRecord, State, state_of
 from rkd_pipeline.store.place import PROVENANCE, Files, Record
 
@@ -24,6 +25,7 @@ class FolderPlace:
 
     def __init__(self, root: Path) -> None:
         self.root = root.resolve()
+        self._root = str(self.root)  # thousands of paths are put together from it in one look
         self._hashes: dict[str, HashRecord] = {}
 
     @property
@@ -33,10 +35,8 @@ class FolderPlace:
 
     def find(self, name: str, record: str = PROVENANCE) -> Record | None:
         """See ``Place``."""
-        try:
-            return Record(name, (self.root / name / record).read_bytes())
-        except FileNotFoundError:
-            return None
+        content = read_whole(f"{self._root}/{name}/{record}")
+        return None if content is None else Record(name, content)
 
     def folder(self, record: Record) -> Path:
         """See ``Place``."""
@@ -72,17 +72,17 @@ class FolderPlace:
 
     def damage(self, record: Record, files: Files) -> str | None:
         """See ``Place``."""
-        folder, states = self.root / record.name, {}
+        folder, states = f"{self._root}/{record.name}", {}
         for name, file in files.items():
             state = state_of(f"{folder}/{name}")
             if state is None or state.size != file.get("bytes", state.size):
-                return f"{folder / name} is missing or cut short"
+                return f"{folder}/{name} is missing or cut short"
             states[name] = state
-        found = self.hashes(record.name).of(folder, states, f"check {folder.name}")
+        found = self.hashes(record.name).of(folder, states)
         for name, file in files.items():
             if found[name] != file["sha256"]:
                 return (
-                    f"{folder / name} is damaged: its SHA-256 begins with {found[name][:8]}, and with "
+                    f"{folder}/{name} is damaged: its SHA-256 begins with {found[name][:8]}, and with "
                     f"{file['sha256'][:8]} when it was written"
                 )
         return None
@@ -99,8 +99,20 @@ class FolderPlace:
 
     def entries(self, under: str, record: str = PROVENANCE) -> list[str]:
         """See ``Place``."""
-        found = (p.parent.relative_to(self.root) for p in (self.root / under).rglob(record))
-        return sorted(path.as_posix() for path in found if not any(part.startswith(".") for part in path.parts))
+        return sorted(self._entries_below(under, record))
+
+    def _entries_below(self, under: str, record: str) -> Iterator[str]:
+        """An entry holds no other: what is in it is not looked at."""
+        if os.path.exists(f"{self._root}/{under}/{record}"):
+            yield under
+            return
+        try:
+            with os.scandir(f"{self._root}/{under}") as found:
+                names = [entry.name for entry in found if entry.is_dir() and not entry.name.startswith(".")]
+        except FileNotFoundError:
+            return
+        for name in names:
+            yield from self._entries_below(f"{under}/{name}" if under else name, record)
 
     def one_look(self) -> nullcontext[None]:
         """See ``Place``; a folder is looked at directly."""
@@ -108,10 +120,7 @@ class FolderPlace:
 
     def read(self, document: str) -> bytes | None:
         """See ``Place``."""
-        try:
-            return (self.root / document).read_bytes()
-        except FileNotFoundError:
-            return None
+        return read_whole(f"{self._root}/{document}")
 
     def write(self, document: str, content: bytes) -> None:
         """See ``Place``."""
@@ -158,7 +167,7 @@ class FolderPlace:
     def hashes(self, name: str) -> HashRecord:
         """The record of hashes of what lies, or is read, under a name."""
         if name not in self._hashes:
-            self._hashes[name] = HashRecord(self._hash_file(name))
+            self._hashes[name] = HashRecord(f"{self._root}/{VERIFIED}/{name}.json")
         return self._hashes[name]
 
     def _hash_file(self, name: str) -> Path:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from rkd_pipeline.progress import bar
-from rkd_pipeline.store.files import file_sha256, sync, write_atomically
+from rkd_pipeline.store.files import file_sha256, read_whole, sync, write_atomically
 
 # A file may change twice within one tick of the clock that stamps it, and look the same; FAT's ticks are the longest.
 _TICK = 2_000_000_000
@@ -39,17 +39,18 @@ def state_of(path: str | Path) -> State | None:
 class HashRecord:
     """The hashes of the files of one folder, by their names in it, kept in ``file``."""
 
-    def __init__(self, file: Path) -> None:
-        self._file = file
+    def __init__(self, file: str | Path) -> None:
+        self._file = str(file)
         self._known: dict[str, tuple[State, str]] | None = None
 
-    def of(self, folder: Path, states: Mapping[str, State], doing: str) -> dict[str, str]:
+    def of(self, folder: str | Path, states: Mapping[str, State], doing: str = "") -> dict[str, str]:
         """SHA-256 of the named files of ``folder``, 64 hex digits each.
 
         Args:
             folder: that the names start from.
             states: of the files, as they are now.
-            doing: what the progress bar says; one is shown where there is much to read.
+            doing: what the progress bar says, of itself that the folder is checked; one is shown where there is much
+                to read.
 
         Raises ``OSError`` for a file that cannot be read.
         """
@@ -58,7 +59,7 @@ class HashRecord:
         if not new:
             return {name: known[name][1] for name in states}
         now = time.time_ns()
-        hashed = self._hash(folder, new, states, doing)
+        hashed = self._hash(Path(folder), new, states, doing or f"check {Path(folder).name}")
         self._known = {
             name: (state, hashed[name]) if name in hashed else known[name]
             for name, state in states.items()
@@ -85,7 +86,7 @@ class HashRecord:
     def _read(self) -> dict[str, tuple[State, str]]:
         if self._known is None:
             try:
-                record = json.loads(self._file.read_bytes())
+                record = json.loads(read_whole(self._file) or b"{}")
                 self._known = {name: (State(*state), sha256) for name, (*state, sha256) in record.items()}
             except (OSError, ValueError, TypeError, AttributeError):
                 self._known = {}  # lost or damaged: everything is computed again
@@ -94,6 +95,6 @@ class HashRecord:
     def _write(self) -> None:
         record = {name: [*state, sha256] for name, (state, sha256) in (self._known or {}).items()}
         try:
-            write_atomically(self._file, json.dumps(record).encode(), durable=False)
+            write_atomically(Path(self._file), json.dumps(record).encode(), durable=False)
         except OSError as error:
             _log.warning("%s cannot be written (%s): its files are hashed again at the next look", self._file, error)

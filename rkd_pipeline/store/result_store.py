@@ -19,7 +19,6 @@ import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from contextvars import ContextVar
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -38,13 +37,11 @@ from rkd_pipeline.store.files import (
 )
 from rkd_pipeline.store.folder_place import VERIFIED, FolderPlace
 from rkd_pipeline.store.hashes import HashRecord
+from rkd_pipeline.store.look import Look, look_at, one_look
 from rkd_pipeline.store.named_locks import FileLocks, NamedLocks, StillHeld
 from rkd_pipeline.store.place import PROVENANCE, Files, Place, Record
 from rkd_pipeline.store.stage_versions import STAGES, Stage
 
-# During one look at a place, in this thread: results by name, and why each is stale.
-_Known = dict[str, tuple["Result | None", str | None]]
-_known: ContextVar[tuple[Place, _Known] | None] = ContextVar("known", default=None)
 _log = logging.getLogger(__name__)
 _LOOK_AGAIN = 0.2  # seconds between looks for a free place of what several share
 _PACKAGES = ("torch", "torchvision", "numpy", "scipy", "scikit-learn", "pandas", "pyarrow", "pillow")
@@ -192,13 +189,22 @@ class Store:
         Raises ``NewerResult`` where a newer version of this package made it, ``StoreError`` where its provenance is
         unreadable.
         """
+        look = look_at(self.place)
+        return self._read(ref) if look is None else self._seen(str(ref), look)
+
+    def _seen(self, name: str, look: Look) -> Result | None:
+        if name not in look.results:
+            look.results[name] = self._read(Ref.parse(name))
+        return look.results[name]
+
+    def _read(self, ref: Ref) -> Result | None:
         name = _name(ref)
         record = self.place.find(name)
         if record is None:
             return None
         try:
             made = json.loads(record.content)
-            _refuse_newer(ref, self.place.shown(name), made)  # first: a newer version may have written other fields
+            _refuse_newer(ref, self.place, made)  # first: a newer version may have written other fields
             return Result(Provenance(**made), record, self.place, reused=True)
         except (ValueError, TypeError, AttributeError) as error:
             raise StoreError(
@@ -220,30 +226,27 @@ class Store:
 
         Every result on the way is looked at once, and its files are hashed where they have not been in this state.
         """
-        known = _known_of(self.place)
-        if known is None:
-            return self._why_stale(result, {})
+        look = look_at(self.place) or Look(self.place)
         name = str(Ref(result.provenance.stage, *result.provenance.key))
-        before, reason = known.get(name, (None, None))
-        if before is None or before.record != result.record:
-            reason = self._why_stale(result, known)
-            known[name] = (result, reason)
-        return reason
+        if look.results.get(name) is not result:
+            return self._why_stale(result, look)
+        if name not in look.reasons:
+            look.reasons[name] = self._why_stale(result, look)
+        return look.reasons[name]
 
-    def _why_stale(self, result: Result, seen: "_Known") -> str | None:
+    def _why_stale(self, result: Result, look: Look) -> str | None:
         found = result.provenance
         stage = STAGES.get(found.stage)
         if stage is None or found.stage_version != stage.version:
             now = stage.version if stage else "gone"
             return f"it was made by version {found.stage_version} of {found.stage}, which is now {now}"
         for name, recorded in found.inputs.items():
-            if name not in seen:
-                upstream = self.find(Ref.parse(name))
-                seen[name] = (upstream, None if upstream is None else self._why_stale(upstream, seen))
-            upstream, reason = seen[name]
+            upstream = self._seen(name, look)
             if upstream is None or upstream.data_version != recorded:
                 return f"{name} has changed since"
-            if reason:
+            if name not in look.reasons:
+                look.reasons[name] = self._why_stale(upstream, look)
+            if reason := look.reasons[name]:
                 return f"{name} is stale ({reason})"
         return self.place.damage(result.record, found.files)
 
@@ -259,10 +262,7 @@ class Store:
         asked = (stage.version, canonical_json(parameters), _versions(inputs))
         if (found.stage_version, canonical_json(found.parameters), found.inputs) != asked:
             return None
-        if damage := self.place.damage(result.record, found.files):
-            _log.warning("%s is made again: %s", ref, damage)
-            return None
-        return result
+        return None if self.place.damage(result.record, found.files) else result
 
     def produce(
         self,
@@ -280,10 +280,14 @@ class Store:
         """
         parameters = parameters or {}
         ref = Ref(stage.name, *key)
+        if done := self.current(stage, key, parameters, inputs):  # without waiting for others that want it too
+            return done
         with self.lock(str(ref)) as still_held:
+            self._has_changed(ref)  # another process may have made it, before or while this one waited for its turn
             after = self.place.number(_name(ref))
             if done := self.current(stage, key, parameters, inputs):
                 return done
+            self._warn_of_damage(ref)
             if self._only_look:
                 raise StoreError(f"{ref} is missing or not up to date, and {self.address} was opened to look only")
             with self.half_made(_name(ref)) as temporary:
@@ -304,8 +308,13 @@ class Store:
                 write_atomically(temporary / PROVENANCE, json.dumps(asdict(provenance), indent=1).encode())
                 still_held()
                 record = self.place.publish(temporary, _name(ref), files, after=after)
-        self._forget_what_is_known()
+                self._has_changed(ref)
         return Result(provenance, record, self.place)
+
+    def _warn_of_damage(self, ref: Ref) -> None:
+        found = self.find(ref)
+        if found is not None and (damage := self.place.damage(found.record, found.provenance.files)):
+            _log.warning("%s is made again: %s", ref, damage)
 
     @contextmanager
     def half_made(self, name: str) -> Iterator[Path]:
@@ -327,7 +336,7 @@ class Store:
     def remove(self, ref: Ref) -> None:
         """Delete a result, whole. The caller holds its lock."""
         self.place.withdraw(_name(ref))
-        self._forget_what_is_known()
+        self._has_changed(ref)
 
     @contextmanager
     def lock(self, name: str) -> Iterator[StillHeld]:
@@ -383,19 +392,12 @@ class Store:
 
         What changes in the store meanwhile may not be seen, but for what this process changes itself.
         """
-        if _known_of(self.place) is not None:
+        with one_look(self.place):
             yield
-            return
-        before = _known.set((self.place, {}))
-        try:
-            with self.place.one_look():
-                yield
-        finally:
-            _known.reset(before)
 
-    def _forget_what_is_known(self) -> None:
-        if (known := _known_of(self.place)) is not None:
-            known.clear()
+    def _has_changed(self, ref: Ref) -> None:
+        if (look := look_at(self.place)) is not None:
+            look.forget(str(ref))
 
     def hashes(self, *names: str) -> HashRecord:
         """A record, kept on this machine, of the hashes of files that lie elsewhere on it."""
@@ -404,11 +406,6 @@ class Store:
     def keys(self, stage: Stage) -> list[tuple[str, ...]]:
         """Partitions of a stage that are in the store, sorted; stale ones too."""
         return sorted(tuple(name.split("/")[1:]) for name in self.place.entries(stage.name))
-
-
-def _known_of(place: Place) -> "_Known | None":
-    found = _known.get()
-    return found[1] if found is not None and found[0] is place else None
 
 
 def files_in(folder: Path) -> Files:
@@ -434,7 +431,7 @@ def _name(ref: Ref) -> str:
     return "/".join((ref.stage, *ref.key))
 
 
-def _refuse_newer(ref: Ref, where: str, record: Mapping[str, Any]) -> None:
+def _refuse_newer(ref: Ref, place: Place, record: Mapping[str, Any]) -> None:
     stage, made = STAGES.get(ref.stage), record.get("stage_version")
     if stage is None or not isinstance(made, int) or made <= stage.version:
         return
@@ -442,7 +439,7 @@ def _refuse_newer(ref: Ref, where: str, record: Mapping[str, Any]) -> None:
     raise NewerResult(
         f"{ref} was made by version {made} of {ref.stage} (rkd-pipeline {package}), and this is rkd-pipeline "
         f"{__version__}, which knows version {stage.version}; upgrade rkd-pipeline, or use another store (--store or "
-        f"RKD_STORE). {where} was not changed"
+        f"RKD_STORE). {place.shown(_name(ref))} was not changed"
     )
 
 

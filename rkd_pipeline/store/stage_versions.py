@@ -8,6 +8,7 @@
     benchmark + evidence + product_maps -> ablation; benchmark + evidence + turned_pictures -> claims
     benchmark + evidence -> systems
     re-benchmarks on record -> history
+    metrics -> training_page
     all of these -> report
     images in a watched folder + trained_model -> scored_pictures
 
@@ -54,7 +55,8 @@ EXPORTED_MODEL = Stage("exported_model", 1)
 ABLATION = Stage("ablation", 2)
 CLAIMS = Stage("claims", 2)
 HISTORY = Stage("history", 3)
-REPORT = Stage("report", 6)
+TRAINING_PAGE = Stage("training_page", 1)
+REPORT = Stage("report", 7)
 SCORED_IMAGES = Stage("scored_pictures", 2)
 
 STAGES = {
@@ -88,6 +90,7 @@ STAGES = {
         ABLATION,
         CLAIMS,
         HISTORY,
+        TRAINING_PAGE,
         REPORT,
         SCORED_IMAGES,
     )

@@ -106,6 +106,28 @@ def test_within_one_look_own_changes_are_seen(machine: Machine) -> None:
         assert store.require(IMAGES, "u").file("a").read_bytes() == b"1"
 
 
+def test_within_one_look_a_change_is_seen_in_all_that_was_made_from_it(machine: Machine) -> None:
+    store = Store(machine("a"))
+    made = store.produce(IMAGES, ["t"], writing(a=b"1"))
+    split = store.produce(SPLIT, ["t"], writing(a=b"1"), inputs=[made])
+    store.produce(METRICS, ["t", "k"], writing(a=b"1"), inputs=[split])
+    other = store.produce(METRICS, ["u", "k"], writing(a=b"1"))
+    with store.one_look():
+        assert store.require(METRICS, "t", "k").file("a").read_bytes() == b"1"
+        store.produce(IMAGES, ["t"], writing(a=b"2"), parameters={"new": True})
+        with pytest.raises(StoreError, match=r"split\[t\] is stale \(images\[t\] has changed since\)"):
+            store.require(METRICS, "t", "k")
+        assert store.require(METRICS, "u", "k").data_version == other.data_version
+
+
+def test_within_one_look_nothing_is_made_that_another_has_made_meanwhile(machine: Machine) -> None:
+    a, b = Store(machine("a")), Store(machine("b"))
+    with a.one_look():
+        assert a.find(Ref(IMAGES.name, "t")) is None
+        b.produce(IMAGES, ["t"], writing(a=b"1"))
+        assert a.produce(IMAGES, ["t"], never).reused
+
+
 def test_a_look_at_one_store_says_nothing_of_another(objects: ObjectStore, tmp_path: Path) -> None:
     one, other = Store(bucket(objects, tmp_path / "a")), Store(bucket(MemoryStore(), tmp_path / "b"))
     split = one.produce(SPLIT, ["t"], writing(a=b"1"), inputs=[one.produce(IMAGES, ["t"], writing(a=b"1"))])
