@@ -37,6 +37,15 @@ from rkd_pipeline.store.stage_versions import (
 )
 from rkd_pipeline.training.conditions import computed_on, remark
 
+# The columns that a training's metrics have, as the benchmark has them.
+_OF_METRICS = {
+    name: COLUMN_TYPES[name]
+    for name in (
+        *("metric", "score_rule", "protocol", "value", "ci_low", "ci_high", "interval_method"),
+        *("n_normal", "n_anomalous", "n_without_mask"),
+    )
+}
+
 
 def measured_results(store: Store) -> tuple[list[Result], dict[str, str]]:
     """All ``metrics`` results that are up to date, and the others with the reason why they do not count."""
@@ -70,10 +79,11 @@ def build_benchmark(store: Store) -> Result:
 
 def _measured_rows(store: Store, good: Sequence[Result], runs: Mapping[tuple[str, ...], str | None]) -> pd.DataFrame:
     """Every number of these ``metrics`` results. Put together column by column: there may be thousands of them."""
-    tables = [read_metrics(result) for result in good]
-    about = pd.DataFrame([_about(store, *pair) for pair in zip(good, tables, strict=True)])
-    of_training = np.repeat(np.arange(len(tables)), [len(table) for table in tables])
-    rows = pd.concat([pd.concat(tables, ignore_index=True), about.iloc[of_training].reset_index(drop=True)], axis=1)
+    table, lengths = _numbers(store, good)
+    parts = np.split(table["n_without_mask"].to_numpy(), np.cumsum(lengths)[:-1])
+    about = pd.DataFrame([_about(store, *pair) for pair in zip(good, parts, strict=True)])
+    of_training = np.repeat(np.arange(len(good)), lengths)
+    rows = pd.concat([table, about.iloc[of_training].reset_index(drop=True)], axis=1)
     of_masks = rows["of_masks"].where(rows["score_rule"] == "map", "")
     rows["source"] = [
         "; ".join(filter(None, parts)) for parts in zip(rows["place"], rows["note"], of_masks, strict=True)
@@ -82,7 +92,42 @@ def _measured_rows(store: Store, good: Sequence[Result], runs: Mapping[tuple[str
     return rows.assign(origin="measured", verified=None).reindex(columns=list(COLUMNS))
 
 
-def _about(store: Store, metrics: Result, table: pd.DataFrame) -> dict[str, Any]:
+def _numbers(store: Store, good: Sequence[Result]) -> tuple[pd.DataFrame, list[int]]:
+    """The metrics tables of these results, one after the other, and how many rows each has.
+
+    A file is read only where the benchmark in the store was not made from the same: it has those numbers already.
+    """
+    before, rows_of = _numbers_before(store)
+    tables, at = [before], len(before)
+    order, lengths = [], []
+    for result in good:
+        rows = rows_of.get((str(Ref(METRICS.name, *result.provenance.key)), result.data_version))
+        if rows is None:
+            tables.append(read_metrics(result).reindex(columns=list(_OF_METRICS)).astype(_OF_METRICS))
+            rows, at = np.arange(at, at + len(tables[-1])), at + len(tables[-1])
+        order.append(rows)
+        lengths.append(len(rows))
+    return pd.concat(tables, ignore_index=True).iloc[np.concatenate(order)].reset_index(drop=True), lengths
+
+
+def _numbers_before(store: Store) -> tuple[pd.DataFrame, dict[tuple[str, str], np.ndarray]]:
+    """Numbers in the stored benchmark, and which of its rows came from which metrics, by name and data version."""
+    stored = store.find(Ref(BENCHMARK.name))
+    if stored is None or stored.provenance.stage_version != BENCHMARK.version:
+        return pd.DataFrame(columns=list(_OF_METRICS)).astype(_OF_METRICS), {}
+    if store.place.damage(stored.record, stored.provenance.files):
+        return pd.DataFrame(columns=list(_OF_METRICS)).astype(_OF_METRICS), {}
+    rows = read_benchmark(stored)
+    rows = rows[rows["origin"] == "measured"].reset_index(drop=True)
+    names = {pair: str(Ref(METRICS.name, *pair)) for pair in zip(rows["target"], rows["training"], strict=True)}
+    made_from = stored.provenance.inputs
+    positions = rows.groupby(["target", "training"], sort=False).indices
+    return rows[list(_OF_METRICS)], {
+        (name, made_from[name]): positions[pair] for pair, name in names.items() if name in made_from
+    }
+
+
+def _about(store: Store, metrics: Result, without_mask: np.ndarray) -> dict[str, Any]:
     """What stands in every row of one training."""
     target_name, training = metrics.provenance.key
     described, key = targets_in(store).target(target_name), TrainingKey.parse(training)
@@ -103,7 +148,7 @@ def _about(store: Store, metrics: Result, table: pd.DataFrame) -> dict[str, Any]
         "computed_on": computed_on(*facts_of),
         "place": f"{METRICS.name}/{target_name}/{training}",
         "note": data_note(described, store.require(IMAGES, target_name)),
-        "of_masks": mask_note(table),
+        "of_masks": mask_note(pd.DataFrame({"n_without_mask": pd.array(without_mask, "Int64")})),
     }
 
 

@@ -244,10 +244,15 @@ class PreparedArrays:
         return Rows(np.load(self._folder / file, mmap_mode="r"), [self._row[name] for name in image_ids])
 
 
-def open_prepared(store: Store, target_name: str, side: int) -> tuple[Result, PreparedArrays]:
+def require_prepared(store: Store, target_name: str, side: int) -> Result:
     """Prepared images of a size; raises ``StoreError`` with the fix where nobody has made them, or they are stale."""
     try:
-        prepared = store.require(PREPARED_IMAGES, target_name, f"{side}px")
+        return store.require(PREPARED_IMAGES, target_name, f"{side}px")
     except StoreError as error:
         raise StoreError(f"{error}. The asset resized_images makes the size that a training reads") from error
+
+
+def open_prepared(store: Store, target_name: str, side: int) -> tuple[Result, PreparedArrays]:
+    """Prepared images of a size, opened; raises as ``require_prepared`` does."""
+    prepared = require_prepared(store, target_name, side)
     return prepared, PreparedArrays(prepared, read_index(store.require(IMAGES, target_name)))

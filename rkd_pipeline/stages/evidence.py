@@ -14,7 +14,13 @@ from rkd_pipeline.recipes.ablation_design import PRODUCT, PRODUCT_MAX
 from rkd_pipeline.recipes.score_rules import SCORE_RULES
 from rkd_pipeline.recipes.training_key import TrainingKey
 from rkd_pipeline.stages.anomaly_scores import read_scores
-from rkd_pipeline.stages.datasets import PreparedArrays, open_prepared, read_index, read_verified_split
+from rkd_pipeline.stages.datasets import (
+    PreparedArrays,
+    open_prepared,
+    read_index,
+    read_verified_split,
+    require_prepared,
+)
 from rkd_pipeline.stages.trained_model import open_model
 from rkd_pipeline.statistics.replicates import Evidence, evidence, read_evidence, write_evidence
 from rkd_pipeline.store.device_lock import on_device
@@ -40,9 +46,11 @@ ROTATIONS = (0, 90, 180, 270)  # degrees: by quarters no pixel is made up
 def gather_evidence(store: Store, target_name: str, training: str) -> Result:
     """``evidence``: of a training's stored scores and maps, made now if nobody has yet."""
     scored = store.require(ANOMALY_SCORES, target_name, training)
-    prepared, arrays = open_prepared(store, target_name, TrainingKey.parse(training).recipe.side)
+    side = TrainingKey.parse(training).recipe.side
+    prepared = require_prepared(store, target_name, side)
 
     def write(folder: Path) -> dict[str, Any]:
+        _, arrays = open_prepared(store, target_name, side)
         scores, maps = read_scores(scored)
         test = np.flatnonzero(scores["part"] == "test")
         of_test = scores.iloc[test]

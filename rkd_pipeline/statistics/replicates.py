@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow.parquet as pq
 
 from rkd_pipeline.metrics.image_auroc import image_auroc
 from rkd_pipeline.metrics.pixel_curve import pixel_curve
@@ -123,11 +124,23 @@ def read_evidence(*folders: Path) -> Evidence:
     values: dict[Quantity, float] = {}
     replicates: dict[Quantity, np.ndarray] = {}
     for folder in folders:
-        table = pd.read_parquet(folder / _VALUES)
-        values |= {(m, r): float(v) for m, r, v in table.itertuples(index=False)}
+        table = _columns(folder / _VALUES)
+        values |= {
+            (m, r): float(v) for m, r, v in zip(table["metric"], table["score_rule"], table["value"], strict=True)
+        }
         with np.load(folder / _REPLICATES) as arrays:
             for name in arrays.files:
                 metric, _, rule = name.partition(" ")
                 replicates[metric, rule] = arrays[name]
-    image_ids = tuple(pd.read_parquet(folders[0] / _IMAGES)["image_id"])
-    return Evidence(image_ids, values, replicates, pd.read_parquet(folders[0] / _REGIONS))
+    image_ids = tuple(_columns(folders[0] / _IMAGES)["image_id"])
+    regions = _columns(folders[0] / _REGIONS)
+    as_read = {"image_id": pd.array(regions["image_id"], "string")} | {
+        name: np.asarray(regions[name], kind) for name, kind in (("size", np.int64), ("overlap", np.float64))
+    }
+    return Evidence(image_ids, values, replicates, pd.DataFrame(as_read, columns=REGION_COLUMNS))
+
+
+def _columns(file: Path) -> dict[str, list[Any]]:
+    """A small parquet file: a fifth of the time that pandas takes, and the systems table reads thousands."""
+    with pq.ParquetFile(file) as opened:
+        return dict(opened.read(use_threads=False).to_pydict())

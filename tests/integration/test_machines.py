@@ -1,7 +1,7 @@
 """Several machines on one store: here several processes, each with a folder of its own for what a machine keeps.
 
-The store is a shared folder that serves as an object store; locks are in PostgreSQL, curves and models on an MLflow
-server.
+The store is a shared folder that serves as an object store, or a bucket on one of two S3 servers; locks are in
+PostgreSQL, curves and models on an MLflow server.
 """
 
 import os
@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import mlflow
+import obstore
 import pytest
 from safetensors import safe_open
 
@@ -23,10 +24,10 @@ from rkd_pipeline.stages.trained_model import checkpoint_file, read_history, tra
 from rkd_pipeline.store.open_store import open_store
 from rkd_pipeline.store.result_store import Ref, Store
 from rkd_pipeline.store.stage_versions import METRICS, TRAINED_MODEL
-from tests.conftest import need
 from tests.integration.conftest import TIMEOUT
 from tests.integration.tracking_server import TrackingServer, wait_until
-from tests.library.postgres_server import programs, serving
+from tests.library.postgres_server import serving
+from tests.library.shared_places import KINDS, SharedPlace, shared_place
 
 pytestmark = pytest.mark.slow
 TARGET, EPOCHS = "few", 6
@@ -39,6 +40,7 @@ class Lab:
 
     folder: Path
     environment: dict[str, str]
+    place: SharedPlace
 
     def machine(self, name: str) -> "Machine":
         return Machine(self, self.folder / name)
@@ -78,16 +80,16 @@ class Machine:
         return open_store(Settings.from_environment())
 
 
-@pytest.fixture(scope="module")
-def lab(tmp_path_factory: pytest.TempPathFactory, few_images: Path) -> Iterator[Lab]:
-    folder, found = tmp_path_factory.mktemp("lab"), programs()
-    need(found, "PostgreSQL is not installed (Debian: apt-get install postgresql)")
-    assert found is not None
+@pytest.fixture(scope="module", params=KINDS)
+def lab(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, postgres_programs: Path, few_images: Path
+) -> Iterator[Lab]:
+    folder = tmp_path_factory.mktemp("lab")
     tracking = TrackingServer(folder / "mlflow")
-    with serving(found) as database:
+    with serving(postgres_programs) as database, shared_place(request.param, folder) as place:
         tracking.start()
-        environment = {
-            "RKD_STORE": f"file://{folder / 'shared'}",
+        environment = place.environment | {
+            "RKD_STORE": place.address,
             "RKD_LOCKS": database.address,
             "RKD_LOCK_SILENCE": "5",
             "MLFLOW_TRACKING_URI": tracking.uri,
@@ -96,7 +98,7 @@ def lab(tmp_path_factory: pytest.TempPathFactory, few_images: Path) -> Iterator[
             "RKD_CHECKPOINT_SECONDS": "0",
             "RKD_UPLOAD_SECONDS": "0.2",
         }
-        made = Lab(folder, environment)
+        made = Lab(folder, environment, place)
         made.machine("first").rkd("add-target", TARGET, str(few_images))
         yield made
         tracking.close()
@@ -176,22 +178,24 @@ def test_a_frozen_machine_commits_nothing_when_it_thaws(lab: Lab, monkeypatch: p
 
 
 def test_no_secret_is_written_anywhere(lab: Lab) -> None:
-    """The password of the locks is in no file of the store, of any machine, or of Dagster and MLflow."""
+    """The passwords of locks and bucket are in no file of the store, of any machine, or of Dagster and MLflow."""
     lab.machine("spy").rkd(*run("0"))  # done already, where all tests of this file run
-    places = [p for p in lab.folder.rglob("*") if p.is_file()]
+    servers = lab.folder / "ceph"  # its log has what its own administrator typed
+    places = [p for p in lab.folder.rglob("*") if p.is_file() and servers not in p.parents]
     assert len(places) > 100
-    assert [p for p in places if SECRET.encode() in p.read_bytes()] == []
+    secrets = [text.encode() for text in (SECRET, *lab.place.secrets)]
+    assert [p for p in places if any(secret in p.read_bytes() for secret in secrets)] == []
+    objects = lab.place.names("")
+    assert len(objects) > 50
+    for name in objects:
+        content = bytes(obstore.get(lab.place.objects, name).bytes())
+        assert not any(secret in content for secret in secrets), name
 
 
 def wait_for_backup(lab: Lab, seed: int, process: "subprocess.Popen[str]") -> int:
     """Wait until the second epoch of a training lies where other machines can go on from it."""
-    kept = lab.folder / "shared" / "backups" / "checkpoints" / TARGET
-
-    def epoch() -> int:
-        return max((epoch_of(file) for file in kept.glob(f"*s{seed}.safetensors")), default=0)
-
-    wait_until(lambda: epoch() >= 2, 300, process)
-    return epoch()
+    wait_until(lambda: lab.place.epochs(TARGET, seed) >= 2, 300, process)
+    return lab.place.epochs(TARGET, seed)
 
 
 def epoch_of(checkpoint: Path) -> int:

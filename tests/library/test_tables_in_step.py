@@ -12,8 +12,11 @@ import pytest
 from assets.jobs import TABLES
 from rkd_pipeline.definitions import ASSETS
 from rkd_pipeline.operations.tables_in_step import BUILT, tables_are_in_step
+from rkd_pipeline.stages import benchmark
+from rkd_pipeline.stages.anomaly_scores import read_metrics
+from rkd_pipeline.stages.benchmark import build_benchmark
 from rkd_pipeline.stages.report import copy_report
-from rkd_pipeline.store.result_store import Ref, Store
+from rkd_pipeline.store.result_store import Ref, Result, Store
 from rkd_pipeline.store.stage_versions import BENCHMARK, METRICS, REPORT, STAGES, TABLE_3, TRAINING_PAGE
 from tests.library.arena import TARGET, Finish, enter
 
@@ -93,6 +96,24 @@ def test_a_refresh_makes_the_pages_of_what_is_new_alone(built: tuple[Store, Fini
         build(store)
     assert store.require(TRAINING_PAGE, TARGET, FIRST).provenance.environment == before
     assert len(linked(store.require(REPORT).folder / "report.html", "training_page")) == 2
+
+
+def test_a_benchmark_that_goes_on_from_the_one_before_is_the_same(
+    built: tuple[Store, Finish], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, finish = built
+    finish(SECOND, 1.0)
+    finish("rkd-es@resnet18.random~1e-s0", 1.5)
+    build_benchmark(store)
+    read: list[Result] = []
+    monkeypatch.setattr(benchmark, "read_metrics", lambda result: read.append(result) or read_metrics(result))
+    again = finish(SECOND, 1.0, 1)
+    went_on = build_benchmark(store)
+    assert [result.data_version for result in read] == [again.data_version]
+    store.remove(Ref(BENCHMARK.name))
+    assert build_benchmark(store).data_version == went_on.data_version
+    assert len(read) == 1 + 3
+    assert went_on.facts["measured_trainings"] == 3
 
 
 def test_the_report_shows_maps_of_the_median_training(built: tuple[Store, Finish]) -> None:
