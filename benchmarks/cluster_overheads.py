@@ -20,7 +20,7 @@ from rkd_pipeline.data import synthetic
 from rkd_pipeline.settings import Settings
 from rkd_pipeline.store.open_store import open_store
 from rkd_pipeline.store.stage_versions import METRICS, TRAINED_MODEL
-from tests.integration.cluster_lab import Lab, cluster
+from tests.integration.cluster.lab import Lab, cluster
 from tests.integration.servers import PLACE, Pages
 from tests.library.postgres_server import programs
 

@@ -1,4 +1,4 @@
-"""What ``rkd check-cluster`` finds wrong, from what nodes report; the asking itself is in test_cluster.py."""
+"""What ``rkd check-cluster`` finds wrong, from what nodes report; the asking itself is in cluster/test_faults.py."""
 
 import json
 from pathlib import Path

@@ -6,7 +6,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -23,18 +23,30 @@ def wait_until(done: Callable[[], bool], seconds: float, process: "subprocess.Po
 
 
 class TrackingServer:
-    """``mlflow server`` over a folder, on one port for all its lives."""
+    """``mlflow server`` over a folder, or over a database and a bucket, on one port for all its lives.
 
-    def __init__(self, folder: Path) -> None:
+    Args:
+        database: in the place of one in the folder.
+        artifacts: likewise; the server alone reaches them, with the further ``environment``.
+    """
+
+    def __init__(
+        self, folder: Path, database: str = "", artifacts: str = "", environment: Mapping[str, str] | None = None
+    ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self._folder, self._port = folder, free_port()
+        self._database, self._artifacts = (
+            database or f"sqlite:///{folder / 'db'}",
+            artifacts or str(folder / "artifacts"),
+        )
+        self._environment = environment or {}
         self.uri = f"http://127.0.0.1:{self._port}"
         self._process: subprocess.Popen[str] | None = None
 
     def start(self) -> None:
-        command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", f"sqlite:///{self._folder / 'db'}"]
-        command += ["--artifacts-destination", str(self._folder / "artifacts"), "--workers", "1"]
-        quiet = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
+        command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", self._database]
+        command += ["--artifacts-destination", self._artifacts, "--workers", "1"]
+        quiet = {**self._environment, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
         with (self._folder / "log").open("a") as log:
             self._process = subprocess.Popen(
                 [*command, "--host", "127.0.0.1", "--port", str(self._port)],

@@ -6,8 +6,10 @@ import socket
 import subprocess
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
+
+import psycopg2
 
 _DEBIAN = Path("/usr/lib/postgresql")
 
@@ -39,6 +41,14 @@ class PostgresServer:
                 shutil.chown(path, "postgres", "postgres")
         self._run("initdb", "-D", str(self._data), "-U", "rkd", "--pwfile", str(password), "-A", "scram-sha-256", "-N")
         self._data_settings()
+
+    def create(self, database: str) -> str:
+        """A further database; returns its address."""
+        with closing(psycopg2.connect(self.address)) as connection:
+            connection.autocommit = True
+            with connection.cursor() as cursor:
+                cursor.execute(f"CREATE DATABASE {database}")
+        return f"{self.address.rpartition('/')[0]}/{database}"
 
     def start(self) -> None:
         """Start it, and wait until it answers."""

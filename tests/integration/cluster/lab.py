@@ -23,8 +23,10 @@ from tests.integration.servers import answers, free_port, wait_until
 from tests.integration.tracking_server import TrackingServer
 from tests.library.postgres_server import PostgresServer
 from tests.library.postgres_server import serving as serving_postgres
+from tests.library.s3_servers import BUCKET
+from tests.library.shared_places import SharedPlace, shared_place
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 SECRET = "a-secret"  # the password of the database
 START = 240  # seconds, far more than a free machine needs
 
@@ -61,6 +63,7 @@ class Lab:
     environment: dict[str, str]
     postgres: PostgresServer
     tracking: TrackingServer
+    place: SharedPlace
     nodes: dict[str, Node] = field(default_factory=dict)
     ui: "subprocess.Popen[bytes] | None" = None
     ports: dict[str, int] = field(default_factory=dict)
@@ -165,15 +168,18 @@ class Lab:
 
 
 @contextmanager
-def cluster(folder: Path, postgres_programs: Path, nodes: tuple[str, ...] = ("a", "b")) -> Iterator[Lab]:
-    """A running cluster for the block."""
+def cluster(
+    folder: Path, postgres_programs: Path, kind: str = "folder", nodes: tuple[str, ...] = ("a", "b")
+) -> Iterator[Lab]:
+    """A running cluster for the block, its results in a place of one of ``shared_places.KINDS``."""
     with ExitStack() as ended:
+        place = ended.enter_context(shared_place(kind, folder))
         database = ended.enter_context(serving_postgres(postgres_programs))
-        tracking = TrackingServer(folder / "mlflow")
+        tracking = _tracking(folder / "mlflow", database, place)
         tracking.start()
         ended.callback(tracking.close)
-        environment = {
-            "RKD_STORE": f"file://{folder / 'shared'}",
+        environment = place.environment | {
+            "RKD_STORE": place.address,
             "RKD_LOCKS": database.address,
             "RKD_LOCK_SILENCE": "8",
             "RKD_DAGSTER_DB": database.address.replace("postgresql://", "postgresql+psycopg2://"),
@@ -191,12 +197,21 @@ def cluster(folder: Path, postgres_programs: Path, nodes: tuple[str, ...] = ("a"
             "PYTHONPATH": str(ROOT),
             "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
         }
-        lab = Lab(folder, environment, database, tracking)
+        lab = Lab(folder, environment, database, tracking, place)
         ended.callback(_stop, lab)
         lab.start_head()
         for name in nodes:
             lab.start_node(name)
         yield lab
+
+
+def _tracking(folder: Path, database: PostgresServer, place: SharedPlace) -> TrackingServer:
+    """As docs/how-to/cluster.md says where there is a bucket: on PostgreSQL, artifacts in the bucket."""
+    if place.server is None:
+        return TrackingServer(folder)
+    address = database.create("mlflow").replace("postgresql://", "postgresql+psycopg2://")
+    further = place.environment | {"MLFLOW_S3_ENDPOINT_URL": place.server.endpoint}
+    return TrackingServer(folder, address, f"s3://{BUCKET}/mlflow", further)
 
 
 def _stop(lab: Lab) -> None:

@@ -9,73 +9,36 @@ import shutil
 import signal
 import subprocess
 import time
-from collections import Counter
-from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
 import psutil
 import pytest
-import torch
-from safetensors import safe_open
 
 from rkd_pipeline.device import Compute
-from rkd_pipeline.operations.store_care import copy
-from rkd_pipeline.settings import Settings
-from rkd_pipeline.stages.trained_model import checkpoint_file, train_model
-from rkd_pipeline.store.open_store import open_store
 from rkd_pipeline.store.result_store import Ref, Store
 from rkd_pipeline.store.stage_versions import METRICS, TRAINED_MODEL
-from tests.conftest import need
-from tests.integration.cluster_lab import ROOT, SECRET, Lab, cluster
+from tests.integration.cluster.faults import (
+    LONG,
+    TARGET,
+    AtWork,
+    command,
+    event_types,
+    require_as_if_undisturbed,
+    require_finished_once,
+    training,
+)
+from tests.integration.cluster.lab import ROOT, SECRET, Lab
 from tests.integration.servers import Pages, wait_until
 from tests.library.postgres_server import programs
 
 pytestmark = pytest.mark.cluster
-TARGET, RECIPE = "few", "stfpm-brief"
-LONG = 40  # epochs: long enough to be caught at work
 
 
 @pytest.fixture(scope="module")
-def lab(tmp_path_factory: pytest.TempPathFactory, few_images: Path) -> Iterator[Lab]:
-    found = programs()
-    need(found, "PostgreSQL is not installed (Debian: apt-get install postgresql)")
-    assert found is not None
-    with cluster(tmp_path_factory.mktemp("cluster"), found) as made:
-        made.rkd("add-target", TARGET, str(few_images))
-        made.start_ui()
-        yield made
-
-
-@pytest.fixture(scope="module")
-def pages(lab: Lab) -> Pages:
-    assert lab.ui is not None
-    return Pages(f"http://127.0.0.1:{lab.ports['dagster']}", lab.tracking.uri, lab.ui)
-
-
-@pytest.fixture(autouse=True)
-def _as_many_threads_as_the_nodes() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-@pytest.fixture
-def store(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> Store:
-    """The store, as a further machine sees it."""
-    for name, value in lab.environment_of("further").items():
-        monkeypatch.setenv(name, value)
-    return open_store(Settings.from_environment())
-
-
-def command(seeds: str, epochs: int = LONG) -> tuple[str, ...]:
-    teacher = ("--teacher", "resnet18", "--weights", "random")
-    return ("run", "--targets", TARGET, "--recipes", RECIPE, "--epochs", str(epochs), "--seeds", seeds, *teacher)
-
-
-def training(seed: int, epochs: int = LONG) -> str:
-    return f"{RECIPE}@resnet18.random~{epochs}e-s{seed}"
+def kind() -> str:
+    """Of the place that holds the results."""
+    return "folder"
 
 
 def test_a_plan_is_shared_by_the_nodes_and_gives_what_one_machine_gives(lab: Lab, store: Store, cpu: Compute) -> None:
@@ -234,71 +197,3 @@ def test_ctrl_c_leaves_the_order_to_the_cluster(lab: Lab, pages: Pages, store: S
     assert process.returncode == 130
     assert "goes on without this command" in said
     wait_until(lambda: store.find(Ref(METRICS.name, TARGET, training(18, 3))), "the cluster to go on", 600)
-
-
-class AtWork:
-    """Catches a training in the middle: its run and the node that it runs on; waits for its end afterwards."""
-
-    def __init__(self, lab: Lab, pages: Pages, store: Store, seed: int) -> None:
-        self._lab, self._pages, self._store, self._seed = lab, pages, store, seed
-
-    def __enter__(self) -> tuple[str, str]:
-        self._command = self._lab.start(*command(str(self._seed)))
-        kept = self._lab.folder / "shared" / "backups" / "checkpoints" / TARGET
-        wait_until(lambda: _epochs(kept, self._seed) >= 2, "the second epoch", 600)
-        self._begun = _epochs(kept, self._seed)
-        partition = f"{TARGET}|{training(self._seed)}"
-        runs = [run for run in self._pages.runs() if run["tags"].get("dagster/partition") == partition]
-        [run] = [run["runId"] for run in runs if run["jobName"] == "train_and_evaluate"]
-        nodes = [name for name in ("a", "b") if any(_works_on(d, run) for d in self._lab.drivers(name))]
-        return run, nodes[0]
-
-    def __exit__(self, kind: object, error: object, trace: object) -> None:
-        if error is not None:
-            self._command.kill()
-            return
-        said, _ = self._command.communicate(timeout=900)
-        assert self._command.returncode == 0, said
-        assert "1 trainings: 0 were done before, 0 failed" in said
-
-
-def _epochs(kept: Path, seed: int) -> int:
-    """In the checkpoint that lies where all nodes see it."""
-    for file in kept.glob(f"*s{seed}.safetensors"):
-        with suppress(OSError), safe_open(file, "pt") as checkpoint:
-            return int(checkpoint.metadata()["progress"].count('"train_loss"'))
-    return 0
-
-
-def _works_on(process: psutil.Process, run: str) -> bool:
-    with suppress(psutil.Error):
-        return process.environ().get("RKD_LAUNCHED_RUN") == run
-    return False
-
-
-def event_types(pages: Pages, run: str) -> Counter[str]:
-    """How many events of each kind a run has."""
-    query = "query($id: ID!) { logsForRun(runId: $id) { ... on EventConnection { events { __typename } } } }"
-    return Counter(event["__typename"] for event in pages.graphql(query, id=run)["events"])
-
-
-def require_finished_once(pages: Pages, run: str) -> None:
-    """Success, said once, and every asset reported once, however many processes worked on the run."""
-    assert pages.wait_for_run(run) == "SUCCESS"
-    said = event_types(pages, run)
-    assert said["RunSuccessEvent"] == 1
-    assert said["RunFailureEvent"] == 0
-
-
-def require_as_if_undisturbed(store: Store, cpu: Compute, key: str) -> None:
-    """Committed once, and the same bytes as a training in this process, which nobody disturbs."""
-    for stage in (TRAINED_MODEL, METRICS):
-        assert store.require(stage, TARGET, key).record.number == 1
-    assert not checkpoint_file(store, TARGET, key).exists()
-    assert store.place.backups("checkpoints") == []
-    there = store.require(TRAINED_MODEL, TARGET, key)
-    alone = Store(store.root.parent / f"alone {key}")
-    copy(store, alone)
-    alone.remove(Ref(TRAINED_MODEL.name, TARGET, key))
-    here = train_model(alone, TARGET, key, cpu)
-    assert there.data_version == here.data_version

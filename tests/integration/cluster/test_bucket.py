@@ -1,0 +1,78 @@
+"""A cluster whose results and MLflow's artifacts lie in a bucket of Ceph's gateway: what it computes, and its faults.
+
+MLflow is on PostgreSQL, and alone reaches its artifacts. What is in a bucket of whichever server is in
+``tests/library/test_place.py``.
+"""
+
+import time
+
+import mlflow
+import obstore
+import pytest
+
+from rkd_pipeline.device import Compute
+from rkd_pipeline.stages.trained_model import checkpoint_file
+from rkd_pipeline.store.result_store import Store
+from rkd_pipeline.store.stage_versions import TRAINED_MODEL
+from tests.integration.cluster.faults import (
+    LONG,
+    TARGET,
+    AtWork,
+    command,
+    require_as_if_undisturbed,
+    require_finished_once,
+    training,
+)
+from tests.integration.cluster.lab import Lab
+from tests.integration.servers import Pages, wait_until
+
+pytestmark = [pytest.mark.cluster, pytest.mark.slow]
+
+
+@pytest.fixture(scope="module")
+def kind() -> str:
+    """Of the place that holds the results."""
+    return "ceph"
+
+
+def test_a_plan_gives_what_one_machine_gives(lab: Lab, store: Store, cpu: Compute) -> None:
+    said = lab.rkd(*command("0,1", epochs=3))
+    assert "2 trainings: 0 were done before, 0 failed" in said
+    for seed in (0, 1):
+        require_as_if_undisturbed(store, cpu, training(seed, 3))
+
+
+def test_mlflow_s_artifacts_are_in_the_bucket_and_are_read_without_its_keys(lab: Lab) -> None:
+    assert lab.place.server is not None
+    assert [name for name in lab.place.server.names() if name.startswith("mlflow/")]
+    client = mlflow.MlflowClient(lab.environment["MLFLOW_TRACKING_URI"])
+    runs = client.search_runs([e.experiment_id for e in client.search_experiments()], max_results=100)
+    [run] = [r for r in runs if r.data.tags.get("rkd.training") == training(0, 3)]
+    assert run.info.artifact_uri is not None
+    assert run.info.artifact_uri.startswith("mlflow-artifacts:")
+    assert client.list_artifacts(run.info.run_id)
+
+
+def test_the_gateway_killed_while_checkpoints_are_uploaded(lab: Lab, pages: Pages, store: Store, cpu: Compute) -> None:
+    assert lab.place.server is not None
+    with AtWork(lab, pages, store, 30) as (run, _):
+        lab.place.server.kill()
+        time.sleep(5)
+        lab.place.server.start()
+    require_finished_once(pages, run)
+    require_as_if_undisturbed(store, cpu, training(30))
+
+
+def test_a_checkpoint_that_was_cut_short_is_not_used(lab: Lab, pages: Pages, store: Store, cpu: Compute) -> None:
+    """Its run goes on on the other node, which has no other checkpoint: it begins anew, and says why."""
+    with AtWork(lab, pages, store, 31) as (run, node):
+        for process in lab.nodes[node].family():
+            process.kill()
+        wait_until(lambda: not any(p.is_running() for p in lab.nodes[node].family()), "the node to be gone")
+        name = f"backups/{checkpoint_file(store, TARGET, training(31)).relative_to(store.root)}"
+        whole = bytes(obstore.get(lab.place.objects, name).bytes())
+        obstore.put(lab.place.objects, name, whole[: len(whole) // 2])
+    lab.start_node(node)
+    require_finished_once(pages, run)
+    require_as_if_undisturbed(store, cpu, training(31))
+    assert store.require(TRAINED_MODEL, TARGET, training(31)).facts["timed_epochs"] == LONG
