@@ -4,7 +4,10 @@ import errno
 import json
 import os
 import time
-from collections.abc import Callable
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from functools import cache
 from pathlib import Path
 
 import obstore
@@ -18,15 +21,35 @@ from rkd_pipeline.store.folder_place import FolderPlace
 from rkd_pipeline.store.place import Place
 from rkd_pipeline.store.result_store import Ref, Store, files_in
 from rkd_pipeline.store.stage_versions import BENCHMARK, IMAGES, METRICS, SPLIT
+from tests.library.s3_servers import S3Server
+from tests.library.shared_places import shared_place
 
 ODD = ("brain_mri", "rkd+beta2=0.999@resnet18.4c740094~2e-s0r1")
+SERVERS = ("moto", "ceph")
 Machine = Callable[[str], Place]  # the same place, as another machine sees it
 
 
-@pytest.fixture(params=["folder", "memory", "local"])
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], S3Server]]:
+    """A bucket on a real server of a kind, started when it is first asked for."""
+    with ExitStack() as running:
+
+        @cache
+        def start(kind: str) -> S3Server:
+            made = running.enter_context(shared_place(kind, tmp_path_factory.mktemp("server"))).server
+            assert made is not None
+            return made
+
+        yield start
+
+
+@pytest.fixture(params=["folder", "memory", "local", *(pytest.param(kind, marks=pytest.mark.slow) for kind in SERVERS)])
 def machine(request: pytest.FixtureRequest, tmp_path: Path) -> Machine:
     if request.param == "folder":
         return lambda name: FolderPlace(tmp_path / "store")
+    if request.param in SERVERS:
+        part = request.getfixturevalue("server")(request.param).objects(f"part-{uuid.uuid4().hex}")
+        return lambda name: BucketPlace(part, f"s3://bucket/{tmp_path.name}", tmp_path / name)
     (tmp_path / "bucket").mkdir()
     objects = MemoryStore() if request.param == "memory" else LocalStore(tmp_path / "bucket")
     return lambda name: BucketPlace(objects, "s3://bucket/rkd", tmp_path / name)
