@@ -15,6 +15,7 @@ from tests.library import s3_servers
 from tests.library.s3_servers import BUCKET, S3Server
 
 KINDS = ("folder", "moto", "ceph")
+_HEADER = 2**16  # bytes, more than the header of a checkpoint has and less than a checkpoint
 
 
 @dataclass(frozen=True)
@@ -45,11 +46,12 @@ class SharedPlace:
         return [str(entry["path"]) for batch in obstore.list(self.objects, under) for entry in batch]
 
     def _epochs_of(self, name: str) -> int:
-        try:  # the beginning of a safetensors file: the length of its header, and the header
-            length = int.from_bytes(bytes(obstore.get_range(self.objects, name, start=0, length=8)), "little")
-            header = json.loads(bytes(obstore.get_range(self.objects, name, start=8, length=length)))
+        # The beginning of a safetensors file: its header's length, and the header. In one request: it may be replaced.
+        try:
+            beginning = bytes(obstore.get_range(self.objects, name, start=0, length=_HEADER))
         except FileNotFoundError:
             return 0
+        header = json.loads(beginning[8 : 8 + int.from_bytes(beginning[:8], "little")])
         return int(header["__metadata__"]["progress"].count('"train_loss"'))
 
 

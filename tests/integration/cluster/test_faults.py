@@ -74,6 +74,13 @@ def test_no_secret_is_where_people_look(lab: Lab) -> None:
 
 
 @pytest.mark.slow
+def test_check_cluster_asks_every_node(lab: Lab) -> None:
+    said = lab.rkd("check-cluster")
+    assert "2 nodes answered" in said
+    assert "nothing is wrong" in said
+
+
+@pytest.mark.slow
 def test_a_lost_node_s_run_goes_on_on_the_other(lab: Lab, pages: Pages, store: Store, cpu: Compute) -> None:
     with AtWork(lab, pages, store, 20) as (run, node):
         gone = lab.nodes[node].signal(signal.SIGKILL)
@@ -181,6 +188,11 @@ def test_a_node_with_other_code_is_refused(lab: Lab, pages: Pages, tmp_path: Pat
         run = pages.launch("train_and_evaluate", f"{TARGET}|{key}", there)
         assert pages.wait_for_run(run, 600) == "FAILURE"
         assert "has other code than the machine that launched this run: rkd-pipeline" in pages.failure(run)
+        check = lab.start("check-cluster")
+        said, _ = check.communicate(timeout=600)
+        assert check.returncode == 1, said
+        assert "3 nodes answered" in said
+        assert "rkd-pipeline is" in said, said
     finally:
         lab.nodes["other"].signal(signal.SIGKILL)
 
