@@ -38,13 +38,19 @@ class Node:
     name: str
     process: "subprocess.Popen[bytes]"
     log: Path
+    cache: str
 
     def family(self) -> list[psutil.Process]:
-        """Everything that lives by this node, jobs too."""
+        """Everything that lives by this node, jobs too; what has lost its parent is known by the node's own folder."""
+        found: dict[int, psutil.Process] = {}
         with suppress(psutil.NoSuchProcess):
             head = psutil.Process(self.process.pid)
-            return [head, *head.children(recursive=True)]
-        return []
+            found = {process.pid: process for process in (head, *head.children(recursive=True))}
+        for process in psutil.process_iter():
+            with suppress(psutil.Error):
+                if process.environ().get("RKD_CACHE") == self.cache:
+                    found[process.pid] = process
+        return list(found.values())
 
     def signal(self, number: signal.Signals) -> list[psutil.Process]:
         """To all of them, as where a machine is switched off, or frozen; returns them."""
@@ -114,7 +120,7 @@ class Lab:
                 [*command, "--node-ip-address=127.0.0.1", *arguments],
                 env=self.environment_of(name), stdout=said, stderr=said, start_new_session=True,
             )  # fmt: skip
-        self.nodes[name] = Node(name, process, log)
+        self.nodes[name] = Node(name, process, log, self.environment_of(name)["RKD_CACHE"])
         return self.nodes[name]
 
     def start_ui(self) -> str:
