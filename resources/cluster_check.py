@@ -51,7 +51,10 @@ def check(settings: Settings) -> tuple[list[str], list[str]]:
             before = time.time()
             said = _said(client, job)
             if said is None:
-                faults.append(f"node {node[:8]} gave no report; `ray job logs {job}` may say why")
+                faults.append(
+                    f"node {node[:8]} gave no report; `ray job logs {job}` may say why. Ray's dashboard agent must run "
+                    "there, on a port of its own (--dashboard-agent-listen-port)"
+                )
                 continue
             hosts.append(said["host"])
             faults += [f"{said['host']}: {fault}" for fault in faults_of(said, settings, before, time.time())]
@@ -135,5 +138,9 @@ def _said(client: "JobSubmissionClient", job: str) -> dict[str, Any] | None:
             client.stop_job(job)
             return None
         time.sleep(0.5)
-    lines = [line for line in client.get_job_logs(job).splitlines() if line.startswith(MARK)]
+    try:
+        said = client.get_job_logs(job)
+    except RuntimeError:  # the head cannot ask the node's agent, for example because another process has its port
+        return None
+    lines = [line for line in said.splitlines() if line.startswith(MARK)]
     return json.loads(lines[-1].removeprefix(MARK)) if lines else None

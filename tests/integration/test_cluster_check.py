@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 import yaml
+from ray.job_submission import JobStatus
 
-from resources.cluster_check import CLOCK_SECONDS, _open_to_all, check, faults_of, limits_too_high
+from resources.cluster_check import CLOCK_SECONDS, _open_to_all, _said, check, faults_of, limits_too_high
 from resources.code_version import this_code
 from resources.node_report import report
 from rkd_pipeline.errors import RkdError
@@ -98,3 +99,14 @@ def test_without_a_cluster_it_says_what_to_set(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.delenv("RKD_RAY", raising=False)
     with pytest.raises(RkdError, match="RKD_RAY and RKD_DAGSTER_YAML name the cluster"):
         check(Settings())
+
+
+def test_a_node_whose_log_ray_cannot_fetch_has_given_no_report() -> None:
+    class Client:
+        def get_job_status(self, job: str) -> JobStatus:
+            return JobStatus.SUCCEEDED
+
+        def get_job_logs(self, job: str) -> str:
+            raise RuntimeError("Request failed with status code 500: Port out of range 0-65535")
+
+    assert _said(Client(), "job") is None  # type: ignore[arg-type]

@@ -115,9 +115,11 @@ class Lab:
     def _ray(self, name: str, *arguments: str) -> Node:
         log = self.folder / f"{name}.log"
         command = [str(Path(sys.executable).with_name("ray")), "start", "--block", "--disable-usage-stats"]
+        # Two nodes of one machine would have one port for what tells their jobs' logs.
+        own = ("--node-ip-address=127.0.0.1", f"--dashboard-agent-listen-port={free_port()}")
         with log.open("ab") as said:
             process = subprocess.Popen(
-                [*command, "--node-ip-address=127.0.0.1", *arguments],
+                [*command, *own, *arguments],
                 env=self.environment_of(name), stdout=said, stderr=said, start_new_session=True,
             )  # fmt: skip
         self.nodes[name] = Node(name, process, log, self.environment_of(name)["RKD_CACHE"])
