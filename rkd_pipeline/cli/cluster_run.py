@@ -92,7 +92,10 @@ def _at_work(instance: "dg.DagsterInstance", order: "WorkOrder") -> str:
     from assets.following import ORDER_TAG
     from resources.liveness import UNFINISHED
 
-    runs = instance.get_runs(dg.RunsFilter(statuses=UNFINISHED, tags={ORDER_TAG: order.identity}))
+    try:
+        runs = instance.get_runs(dg.RunsFilter(statuses=UNFINISHED, tags={ORDER_TAG: order.identity}))
+    except Exception as error:  # of whatever kind a database raises that is restarted: the order goes on without it
+        return f"Dagster's database gives no answer ({type(error).__name__})"
     started = sum(run.status == dg.DagsterRunStatus.STARTED for run in runs)
     return f"{started} runs at work, {len(runs) - started} waiting"
 
