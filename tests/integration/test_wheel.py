@@ -17,7 +17,7 @@ DATA = {
     "rkd_pipeline/py.typed",
     "rkd_pipeline/models/embedded_teacher.safetensors",
     "rkd_pipeline/results/published_results.csv",
-    "rkd_pipeline/results/report.html.j2",
+    *(f"rkd_pipeline/results/{page}.html.j2" for page in ("page", "parts", "report", "training")),
     "resources/dagster.yaml",
 }
 
