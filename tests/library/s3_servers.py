@@ -102,10 +102,17 @@ def moto(folder: Path) -> Iterator[S3Server]:
     port = free_port()
     program = str(Path(sys.executable).with_name("moto_server"))
     server = S3Server("moto", f"http://127.0.0.1:{port}", [program, "-H", "127.0.0.1", "-p", str(port)], folder)
+    with _serving(server):
+        yield server
+
+
+@contextmanager
+def _serving(server: S3Server) -> Iterator[None]:
+    """Run for the block, with the bucket."""
     try:
         server.start()
         _make_bucket(server)
-        yield server
+        yield
     finally:
         server.kill()
 
@@ -151,12 +158,8 @@ def ceph(folder: Path) -> Iterator[S3Server]:
         said("radosgw-admin", *asked, "user", "create", *user)
         gateway = ["radosgw", *asked, "-n", "client.admin", "-f"]
         server = S3Server("ceph", f"http://127.0.0.1:{port}", gateway, folder)
-        try:
-            server.start()
-            _make_bucket(server)
+        with _serving(server):
             yield server
-        finally:
-            server.kill()
     finally:
         for process in reversed(begun):
             process.kill()
