@@ -56,7 +56,7 @@ def exported_model(
     """
     with user_errors():
         opened, key = store.open(), target_and_training(context)
-        result = deployment.export_graph(opened, *key, config.format, config.precision)  # type: ignore[arg-type]  # it refuses what is none
+        result = deployment.export_graph(opened, *key, config.format, config.precision)
         verdict, findings = deployment.read_parity(result)
         mlflow_has = "nothing: it did not pass"
         if verdict != "failed":

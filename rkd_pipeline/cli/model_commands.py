@@ -154,11 +154,11 @@ def export_model(
     The file takes images of any size. It is written where its scores agree with the training's on the test set; the
     exit status is 1 where they do not.
     """
-    from rkd_pipeline.detectors.graph_formats import SUFFIXES, refuse_unmade
+    from rkd_pipeline.detectors.graph_formats import SUFFIXES, require_made
     from rkd_pipeline.names import file_stem
     from rkd_pipeline.stages.deployment import copy_export, read_parity
 
-    refuse_unmade(format_, precision)
+    require_made(format_, precision)
     key = training or _training_of_champion(_store(), target)
     found = open_session().export(target, key, format_, precision)
     verdict, findings = read_parity(found)

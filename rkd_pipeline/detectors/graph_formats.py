@@ -62,15 +62,18 @@ def _quiet() -> None:
     sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # documented: the import then fails
 
 
-def refuse_unmade(format_: str, precision: str) -> None:
-    """Raises ``RkdError`` for a format or precision that is not made."""
-    if format_ not in SUFFIXES or precision not in PRECISIONS:
+def require_made(format_: str, precision: str) -> tuple[Format, GraphPrecision]:
+    """The format and precision that are called so; raises ``RkdError`` where such a file is not made."""
+    made = {str(name): name for name in SUFFIXES}.get(format_)
+    at = {str(name): name for name in PRECISIONS}.get(precision)
+    if made is None or at is None:
         known = f"formats: {', '.join(SUFFIXES)}; precisions: {', '.join(PRECISIONS)}"
         raise RkdError(f"{format_} at {precision} is not made; {known}")
-    if (format_, precision) == ("torch", "int8"):
+    if (made, at) == ("torch", "int8"):
         raise RkdError(
             "torch runs no saved program in 8 bits on a CPU, it would only round to them; use --format onnx or openvino"
         )
+    return made, at
 
 
 def exported_program(graph: torch.nn.Module) -> "torch.export.ExportedProgram":

@@ -47,7 +47,7 @@ FILES = 24  # test images that are read from their files too, evenly spread over
 
 
 def export_graph(
-    store: Store, target_name: str, training: str, format_: "Format" = "onnx", precision: "GraphPrecision" = "fp32"
+    store: Store, target_name: str, training: str, asked_format: str = "onnx", asked_precision: str = "fp32"
 ) -> Result:
     """``exported_model``: one training as a file, compared with the scores that the training has in the store.
 
@@ -57,9 +57,9 @@ def export_graph(
     Raises ``RkdError`` for other systems than Reverse KD and for what is not made (int8 in torch), ``MissingLibrary``
     where the extra ``export`` is not installed, ``StoreError`` where the training was not scored and measured yet.
     """
-    from rkd_pipeline.detectors.graph_formats import refuse_unmade
+    from rkd_pipeline.detectors.graph_formats import require_made
 
-    refuse_unmade(format_, precision)
+    format_, precision = require_made(asked_format, asked_precision)
     targets_in(store).target(target_name)
     key = TrainingKey.parse(training)
     if not isinstance(key.recipe, ReverseKD):

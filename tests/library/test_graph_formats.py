@@ -19,7 +19,7 @@ from rkd_pipeline.detectors.graph_formats import (
     in_another_process,
     in_int8,
     onnx_model,
-    refuse_unmade,
+    require_made,
     save_onnx,
     save_torch,
     with_threshold,
@@ -172,4 +172,4 @@ def test_use_is_reported_to_nobody() -> None:
 @pytest.mark.parametrize(("format_", "precision"), [("torch", "int8"), ("tflite", "fp32"), ("onnx", "fp8")])
 def test_what_is_not_made_is_refused(format_: str, precision: str) -> None:
     with pytest.raises(RkdError):
-        refuse_unmade(format_, precision)
+        require_made(format_, precision)
