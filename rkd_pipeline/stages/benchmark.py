@@ -113,18 +113,20 @@ def _numbers(store: Store, good: Sequence[Result]) -> tuple[pd.DataFrame, list[i
 def _numbers_before(store: Store) -> tuple[pd.DataFrame, dict[tuple[str, str], np.ndarray]]:
     """Numbers in the stored benchmark, and which of its rows came from which metrics, by name and data version."""
     stored = store.find(Ref(BENCHMARK.name))
-    if stored is None or stored.provenance.stage_version != BENCHMARK.version:
-        return pd.DataFrame(columns=list(_OF_METRICS)).astype(_OF_METRICS), {}
-    if store.place.damage(stored.record, stored.provenance.files):
+    if (
+        stored is None
+        or stored.provenance.stage_version != BENCHMARK.version
+        or store.place.damage(stored.record, stored.provenance.files)
+    ):
         return pd.DataFrame(columns=list(_OF_METRICS)).astype(_OF_METRICS), {}
     rows = read_benchmark(stored)
     rows = rows[rows["origin"] == "measured"].reset_index(drop=True)
-    names = {pair: str(Ref(METRICS.name, *pair)) for pair in zip(rows["target"], rows["training"], strict=True)}
     made_from = stored.provenance.inputs
-    positions = rows.groupby(["target", "training"], sort=False).indices
-    return rows[list(_OF_METRICS)], {
-        (name, made_from[name]): positions[pair] for pair, name in names.items() if name in made_from
-    }
+    rows_of = {}
+    for pair, positions in rows.groupby(["target", "training"], sort=False).indices.items():
+        name = str(Ref(METRICS.name, *pair))
+        rows_of[name, made_from[name]] = positions
+    return rows[list(_OF_METRICS)], rows_of
 
 
 def _about(store: Store, metrics: Result, without_mask: np.ndarray) -> dict[str, Any]:

@@ -49,7 +49,7 @@ class HashRecord:
         Args:
             folder: that the names start from.
             states: of the files, as they are now.
-            doing: what the progress bar says, of itself that the folder is checked; one is shown where there is much
+            doing: what the progress bar says, by default that the folder is checked; one is shown where there is much
                 to read.
 
         Raises ``OSError`` for a file that cannot be read.
