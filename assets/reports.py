@@ -46,7 +46,7 @@ def leaderboard(store: StoreResource) -> dg.MaterializeResult:
     pool=TABLES_POOL,
 )
 def report(store: StoreResource) -> dg.MaterializeResult:
-    """Tables, figures, leaderboard, systems, ablation, claims and provenance in one self-contained HTML file."""
+    """Tables, figures, leaderboard, systems, ablation, claims and provenance in one HTML file; a page per training."""
     with user_errors(), store.looking() as opened:
         result = build_report(opened)
     facts = {name: int(value) for name, value in result.facts.items()}
