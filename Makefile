@@ -5,6 +5,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 WITH_ANOMALIB := .venv-anomalib
+WITH_PEERS := .venv-benchmarks
 # A process per core, each with one torch thread (tests/conftest.py) and about 2 GB of memory. A file stays in one process:
 # its tests share what its fixtures made; files start in their order, since the long ones come first.
 PARALLEL := --numprocesses logical --maxprocesses 8 --dist loadfile --no-loadscope-reorder
@@ -16,7 +17,7 @@ MLFLOW_PORT := 5000
 # Where bytecode may not be written, every process of the tests would compile the project's modules, and pytest all tests.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help setup demo ui test test-all test-cluster check audit format lock dist clean
+.PHONY: help setup demo ui test test-all test-cluster bench check audit format lock dist clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | column -t -s '	'
@@ -53,6 +54,15 @@ test-all: setup $(WITH_ANOMALIB)/.installed ## all tests; RKD_DATA=/path/to/data
 $(WITH_ANOMALIB)/.installed: pyproject.toml constraints.txt | $(STAMP)
 	test -x $(WITH_ANOMALIB)/bin/python || $(PYTHON) -m venv $(WITH_ANOMALIB)
 	$(BIN)/uv pip install --python $(WITH_ANOMALIB)/bin/python --compile-bytecode --constraint constraints.txt --editable '.[dev,anomalib]'
+	touch $@
+
+bench: $(WITH_PEERS)/.installed ## speed beside anomalib, adeval and scikit-learn, in an environment of its own: most of an hour on idle cores
+	$(WITH_PEERS)/bin/python benchmarks/everything.py
+
+$(WITH_PEERS)/.installed: pyproject.toml constraints.txt benchmarks/requirements.txt | $(STAMP)
+	test -x $(WITH_PEERS)/bin/python || $(PYTHON) -m venv $(WITH_PEERS)
+	$(BIN)/uv pip install --python $(WITH_PEERS)/bin/python --compile-bytecode --constraint constraints.txt \
+	    --editable '.[dev,anomalib]' --requirement benchmarks/requirements.txt
 	touch $@
 
 check: setup ## formatting, lint, types, and that Dagster can load the graph

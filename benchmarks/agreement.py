@@ -1,6 +1,6 @@
 """Reverse distillation here and in anomalib, on the same weights and images: how far they agree.
 
-    PYTHONPATH=. .venv-benchmarks/bin/python benchmarks/agreement.py
+    .venv-benchmarks/bin/python benchmarks/agreement.py
 
 The paper copied its modules from anomalib. Random weights, BatchNorm's statistics included, are copied from our student
 into anomalib's; a small teacher (``embedded``) and a random Wide-ResNet-50-2 describe random images. Compared are

@@ -1,10 +1,12 @@
-"""Exported models against this project's torch: how long an image takes, from its file and from its prepared array.
+"""Exported models, this project's torch and anomalib's: how long an image takes, from its file and from its array.
 
-    python benchmarks/inference.py [--teacher wide_resnet50_2] [--recipe rkd] [--rounds 7] [--images 64] [--pixels 700]
+    python benchmarks/inference.py [--with-anomalib] [--teacher wide_resnet50_2] [--recipe rkd-official] [--rounds 7]
 
-Networks are untrained, for their speed does not hang on the weights. All engines take turns within a round; a line is
-the median over rounds of wall seconds, with the range, and of CPU seconds, per image. Latency is of one image alone,
-throughput of batches of 16. "torch" is what `rkd predict` runs; files are decoded by Pillow in all cases.
+Networks are untrained, for their speed does not hang on the weights; those of anomalib have the same architecture. All
+engines take turns within a round; a line is the median over rounds of wall seconds, with the range, and of CPU seconds,
+per image. Latency is of one image alone, throughput of batches of 16. "torch" is what `rkd predict` runs; files are
+decoded by Pillow in all cases, and "array" begins with an image that has the network's size. Ratios are medians over
+rounds of wall seconds, within a round: to this project's torch, and of anomalib's engine in the same runtime.
 """
 
 import argparse
@@ -15,6 +17,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
+import records
 import torch
 from PIL import Image
 from tabulate import tabulate
@@ -32,8 +35,10 @@ from rkd_pipeline.models.weights import load_weights
 from rkd_pipeline.recipes.training_key import TrainingKey
 
 LATENCY, THROUGHPUT = 1, 16
+PEER = "anomalib "
 Score = Callable[[np.ndarray], object]
-Measured = dict[tuple[str, str, int, int], list[tuple[float, float]]]
+Cell = tuple[int, str, int]  # threads, source, batch
+Measured = dict[Cell, dict[str, list[tuple[float, float]]]]  # engine to wall and CPU seconds of each round
 
 
 def detector_of(key: TrainingKey) -> ReverseKDDetector:
@@ -88,21 +93,53 @@ def measure(
                 ):
                     found = timed(work, len(files))
                     if turn:
-                        measured.setdefault((name, source, batch, threads), []).append(found)
+                        measured.setdefault((threads, source, batch), {}).setdefault(name, []).append(found)
+
+
+def table(measured: Measured) -> list[dict[str, object]]:
+    """A row for each engine and cell: milliseconds an image; ratios are None where nothing compares."""
+    rows: list[dict[str, object]] = []
+    for (threads, source, batch), engines in sorted(measured.items()):
+        for name, found in engines.items():
+            wall, cpu = np.array(found).T * 1000
+            peer = None if name.startswith(PEER) else engines.get(PEER + name.split()[0])
+            rows.append(
+                {
+                    "threads": threads,
+                    "from": source,
+                    "batch": batch,
+                    "engine": name,
+                    "ms an image": round(float(np.median(wall)), 1),
+                    "least": round(float(wall.min()), 1),
+                    "most": round(float(wall.max()), 1),
+                    "CPU ms": round(float(np.median(cpu)), 1),
+                    "times as fast as torch": _ratio(engines["torch"], found),
+                    "times as fast as anomalib": _ratio(peer, found),
+                }
+            )
+    return rows
+
+
+def _ratio(slow: list[tuple[float, float]] | None, fast: list[tuple[float, float]]) -> float | None:
+    if slow is None:
+        return None
+    return round(float(np.median(np.array(slow)[:, 0] / np.array(fast)[:, 0])), 2)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--with-anomalib", action="store_true", help="needs the extra anomalib")
     parser.add_argument("--teacher", default="wide_resnet50_2")
-    parser.add_argument("--recipe", default="rkd")
+    parser.add_argument("--recipe", default="rkd-official")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--images", type=int, default=64)
     parser.add_argument("--pixels", type=int, default=700, help="side of the files' images")
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
+    parser.add_argument("--json", type=Path, help="write the table there too")
     given = parser.parse_args()
     key = TrainingKey.parse(f"{given.recipe}@{given.teacher}.random~1e-s0")
     rng, side = np.random.default_rng(0), key.recipe.side
-    detector, measured = detector_of(key), {}
+    detector, measured = detector_of(key), Measured()
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         files = [folder / f"{number}.png" for number in range(given.images)]
@@ -111,21 +148,29 @@ def main() -> None:
             coarse.resize((given.pixels, given.pixels)).save(file)
         calibration = np.stack([resized(read_rgb(file), side) for file in files[:16]])
         models = exported(detector, key, calibration, folder)
+        peers = peer_engines(given.teacher, side, folder) if given.with_anomalib else lambda _: {}
         for threads in given.threads:
             torch.set_num_threads(threads)
             opened = {name: ExportedFile(file, threads=threads) for name, file in models.items()}
-            measure({"torch": detector.score, **opened}, side, files, given.rounds, threads, measured)
-    rows = []
-    for (name, source, batch, threads), found in measured.items():
-        wall, cpu = (np.array(column) * 1000 for column in zip(*found, strict=True))
-        spread = f"{wall.min():.1f} to {wall.max():.1f}"
-        ours = np.median([w for w, _ in measured["torch", source, batch, threads]]) * 1000
-        ratio = f"{ours / np.median(wall):.2f}"
-        rows.append([threads, source, batch, name, f"{np.median(wall):.1f}", spread, f"{np.median(cpu):.1f}", ratio])
-    rows.sort(key=lambda row: row[:3])
+            engines = {"torch": detector.score, **opened, **peers(threads)}
+            measure(engines, side, files, given.rounds, threads, measured)
+    rows = table(measured)
+    records.write(given.json, "inference", rows)
     print(f"{key}, {given.images} files of {given.pixels} pixels, {given.rounds} rounds, {os.cpu_count()} cores")
-    heads = ["threads", "from", "batch", "engine", "ms an image", "range", "CPU ms", "times as fast as torch"]
-    print(tabulate(rows, heads, tablefmt="github", disable_numparse=True))
+    print(tabulate(rows, "keys", tablefmt="github", missingval="–"))
+
+
+def peer_engines(backbone: str, side: int, folder: Path) -> Callable[[int], dict[str, Score]]:
+    """From a number of threads to anomalib's engines."""
+    import anomalib_engines
+
+    model = anomalib_engines.untrained(backbone, side)
+    files = anomalib_engines.exported(model, folder)
+
+    def of(threads: int) -> dict[str, Score]:
+        return {PEER + name: score for name, score in anomalib_engines.engines(model, files, threads).items()}
+
+    return of
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
     python benchmarks/metrics.py                # 150 maps of 256 x 256, all rivals: some minutes
     python benchmarks/metrics.py --large        # and 160 maps of 1024 x 1024: ten minutes, 16 GB of memory
 
-Runs in an environment of its own; benchmarks/README.md says how to make it. Rivals take turns in each round, so that
+Needs anomalib and adeval: `make bench` makes such an environment. Rivals take turns in each round, so that
 a machine's bad minute hits all of them; what is printed are medians over rounds of CPU seconds (all threads), and of
 each rival's ratio to ours within the round. The slow rivals run once. Maps are generated: smooth, heavy-tailed as those
 of reverse distillation are, two thirds of the images with one to three defects; about 1.4% of the pixels anomalous.
@@ -14,9 +14,11 @@ import time
 import tracemalloc
 import warnings
 from collections.abc import Callable
+from pathlib import Path
 from statistics import median
 
 import numpy as np
+import records
 import torch
 from adeval import EvalAccumulator
 from anomalib.metrics.aupro import _AUPRO
@@ -95,8 +97,8 @@ SLOW: dict[str, Callable[..., object]] = {
 }
 
 
-def compare(n: int, side: int, rounds: int) -> None:
-    """Print the table for one size."""
+def compare(n: int, side: int, rounds: int) -> list[dict[str, object]]:
+    """Print the table for one size; returns its rows."""
     maps, masks = make_maps(n, side)
     print(f"\n{n} maps of {side} x {side}, {masks.mean():.2%} anomalous; {rounds} rounds, slow rivals once")
     seconds: dict[str, list[float]] = {}
@@ -108,8 +110,19 @@ def compare(n: int, side: int, rounds: int) -> None:
             seconds.setdefault(name, []).append(time.process_time() - begun)
     one, every = seconds["aupro (exact, limit 0.3)"], seconds["pixel_metrics (all seven)"]
     print(f"{'':28}{'CPU s':>8}{'/ aupro':>10}{'/ pixel_metrics':>17}  value")
+    rows: list[dict[str, object]] = []
     for name, spent in seconds.items():
         ratios = [median(a / b for a, b in zip(spent, ours, strict=False)) for ours in (one, every)]
+        rows.append(
+            {
+                "maps": n,
+                "side": side,
+                "what": name,
+                "CPU s": round(median(spent), 3),
+                "times aupro": round(ratios[0], 2),
+                "times pixel_metrics": round(ratios[1], 2),
+            }
+        )
         print(f"{name:28}{median(spent):8.3f}{ratios[0]:10.2f}{ratios[1]:17.2f}  {values[name]}")
     for name in ("aupro (exact, limit 0.3)", "pixel_metrics (all seven)"):
         tracemalloc.start()
@@ -117,18 +130,21 @@ def compare(n: int, side: int, rounds: int) -> None:
         peak = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
         print(f"peak memory above the inputs, {name}: {peak / 2**20:.0f} MiB (inputs {maps.nbytes / 2**20:.0f} MiB)")
+    return rows
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--large", action="store_true", help="160 maps of 1024 x 1024 too, which takes 16 GB")
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--json", type=Path, help="write the table there too")
     arguments = parser.parse_args()
     warnings.filterwarnings("ignore", category=DeprecationWarning)
     torch.set_num_threads(2)
-    compare(150, 256, arguments.rounds)
+    rows = compare(150, 256, arguments.rounds)
     if arguments.large:
-        compare(160, 1024, max(1, arguments.rounds // 2))
+        rows += compare(160, 1024, max(1, arguments.rounds // 2))
+    records.write(arguments.json, "metrics", rows)
 
 
 if __name__ == "__main__":

@@ -5,12 +5,9 @@ which nothing disturbed; no partial file counts as whole; the next launch is not
 """
 
 import json
-import os
 import re
 import shutil
-import subprocess
 import threading
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,11 +21,11 @@ from rkd_pipeline.operations.work_orders import FOLDER, open_orders
 from rkd_pipeline.stages.trained_model import checkpoint_file, read_history
 from rkd_pipeline.store.result_store import Store
 from rkd_pipeline.store.stage_versions import METRICS, TRAINED_MODEL
-from tests.conftest import need
 from tests.integration.conftest import DEMO, Rkd
 from tests.integration.servers import ENDED, Pages, kill_everything, start, stop, wait_until
 from tests.integration.test_hooks import SECRET, Server
 from tests.integration.test_kill import wait_for_epoch
+from tests.library.small_disks import disk_of_its_own, fill
 
 pytestmark = pytest.mark.slow
 PATIENCE = 600  # seconds; minutes on a free machine
@@ -226,11 +223,8 @@ def small_disk(demo: Rkd, undisturbed: str, tmp_path: Path) -> Iterator[Path]:
     folder = tmp_path / "store"
     folder.mkdir()
     held = sum(file.stat().st_size for file in demo.store.root.rglob("*") if file.is_file())  # a copy parts hard links
-    mount = ["mount", "-t", "tmpfs", "-o", f"size={held + ROOM}", "rkd", str(folder)]
-    mounted = os.geteuid() == 0 and subprocess.run(mount).returncode == 0
-    need(mounted, "a file system of its own can only be mounted by root")
-    yield folder
-    subprocess.run(["umount", "--lazy", str(folder)], check=True)
+    with disk_of_its_own(folder, held + ROOM):
+        yield folder
 
 
 def test_the_disk_is_full(demo: Rkd, undisturbed: str, small_disk: Path) -> None:
@@ -240,7 +234,7 @@ def test_the_disk_is_full(demo: Rkd, undisturbed: str, small_disk: Path) -> None
         run = world.begin()
         worker = world.worker(run)
         filler = small_disk / "filler"
-        _fill(filler)
+        fill(filler)
         psutil.wait_procs([worker], timeout=PATIENCE)
         assert not worker.is_running() or worker.status() == psutil.STATUS_ZOMBIE
         filler.unlink()
@@ -255,15 +249,3 @@ def test_the_disk_is_full(demo: Rkd, undisturbed: str, small_disk: Path) -> None
     finally:
         if world.running is not None and world.running.process.poll() is None:
             stop(world.running)
-
-
-def _fill(file: Path) -> None:
-    """Write until the kernel refuses, and for two seconds more whatever is freed meanwhile."""
-    refused = None
-    with file.open("ab", buffering=0) as stream:
-        while refused is None or time.monotonic() < refused + 2:
-            try:
-                stream.write(b"\0" * 2**16)
-            except OSError:
-                refused = refused or time.monotonic()
-                time.sleep(0.05)

@@ -186,7 +186,9 @@ def cluster(
         tracking = _tracking(folder / "mlflow", database, place)
         tracking.start()
         ended.callback(tracking.close)
+        (folder / "data").mkdir()
         environment = place.environment | {
+            "RKD_DATA": str(folder / "data"),
             "RKD_STORE": place.address,
             "RKD_LOCKS": database.address,
             "RKD_LOCK_SILENCE": "8",

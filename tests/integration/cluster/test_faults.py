@@ -5,6 +5,7 @@ training that nobody disturbed.
 """
 
 import json
+import re
 import shutil
 import signal
 import subprocess
@@ -31,8 +32,10 @@ from tests.integration.cluster.faults import (
 from tests.integration.cluster.lab import ROOT, SECRET, Lab
 from tests.integration.servers import Pages, wait_until
 from tests.library.postgres_server import programs
+from tests.library.small_disks import disk_of_its_own, fill
 
 pytestmark = pytest.mark.cluster
+ROOM = 400 << 20  # bytes of a small disk: for a training, its checkpoint and the next one beside it
 
 
 @pytest.fixture(scope="module")
@@ -172,6 +175,36 @@ def test_one_partition_launched_twice_is_trained_once(lab: Lab, pages: Pages, st
 
 
 @pytest.mark.slow
+def test_a_full_cache_disk_fails_the_run_and_says_so(lab: Lab, pages: Pages, store: Store, cpu: Compute) -> None:
+    """With room again, a new launch goes on from the checkpoint that was uploaded."""
+    key = training(19)
+    disk = lab.folder / "small" / "cache"
+    disk.mkdir(parents=True)
+    with disk_of_its_own(disk, ROOM):
+        lab.start_node("small")
+        try:
+            pages.add_training(key)
+            run = pages.launch("train_and_evaluate", f"{TARGET}|{key}", _on("small"))
+            wait_until(lambda: lab.place.epochs(TARGET, 19) >= 2, "the second epoch", 600)
+            fill(disk / "filler")
+            assert pages.wait_for_run(run, 600) == "FAILURE"
+            assert re.search("No space left on device|disk .* is full", pages.failure(run))
+            (disk / "filler").unlink()
+            again = pages.launch("train_and_evaluate", f"{TARGET}|{key}", _on("small"))
+            require_finished_once(pages, again)
+            assert store.require(TRAINED_MODEL, TARGET, key).facts["timed_epochs"] < LONG
+            require_as_if_undisturbed(store, cpu, key)
+        finally:
+            psutil.wait_procs(lab.nodes["small"].signal(signal.SIGKILL), timeout=30)
+
+
+def _on(node: str, env_vars: tuple[str, ...] = ("PATH", "PYTHONPATH")) -> dict[str, str]:
+    """Tags of a run that is meant for one node."""
+    asked = {"num_cpus": 1, "resources": {node: 1}, "env_vars": list(env_vars)}
+    return {"dagster-ray/config": json.dumps(asked)}
+
+
+@pytest.mark.slow
 def test_a_node_with_other_code_is_refused(lab: Lab, pages: Pages, tmp_path: Path) -> None:
     for folder in ("rkd_pipeline", "resources", "assets"):
         shutil.copytree(ROOT / folder, tmp_path / folder)
@@ -184,8 +217,7 @@ def test_a_node_with_other_code_is_refused(lab: Lab, pages: Pages, tmp_path: Pat
     try:
         key = training(17, 3)
         pages.add_training(key)
-        there = {"dagster-ray/config": json.dumps({"num_cpus": 1, "resources": {"other": 1}, "env_vars": ["PATH"]})}
-        run = pages.launch("train_and_evaluate", f"{TARGET}|{key}", there)
+        run = pages.launch("train_and_evaluate", f"{TARGET}|{key}", _on("other", ("PATH",)))
         assert pages.wait_for_run(run, 600) == "FAILURE"
         assert "has other code than the machine that launched this run: rkd-pipeline" in pages.failure(run)
         check = lab.start("check-cluster")
