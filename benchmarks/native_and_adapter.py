@@ -40,7 +40,6 @@ from rkd_pipeline.stages import anomaly_scores, datasets, evidence, trained_mode
 from rkd_pipeline.stages.ablation import drawn_share
 from rkd_pipeline.stages.benchmark import build_benchmark, read_benchmark
 from rkd_pipeline.stages.leaderboard import costs
-from rkd_pipeline.statistics.replicates import read_evidence
 from rkd_pipeline.store.result_store import Store
 from rkd_pipeline.store.stage_versions import TRAINED_MODEL
 
@@ -194,8 +193,8 @@ def _differences(
     for target, training in here[["target", "training"]].drop_duplicates().itertuples(index=False, name=None):
         key = TrainingKey.parse(training)
         side = "native" if key.recipe.name == method.native else "adapter"
-        folder = evidence.gather_evidence(store, target, training).folder
-        cells.setdefault((target, key.seed, key.repeat), {})[side] = read_evidence(folder)
+        found = evidence.evidence_of(evidence.gather_evidence(store, target, training))
+        cells.setdefault((target, key.seed, key.repeat), {})[side] = found
     pairs = pair_rows(cells, {"native": method.native, "adapter": method.adapter}, shares)
     for target, of_target in pairs.groupby("target"):
         row: dict[str, Any] = {"target": target, "method": method.title, "side": "difference"}

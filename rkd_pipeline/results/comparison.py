@@ -1,6 +1,5 @@
 """What is compared with the paper: the numbers of its systems, and those published of the same target and metric."""
 
-import numpy as np
 import pandas as pd
 
 from rkd_pipeline.models.teacher_files import TeacherName
@@ -21,8 +20,8 @@ def of_papers_systems(rows: pd.DataFrame) -> pd.DataFrame:
     Without variants, which answer the ablation.
     """
     measured = rows[rows["origin"] == "measured"]
-    asked = [not is_variant(name) and recipe(name).system in PAPERS_SYSTEMS for name in measured["recipe"]]
-    return measured[np.array(asked, bool)]
+    asked = [r for r in measured["recipe"].unique() if not is_variant(r) and recipe(r).system in PAPERS_SYSTEMS]
+    return measured[measured["recipe"].isin(asked)]
 
 
 def with_published(target_name: str, training: str, metrics: pd.DataFrame) -> tuple[pd.DataFrame, bool]:

@@ -6,6 +6,7 @@ nothing about 200 epochs. What a verdict needs is in ``VERDICTS``; where it is m
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import numpy as np
 import pandas as pd
@@ -254,7 +255,7 @@ def overlap_by_size(regions: pd.DataFrame) -> tuple[np.ndarray, Unit]:
     size, overlap = regions["size"].to_numpy(), regions["overlap"].to_numpy()
     thirds = np.where(size <= low, 0, np.where(size <= high, 1, 2))
     image, of_image = np.unique(regions["image_id"].to_numpy(str), return_inverse=True)
-    weights = draws(np.ones(len(image), bool))
+    weights = _draws(len(image))
 
     def means(drawn: np.ndarray) -> np.ndarray:
         """``(B, N)`` to ``(B, 3)``."""
@@ -267,6 +268,12 @@ def overlap_by_size(regions: pd.DataFrame) -> tuple[np.ndarray, Unit]:
     drawn = means(weights)
     difference = drawn[:, 0] - drawn[:, 2]
     return exact, Unit(float(exact[0] - exact[2]), difference[np.isfinite(difference)])
+
+
+@lru_cache(maxsize=16)
+def _draws(images: int) -> np.ndarray:
+    """The draws of so many images of one kind: all trainings of a target have the same."""
+    return draws(np.ones(images, bool))
 
 
 def _rotation(c: Configuration) -> Iterator[Finding]:

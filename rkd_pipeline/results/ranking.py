@@ -101,14 +101,12 @@ def leaderboard(benchmark: pd.DataFrame, costs: pd.DataFrame) -> Leaderboard:
 
 def system_names(rows: pd.DataFrame) -> pd.Series:
     """What a system is called: recipe, teacher and schedule, as far as it has them."""
-    return pd.Series(
-        [
-            ", ".join([recipe, *([] if teacher == NONE else [teacher]), *([] if pd.isna(n) else [f"{n} epochs"])])
-            for recipe, teacher, n in rows[SYSTEM].itertuples(index=False)
-        ],
-        rows.index,
-        "string",
-    )
+    of_system = rows.groupby(SYSTEM, dropna=False, sort=False).ngroup().to_numpy()  # thousands of rows, a few systems
+    names = [
+        ", ".join([recipe, *([] if teacher == NONE else [teacher]), *([] if pd.isna(n) else [f"{n} epochs"])])
+        for recipe, teacher, n in rows[SYSTEM].drop_duplicates().itertuples(index=False)
+    ]
+    return pd.Series(pd.array(names, "string").take(of_system), rows.index)
 
 
 def _per_target(measured: pd.DataFrame, quality: str) -> pd.DataFrame:

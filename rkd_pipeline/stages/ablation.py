@@ -15,9 +15,9 @@ from rkd_pipeline.results.ablation_effects import COLUMNS, HEADINGS, Ablation, a
 from rkd_pipeline.results.tables.sheet import Sheet, in_epochs
 from rkd_pipeline.stages.benchmark import read_benchmark
 from rkd_pipeline.stages.datasets import read_verified_split
-from rkd_pipeline.stages.evidence import fresh, gather_evidence
+from rkd_pipeline.stages.evidence import evidence_of, fresh, gather_evidence
 from rkd_pipeline.statistics.contrasts import Block
-from rkd_pipeline.statistics.replicates import Evidence, read_evidence
+from rkd_pipeline.statistics.replicates import Evidence
 from rkd_pipeline.store.result_store import Ref, Result, Store
 from rkd_pipeline.store.stage_versions import ABLATION, BENCHMARK, PRODUCT_MAPS, SPLIT, TRAINED_MODEL
 
@@ -92,7 +92,7 @@ def build_ablation(store: Store) -> Result:
 
         def read(pair: tuple[str, str]) -> Evidence:
             product = products[pair]
-            return read_evidence(gathered[pair].folder, *([product.folder] if product else []))
+            return evidence_of(gathered[pair], *([product] if product else []))
 
         ablations = [_ablation(store, group, {pair: read(pair) for pair in group.pairs}) for group in found]
         effects = pd.concat([_labelled(a) for a in ablations]) if ablations else pd.DataFrame(columns=list(COLUMNS))

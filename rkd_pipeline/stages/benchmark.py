@@ -209,7 +209,7 @@ def with_conditions(sheet: Sheet, cells: pd.DataFrame, rows: pd.DataFrame) -> Sh
     """Below the table: on what its measured numbers were computed."""
     shown = cells.loc[cells["measured"].notna(), ["dataset" if "dataset" in cells else "target", "recipe"]]
     asked = set(shown.itertuples(index=False, name=None))
-    ours = rows[rows["origin"] == "measured"]
+    ours = rows.loc[rows["origin"] == "measured", ["target", "recipe", "computed_on"]].drop_duplicates()
     here = [pair in asked for pair in ours[["target", "recipe"]].itertuples(index=False, name=None)]
     sheet.below += filter(None, [remark(ours.loc[here, "computed_on"].unique())])
     return sheet

@@ -15,10 +15,10 @@ from rkd_pipeline.results.paper_claims import Configuration, claims_sheet, findi
 from rkd_pipeline.results.tables.sheet import Sheet
 from rkd_pipeline.stages.ablation import drawn_share
 from rkd_pipeline.stages.benchmark import read_benchmark
-from rkd_pipeline.stages.evidence import fresh, gather_evidence, read_rotated
+from rkd_pipeline.stages.evidence import evidence_of, fresh, gather_evidence, read_rotated
 from rkd_pipeline.stages.trained_model import read_history
 from rkd_pipeline.statistics.contrasts import Block
-from rkd_pipeline.statistics.replicates import Evidence, read_evidence
+from rkd_pipeline.statistics.replicates import Evidence
 from rkd_pipeline.store.result_store import Ref, Result, Store
 from rkd_pipeline.store.stage_versions import BENCHMARK, CLAIMS, ROTATED_IMAGES, TRAINED_MODEL
 
@@ -75,7 +75,7 @@ def _configuration(
     for pair in pairs:
         key = TrainingKey.parse(pair[1])
         cell, name = (pair[0], key.seed, key.repeat), key.recipe.name
-        cells.setdefault(cell, {})[name] = read_evidence(gathered[pair].folder)
+        cells.setdefault(cell, {})[name] = evidence_of(gathered[pair])
         histories.setdefault(cell, {})[name] = read_history(store.require(TRAINED_MODEL, *pair))
         if pair in rotated:
             rotations.setdefault(cell, {})[name] = read_rotated(rotated[pair])

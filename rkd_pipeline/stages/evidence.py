@@ -1,5 +1,6 @@
 """From stored scores, or a stored model judged in another way, to what comparisons need (``evidence.py``)."""
 
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
@@ -160,9 +161,18 @@ def score_rotated_images(store: Store, target_name: str, training: str, compute:
     return store.produce(ROTATED_IMAGES, [target_name, training], write, inputs=inputs)
 
 
+def evidence_of(*results: Result) -> Evidence:
+    """What ``evidence`` and ``product_maps`` results of one training hold, together."""
+    return read_evidence(*(partial(_folder, result) for result in results))
+
+
 def read_rotated(rotated: Result) -> dict[int, Evidence]:
     """Degrees to evidence of a ``turned_pictures`` result."""
-    return {degrees: read_evidence(rotated.folder / f"{degrees:03d}") for degrees in ROTATIONS}
+    return {degrees: read_evidence(partial(_folder, rotated, f"{degrees:03d}")) for degrees in ROTATIONS}
+
+
+def _folder(result: Result, part: str = "") -> Path:
+    return result.folder / part
 
 
 def fresh(store: Store, ref: Ref) -> Result | None:
@@ -173,7 +183,7 @@ def fresh(store: Store, ref: Ref) -> Result | None:
 
 def values_of(result: Result) -> pd.DataFrame:
     """Metric, score rule and value of an ``evidence`` or ``product_maps`` result."""
-    rows = [(m, r, v) for (m, r), v in read_evidence(result.folder).values.items()]
+    rows = [(m, r, v) for (m, r), v in evidence_of(result).values.items()]
     return pd.DataFrame(rows, columns=["metric", "score_rule", "value"])
 
 

@@ -23,10 +23,10 @@ from rkd_pipeline.results.system_comparison import (
 from rkd_pipeline.results.tables.sheet import Sheet
 from rkd_pipeline.stages.ablation import drawn_share
 from rkd_pipeline.stages.benchmark import read_benchmark
-from rkd_pipeline.stages.evidence import gather_evidence
+from rkd_pipeline.stages.evidence import evidence_of, gather_evidence
 from rkd_pipeline.stages.leaderboard import costs
 from rkd_pipeline.statistics.contrasts import Block
-from rkd_pipeline.statistics.replicates import Evidence, read_evidence
+from rkd_pipeline.statistics.replicates import Evidence
 from rkd_pipeline.store.result_store import Result, Store
 from rkd_pipeline.store.stage_versions import BENCHMARK, SYSTEMS, TRAINED_MODEL
 
@@ -97,7 +97,7 @@ def _cells(
         if (target, training) not in gathered:
             continue
         key = TrainingKey.parse(training)
-        cells.setdefault((target, key.seed, key.repeat), {})[system] = read_evidence(gathered[target, training].folder)
+        cells.setdefault((target, key.seed, key.repeat), {})[system] = evidence_of(gathered[target, training])
     return cells, dict(zip(trainings["system"], trainings["recipe"], strict=True))
 
 

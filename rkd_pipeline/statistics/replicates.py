@@ -4,8 +4,9 @@ Both models are resampled with the same draws of images (``metrics/pixel_interva
 difference is over images and paired: what makes an image hard for both drops out. Nothing here needs a model.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -119,25 +120,57 @@ def write_evidence(found: Evidence, folder: Path) -> None:
     pd.DataFrame({"image_id": found.image_ids}).to_parquet(folder / _IMAGES, index=False)
 
 
-def read_evidence(*folders: Path) -> Evidence:
-    """What was written, of one model on one test set; the quantities of several folders together."""
+def read_evidence(*folders: Callable[[], Path]) -> Evidence:
+    """What was written, of one model on one test set; the quantities of several folders together.
+
+    Replicates are read when one is asked for: claims look at thousands of trainings, and compare few of them. So where
+    a folder is, is asked anew then: a copy of what lies in a bucket may have gone, and comes again.
+    """
     values: dict[Quantity, float] = {}
-    replicates: dict[Quantity, np.ndarray] = {}
     for folder in folders:
-        table = _columns(folder / _VALUES)
+        table = _columns(folder() / _VALUES)
         values |= {
             (m, r): float(v) for m, r, v in zip(table["metric"], table["score_rule"], table["value"], strict=True)
         }
-        with np.load(folder / _REPLICATES) as arrays:
-            for name in arrays.files:
-                metric, _, rule = name.partition(" ")
-                replicates[metric, rule] = arrays[name]
-    image_ids = tuple(_columns(folders[0] / _IMAGES)["image_id"])
-    regions = _columns(folders[0] / _REGIONS)
-    as_read = {"image_id": pd.array(regions["image_id"], "string")} | {
+    image_ids = tuple(_columns(folders[0]() / _IMAGES)["image_id"])
+    regions = _columns(folders[0]() / _REGIONS)
+    as_read = {"image_id": np.asarray(regions["image_id"], object)} | {
         name: np.asarray(regions[name], kind) for name, kind in (("size", np.int64), ("overlap", np.float64))
     }
-    return Evidence(image_ids, values, replicates, pd.DataFrame(as_read, columns=REGION_COLUMNS))
+    return Evidence(image_ids, values, _StoredReplicates(folders), pd.DataFrame(as_read, columns=REGION_COLUMNS))
+
+
+class _StoredReplicates(Mapping[Quantity, np.ndarray]):
+    """The arrays of ``replicates.npz`` in some folders, each read when it is first asked for."""
+
+    def __init__(self, folders: Sequence[Callable[[], Path]]) -> None:
+        self._folders = folders
+        self._read: dict[Quantity, np.ndarray] = {}
+
+    @cached_property
+    def _folder_of(self) -> dict[Quantity, Callable[[], Path]]:
+        found: dict[Quantity, Callable[[], Path]] = {}
+        for folder in self._folders:
+            with np.load(folder() / _REPLICATES) as arrays:
+                found |= {_quantity(name): folder for name in arrays.files}
+        return found
+
+    def __getitem__(self, quantity: Quantity) -> np.ndarray:
+        if quantity not in self._read:
+            with np.load(self._folder_of[quantity]() / _REPLICATES) as arrays:
+                self._read[quantity] = arrays[" ".join(quantity)]
+        return self._read[quantity]
+
+    def __iter__(self) -> Iterator[Quantity]:
+        return iter(self._folder_of)
+
+    def __len__(self) -> int:
+        return len(self._folder_of)
+
+
+def _quantity(name: str) -> Quantity:
+    metric, _, rule = name.partition(" ")
+    return metric, rule
 
 
 def _columns(file: Path) -> dict[str, list[Any]]:

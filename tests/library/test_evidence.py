@@ -65,7 +65,7 @@ def test_evidence_holds_the_exact_values_and_survives_the_disk(
     write_evidence(found, tmp_path / "a")
     other = evidence(ids, anomalous, {"product_max": maps.max((1, 2)).astype(float)}, maps**3, masks, "product")
     write_evidence(other, tmp_path / "b")
-    both = read_evidence(tmp_path / "a", tmp_path / "b")
+    both = read_evidence(lambda: tmp_path / "a", lambda: tmp_path / "b")
     assert both.values == {**found.values, **other.values}
     assert both.image_ids == tuple(ids)
     np.testing.assert_array_equal(both.replicates["aupro_30", "map"], found.replicates["aupro_30", "map"])

@@ -18,10 +18,9 @@ from rkd_pipeline.recipes.training_key import TrainingKey
 from rkd_pipeline.stages import datasets
 from rkd_pipeline.stages.anomaly_scores import FIGURES, evaluate, read_metrics, read_scores, score_images
 from rkd_pipeline.stages.benchmark import build_benchmark, build_category_table, build_table_3, read_benchmark
-from rkd_pipeline.stages.evidence import gather_evidence
+from rkd_pipeline.stages.evidence import evidence_of, gather_evidence
 from rkd_pipeline.stages.export import model_in_place
 from rkd_pipeline.stages.trained_model import read_history, train_model
-from rkd_pipeline.statistics.replicates import read_evidence
 from rkd_pipeline.store.result_store import Store
 from rkd_pipeline.store.stage_versions import TABLE_1
 
@@ -66,7 +65,7 @@ def test_from_training_to_tables(bolts: Store, cpu: Compute, tmp_path: Path) -> 
         assert pd.isna(metrics.loc[metric, "value"])
         assert metrics.loc[metric, "protocol"] == "none: the system scores images, and makes no anomaly maps"
     assert all((measured.folder / name).read_bytes()[1:4] == b"PNG" for name in FIGURES)
-    found = read_evidence(gather_evidence(bolts, TARGET, KEY).folder)
+    found = evidence_of(gather_evidence(bolts, TARGET, KEY))
     assert list(found.values) == [("image_auroc", "image_score")]
     [summary] = image_auroc_summary(bolts, [(TARGET, KEY)]).to_dict("records")
     assert (summary["score"], summary["pixel"], summary["state"]) == ("image_score", "none", "done")

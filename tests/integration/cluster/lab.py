@@ -82,6 +82,8 @@ class Lab:
         """Ray's head, which runs no jobs."""
         self.ports = {name: self.ports.get(name) or free_port() for name in ("ray", "jobs", "client")}
         self.environment |= {"RKD_RAY": f"http://127.0.0.1:{self.ports['jobs']}"}
+        # A head on a machine of its own would not see the nodes' processes, and take them for a head that still runs.
+        (self.folder / "ray" / "ray_current_cluster").unlink(missing_ok=True)
         self._ray(
             "head",
             *("--head", f"--port={self.ports['ray']}", "--num-cpus=0", "--num-gpus=0"),
