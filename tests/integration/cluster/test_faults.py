@@ -116,19 +116,6 @@ def test_a_frozen_node_s_process_ends_without_a_word_when_it_thaws(
 
 
 @pytest.mark.slow
-def test_a_restarted_head_leaves_one_process_that_writes(lab: Lab, pages: Pages, store: Store, cpu: Compute) -> None:
-    with AtWork(lab, pages, store, 12) as (run, _):
-        psutil.wait_procs(lab.nodes["head"].signal(signal.SIGKILL), timeout=30)
-        time.sleep(5)
-        lab.start_head()
-        for name in ("a", "b"):
-            psutil.wait_procs(lab.nodes[name].signal(signal.SIGTERM), timeout=60)
-            lab.start_node(name)
-    require_finished_once(pages, run)
-    require_as_if_undisturbed(store, cpu, training(12))
-
-
-@pytest.mark.slow
 def test_a_dead_daemon_and_webserver_are_not_missed(lab: Lab, pages: Pages, store: Store, cpu: Compute) -> None:
     assert lab.ui is not None
     with AtWork(lab, pages, store, 13) as (run, _):
@@ -241,3 +228,16 @@ def test_ctrl_c_leaves_the_order_to_the_cluster(lab: Lab, pages: Pages, store: S
     assert process.returncode == 130
     assert "goes on without this command" in said
     wait_until(lambda: store.find(Ref(METRICS.name, TARGET, training(18, 3))), "the cluster to go on", 600)
+
+
+@pytest.mark.slow
+def test_a_restarted_head_leaves_one_process_that_writes(lab: Lab, pages: Pages, store: Store, cpu: Compute) -> None:
+    with AtWork(lab, pages, store, 12) as (run, _):
+        psutil.wait_procs(lab.nodes["head"].signal(signal.SIGKILL), timeout=30)
+        time.sleep(5)
+        lab.start_head()
+        for name in ("a", "b"):
+            psutil.wait_procs(lab.nodes[name].signal(signal.SIGTERM), timeout=60)
+            lab.start_node(name)
+    require_finished_once(pages, run)
+    require_as_if_undisturbed(store, cpu, training(12))
