@@ -77,7 +77,9 @@ class Settings(BaseSettings):
         SecretStr(""), description="webhook that is told of failures and of numbers that got worse or better"
     )
     watch: Path | None = Field(None, description="folder whose new images are scored")
-    watch_model: str = Field("", description="what scores them: a target (its champion) or TARGET|TRAINING")
+    watch_model: str = Field(
+        "", description="what scores them: a target (its champion), TARGET|TRAINING, or a file that `rkd export` wrote"
+    )
 
     @field_validator("store")
     @classmethod

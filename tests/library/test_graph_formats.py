@@ -1,7 +1,9 @@
 """Exported files in the runtimes that they are made for, against the detector that they were made from."""
 
+import os
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +30,10 @@ from rkd_pipeline.detectors.model_card import ModelCard
 from rkd_pipeline.detectors.reverse_kd import ReverseKDDetector
 from rkd_pipeline.errors import DataError, RkdError
 from rkd_pipeline.models.teacher import Teacher
+from rkd_pipeline.operations import watched_folder
 from rkd_pipeline.operations.prediction import predict
 from rkd_pipeline.statistics.export_parity import relative_difference
+from rkd_pipeline.store.result_store import Store
 from tests.library.test_deployed_graph import detector, noise
 
 CARD = ExportCard(ModelCard("bolts", "rkd-official@resnet18.random~1e-s0", "resnet18.random", "0" * 64, 1.5), 0.5)
@@ -96,6 +100,26 @@ def test_images_of_several_sizes_are_predicted_one_by_one(model: Any, tmp_path: 
     found = predict(ExportedFile(file), paths, None)
     assert found.problems == 0
     assert found.table["anomalous"].tolist() == (found.table["score"] > 0.5).tolist()
+
+
+def test_a_watched_folder_s_images_are_scored_by_a_file(model: Any, store: Store, tmp_path: Path) -> None:
+    file, watched = tmp_path / "model.onnx", tmp_path / "watched"
+    watched.mkdir()
+    with pytest.raises(DataError, match=r"model\.onnx does not exist; RKD_WATCH_MODEL names a file"):
+        watched_folder.look(store, watched, str(file))
+    save_onnx(model, file, "onnx", "fp32", CARD)
+    for name, side in (("a.png", 100), ("b.png", 256)):
+        Image.fromarray(noise(side, side + 7, 3)).save(watched / name)
+        os.utime(watched / name, (1e9, 1e9))
+    result = watched_folder.score_new(store, watched_folder.look(store, watched, str(file)))
+    rows = watched_folder.read_scored(result)
+    expected = predict(ExportedFile(file), sorted(watched.iterdir()), None).table
+    assert rows["score"].tolist() == expected["score"].tolist()
+    assert rows["anomalous"].tolist() == expected["anomalous"].tolist()
+    assert result.facts["model"] == str(file)
+    assert watched_folder.look(store, watched, str(file)).new == []
+    save_onnx(model, file, "onnx", "fp32", replace(CARD, threshold=0.6))
+    assert watched_folder.look(store, watched, str(file)).new == ["a.png", "b.png"]  # another model
 
 
 @pytest.mark.slow  # the integration test of the gate does this too
