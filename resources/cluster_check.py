@@ -118,7 +118,9 @@ def _nodes(address: str) -> list[dict[str, Any]]:
     """The nodes that run jobs."""
     from ray.util.state import list_nodes
 
-    found = [node.asdict() for node in list_nodes(address=address, filters=[("state", "=", "ALIVE")])]
+    # Ray counts nodes that are gone as missing from its answer.
+    answer = list_nodes(address=address, filters=[("state", "=", "ALIVE")], raise_on_missing_output=False)
+    found = [node.asdict() for node in answer]
     return [node for node in found if node["resources_total"].get("CPU", 0)]
 
 

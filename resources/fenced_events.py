@@ -4,7 +4,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import dagster as dg
+import psycopg2
 from dagster_postgres.event_log import PostgresEventLogStorage
+from sqlalchemy.event import listens_for
+from sqlalchemy.exc import DisconnectionError
+from sqlalchemy.pool import QueuePool
 
 from resources.fence import require_claim
 
@@ -37,3 +41,19 @@ class FencedEventLogStorage(PostgresEventLogStorage):
             return run is None or run.is_finished
 
         require_claim(run_id, finished)
+
+
+@listens_for(QueuePool, "checkout")
+def ping(connection: Any, record: object, proxy: object) -> None:
+    """Before a kept connection is used: whether the server is still there; else the pool makes another.
+
+    The webserver keeps connections, and Dagster's storages have no setting for this: after a restart of PostgreSQL, the
+    first click on each would end in an error.
+    """
+    if not isinstance(connection, psycopg2.extensions.connection):
+        return
+    try:
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT 1")
+    except psycopg2.Error as error:
+        raise DisconnectionError from error

@@ -9,7 +9,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from sqlalchemy import create_engine, text
 
+from resources import fenced_events  # noqa: F401  (its import makes pools try their connections)
 from resources.fence import LOST
 from tests.integration.servers import wait_until
 from tests.library.postgres_server import PostgresServer, serving
@@ -101,3 +103,16 @@ def test_the_second_ends_in_peace_where_the_run_is_finished(workers: Workers) ->
     assert "has been finished by another process" in said
     assert not workers.written_by("second")
     first.communicate()
+
+
+def test_a_kept_connection_is_tried_before_it_is_used(server: PostgresServer) -> None:
+    """As the webserver's are, whose first click after a restart of the database ended in an error."""
+    address = server.address.replace("postgresql://", "postgresql+psycopg2://")
+    engine = create_engine(address, isolation_level="AUTOCOMMIT", pool_size=1)
+    with engine.connect() as connection:
+        before = connection.execute(text("SELECT pg_backend_pid()")).scalar_one()
+    server.stop()
+    server.start()
+    with engine.connect() as connection:
+        assert connection.execute(text("SELECT pg_backend_pid()")).scalar_one() != before
+    engine.dispose()

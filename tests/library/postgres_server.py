@@ -68,8 +68,9 @@ class PostgresServer:
         command = [*as_user, str(self._bin / program), *arguments]
         with self._log.with_suffix(".of_commands").open("a") as said:
             subprocess.run(
-                command, check=True, stdout=said, stderr=said, stdin=subprocess.DEVNULL, cwd="/", timeout=120
-            )
+                command, check=True, stdout=said, stderr=said, stdin=subprocess.DEVNULL, cwd="/", timeout=120,
+                env={"PATH": os.environ["PATH"]},  # a server that is started again would look like a part of the test
+            )  # fmt: skip
 
 
 @contextmanager
