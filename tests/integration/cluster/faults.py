@@ -14,7 +14,7 @@ from tests.integration.cluster.lab import Lab
 from tests.integration.servers import Pages, wait_until
 
 TARGET, RECIPE = "few", "stfpm-brief"
-LONG = 40  # epochs: long enough to be caught at work
+LONG = 24  # epochs: long enough to be caught at work
 
 
 def command(seeds: str, epochs: int = LONG) -> tuple[str, ...]:
