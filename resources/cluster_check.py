@@ -125,7 +125,9 @@ def _nodes(address: str) -> list[dict[str, Any]]:
 
 
 def _asked(client: "JobSubmissionClient", node: str, lock: str) -> str:
-    command = f"python -m resources.node_report '{lock}'"
+    command = (
+        f"python -P -m resources.node_report '{lock}'"  # -P: the code that runs find, not what lies where Ray started
+    )
     path = {"PATH": os.environ["PATH"]}
     selector = {_LABEL: node}
     return client.submit_job(
