@@ -125,9 +125,8 @@ def _nodes(address: str) -> list[dict[str, Any]]:
 
 
 def _asked(client: "JobSubmissionClient", node: str, lock: str) -> str:
-    command = (
-        f"python -P -m resources.node_report '{lock}'"  # -P: the code that runs find, not what lies where Ray started
-    )
+    # -P: the code that runs find, not what lies where Ray was started.
+    command = f"python -P -m resources.node_report '{lock}'"
     path = {"PATH": os.environ["PATH"]}
     selector = {_LABEL: node}
     return client.submit_job(
