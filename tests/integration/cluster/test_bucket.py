@@ -55,24 +55,24 @@ def test_mlflow_s_artifacts_are_in_the_bucket_and_are_read_without_its_keys(lab:
 
 def test_the_gateway_killed_while_checkpoints_are_uploaded(lab: Lab, pages: Pages, store: Store, cpu: Compute) -> None:
     assert lab.place.server is not None
-    with AtWork(lab, pages, store, 30) as (run, _):
+    with AtWork(lab, pages, store, 20) as (run, _):
         lab.place.server.kill()
         time.sleep(5)
         lab.place.server.start()
     require_finished_once(pages, run)
-    require_as_if_undisturbed(store, cpu, training(30))
+    require_as_if_undisturbed(store, cpu, training(20))
 
 
 def test_a_checkpoint_that_was_cut_short_is_not_used(lab: Lab, pages: Pages, store: Store, cpu: Compute) -> None:
     """Its run goes on on the other node, which has no other checkpoint: it begins anew, and says why."""
-    with AtWork(lab, pages, store, 31) as (run, node):
+    with AtWork(lab, pages, store, 21) as (run, node):
         for process in lab.nodes[node].family():
             process.kill()
         wait_until(lambda: not any(p.is_running() for p in lab.nodes[node].family()), "the node to be gone")
-        name = f"backups/{checkpoint_file(store, TARGET, training(31)).relative_to(store.root)}"
+        name = f"backups/{checkpoint_file(store, TARGET, training(21)).relative_to(store.root)}"
         whole = bytes(obstore.get(lab.place.objects, name).bytes())
         obstore.put(lab.place.objects, name, whole[: len(whole) // 2])
     lab.start_node(node)
     require_finished_once(pages, run)
-    require_as_if_undisturbed(store, cpu, training(31))
-    assert store.require(TRAINED_MODEL, TARGET, training(31)).facts["timed_epochs"] == LONG
+    require_as_if_undisturbed(store, cpu, training(21))
+    assert store.require(TRAINED_MODEL, TARGET, training(21)).facts["timed_epochs"] == LONG
