@@ -5,7 +5,7 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from rkd_pipeline.errors import RkdError
+from rkd_pipeline.errors import RkdError, StoreError
 from rkd_pipeline.operations import work_orders
 from rkd_pipeline.operations.status import training_state
 from rkd_pipeline.progress import bar, say
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 LOOK_SECONDS = 5.0
 _SILENT_DAEMON = 120.0  # seconds; its heartbeats come every thirty
+_SILENT_STORE = 600.0
 
 
 def launches_elsewhere(instance: "dg.DagsterInstance") -> bool:
@@ -73,16 +74,24 @@ def cancel(store: "Store", instance: "dg.DagsterInstance", order: "WorkOrder") -
 
 def _follow(store: "Store", instance: "dg.DagsterInstance", order: "WorkOrder") -> dict[str, str]:
     done: set[PlannedTraining] = set()
+    answered = time.monotonic()
     with bar(len(order.cells), "trainings", "training") as shown:
         while True:
-            now = work_orders.latest(store, order.name)
-            for cell in set(order.cells) - done:
-                if training_state(store, cell.target, cell.training) == "done":
-                    done.add(cell)
-                    shown.update()
-            if now is None or now.attempt != order.attempt or now.failures is not None:
-                return dict(now.failures or {}) if now else {}
-            shown.note(_at_work(instance, order))
+            try:
+                now = work_orders.latest(store, order.name)
+                for cell in set(order.cells) - done:
+                    if training_state(store, cell.target, cell.training) == "done":
+                        done.add(cell)
+                        shown.update()
+            except StoreError as error:  # a bucket's server that is restarted: the order goes on without this command
+                if time.monotonic() - answered > _SILENT_STORE:
+                    raise
+                shown.note(f"the store gives no answer ({error})")
+            else:
+                answered = time.monotonic()
+                if now is None or now.attempt != order.attempt or now.failures is not None:
+                    return dict(now.failures or {}) if now else {}
+                shown.note(_at_work(instance, order))
             time.sleep(LOOK_SECONDS)
 
 
