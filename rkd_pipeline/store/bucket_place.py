@@ -41,7 +41,7 @@ _STORE, _RECORDS, _BLOBS, _DOCUMENTS, _BACKUPS = "store.json", "records", "blobs
 # A blob that nobody refers to is deleted a day after it was written; one that is half as old is written again rather
 # than referred to, so that it cannot be deleted in between.
 UNUSED_FOR = timedelta(days=1)
-RETRIES = 4  # of a request that failed
+RETRIES = 8  # of a request that failed: twelve seconds, about as long as a server takes to be restarted
 _PLAIN = re.compile(r"[A-Za-z0-9_.-]")
 # While a bucket is looked at once, in this thread: entry to its highest number, and whether it is there.
 _Seen = dict[str, tuple[int, bool]]

@@ -4,10 +4,12 @@ MLflow is on PostgreSQL, and alone reaches its artifacts. What is in a bucket of
 ``tests/library/test_place.py``.
 """
 
+import signal
 import time
 
 import mlflow
 import obstore
+import psutil
 import pytest
 
 from rkd_pipeline.device import Compute
@@ -24,7 +26,7 @@ from tests.integration.cluster.faults import (
     training,
 )
 from tests.integration.cluster.lab import Lab
-from tests.integration.servers import Pages, wait_until
+from tests.integration.servers import Pages
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow]
 
@@ -66,9 +68,7 @@ def test_the_gateway_killed_while_checkpoints_are_uploaded(lab: Lab, pages: Page
 def test_a_checkpoint_that_was_cut_short_is_not_used(lab: Lab, pages: Pages, store: Store, cpu: Compute) -> None:
     """Its run goes on on the other node, which has no other checkpoint: it begins anew, and says why."""
     with AtWork(lab, pages, store, 21) as (run, node):
-        for process in lab.nodes[node].family():
-            process.kill()
-        wait_until(lambda: not any(p.is_running() for p in lab.nodes[node].family()), "the node to be gone")
+        psutil.wait_procs(lab.nodes[node].signal(signal.SIGKILL), timeout=30)
         name = f"backups/{checkpoint_file(store, TARGET, training(21)).relative_to(store.root)}"
         whole = bytes(obstore.get(lab.place.objects, name).bytes())
         obstore.put(lab.place.objects, name, whole[: len(whole) // 2])
