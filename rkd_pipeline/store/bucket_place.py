@@ -41,7 +41,9 @@ _STORE, _RECORDS, _BLOBS, _DOCUMENTS, _BACKUPS = "store.json", "records", "blobs
 # A blob that nobody refers to is deleted a day after it was written; one that is half as old is written again rather
 # than referred to, so that it cannot be deleted in between.
 UNUSED_FOR = timedelta(days=1)
-RETRIES = 8  # of a request that failed: twelve seconds, about as long as a server takes to be restarted
+# Of a request that failed; ten to thirty seconds in all, about as long as a server takes to be restarted.
+RETRIES = 8
+_BACKOFF = {"init_backoff": timedelta(seconds=0.5), "max_backoff": timedelta(seconds=5), "base": 3}
 _PLAIN = re.compile(r"[A-Za-z0-9_.-]")
 # While a bucket is looked at once, in this thread: entry to its highest number, and whether it is there.
 _Seen = dict[str, tuple[int, bool]]
@@ -462,7 +464,7 @@ def open_bucket(address: str, root: Path, *, cache_bytes: int, backup_seconds: f
     plain = os.environ.get("AWS_ENDPOINT_URL", "").startswith("http://")
     settings: dict[str, Any] = {
         "client_options": {"timeout": "60s", "connect_timeout": "10s", "allow_http": plain},
-        "retry_config": {"max_retries": RETRIES, "retry_timeout": timedelta(seconds=60)},
+        "retry_config": {"max_retries": RETRIES, "retry_timeout": timedelta(seconds=60), "backoff": _BACKOFF},
     }
     if address.startswith("s3://"):  # a request that some servers lack, and that saves nothing here
         settings["disable_bulk_delete"] = True
