@@ -68,10 +68,11 @@ def test_the_gateway_killed_while_checkpoints_are_uploaded(lab: Lab, pages: Page
 def test_a_checkpoint_that_was_cut_short_is_not_used(lab: Lab, pages: Pages, store: Store, cpu: Compute) -> None:
     """Its run goes on on the other node, which has no other checkpoint: it begins anew, and says why."""
     with AtWork(lab, pages, store, 21) as (run, node):
-        psutil.wait_procs(lab.nodes[node].signal(signal.SIGKILL), timeout=30)
+        killed = lab.nodes[node].signal(signal.SIGKILL)
         name = f"backups/{checkpoint_file(store, TARGET, training(21)).relative_to(store.root)}"
         whole = bytes(obstore.get(lab.place.objects, name).bytes())
-        obstore.put(lab.place.objects, name, whole[: len(whole) // 2])
+        obstore.put(lab.place.objects, name, whole[: len(whole) // 2])  # before the other node looks for it
+        psutil.wait_procs(killed, timeout=30)
     lab.start_node(node)
     require_finished_once(pages, run)
     require_as_if_undisturbed(store, cpu, training(21))
