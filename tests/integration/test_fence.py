@@ -9,10 +9,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from sqlalchemy import create_engine, text
+from sqlalchemy import create_engine, event, text
+from sqlalchemy.pool import QueuePool
 
-from resources import fenced_events  # noqa: F401  (its import makes pools try their connections)
 from resources.fence import LOST
+from resources.fenced_events import ping
 from tests.integration.servers import wait_until
 from tests.library.postgres_server import PostgresServer, serving
 
@@ -108,6 +109,7 @@ def test_the_second_ends_in_peace_where_the_run_is_finished(workers: Workers) ->
 def test_a_kept_connection_is_tried_before_it_is_used(server: PostgresServer) -> None:
     """As the webserver's are, whose first click after a restart of the database ended in an error."""
     address = server.address.replace("postgresql://", "postgresql+psycopg2://")
+    assert event.contains(QueuePool, "checkout", ping)
     engine = create_engine(address, isolation_level="AUTOCOMMIT", pool_size=1)
     with engine.connect() as connection:
         before = connection.execute(text("SELECT pg_backend_pid()")).scalar_one()
