@@ -17,10 +17,11 @@ from rkd_pipeline.models.reverse_distillation import ReverseDistillation
 from rkd_pipeline.models.teacher import Teacher
 from rkd_pipeline.models.weights import TeacherWeights
 from rkd_pipeline.progress import batches
-from rkd_pipeline.recipes.recipe import ReverseKD
+from rkd_pipeline.recipes.recipe import GradientRecipe, ReverseKD
 from rkd_pipeline.training.features import EVALUATION_BATCH, FeatureSource
 from rkd_pipeline.training.loss_sum import LossSum
 from rkd_pipeline.training.losses import Features, discrepancy, l_kd, l_val, training_loss
+from rkd_pipeline.training.rate_schedule import relative_rate
 from rkd_pipeline.training.task import TaskInputs, TrainingTask
 
 
@@ -34,6 +35,24 @@ class ReverseKDTask(TrainingTask):
         sources = FeatureSource.within_one_budget(teacher, given.images, given.validation, given.compute)
         self._features, self._held_out = sources
         self.indices_on = self._features.indices_on
+
+    def optimisers(self, recipe: GradientRecipe, *, on_gpu: bool) -> list[torch.optim.Optimizer]:
+        """Adam; where a GPU repeats recorded steps, which would repeat a number, its changing rate is a tensor."""
+        made = super().optimisers(recipe, on_gpu=on_gpu)
+        if on_gpu and self._recipe.schedule != "constant":
+            for group in made[0].param_groups:
+                group["lr"] = torch.tensor(recipe.learning_rate, device=self._compute.device)
+        return made
+
+    def start_epoch(self, epoch: int, epochs: int, optimisers: list[torch.optim.Optimizer]) -> None:
+        """Sets the learning rate."""
+        super().start_epoch(epoch, epochs, optimisers)
+        rate = self._recipe.learning_rate * relative_rate(self._recipe.schedule, epoch, epochs)
+        for group in optimisers[0].param_groups:
+            if isinstance(group["lr"], Tensor):
+                group["lr"].fill_(rate)
+            else:
+                group["lr"] = rate
 
     def begin(self) -> float:
         """lambda of equation 4."""

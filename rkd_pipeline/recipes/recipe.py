@@ -21,6 +21,7 @@ from rkd_pipeline.models.architectures import ARCHITECTURES, CONVOLUTIONAL
 
 LossName = Literal["kd", "kd_flat", "mkd"]
 Reduction = Literal["sum", "mean"]
+Schedule = Literal["constant", "cosine"]
 Fusion = Literal["sum", "product"]
 Localisation = Literal["guided", "gradient", "smoothgrad", "discrepancy"]
 _PROSE = ("summary", "paper", "code", "deviation")
@@ -156,18 +157,21 @@ class ReverseKD(GradientRecipe):
         val_reduction: over channels in L_val: ``sum`` as eq. 3 prints it, ``mean`` as the code of MKD has it.
         lambda_: of eq. 4; None balances its terms before the first step, as the paper describes.
         fusion: of the scales' maps; ``product`` as in the anomalib of June 2022.
+        schedule: of the learning rate over the epochs: ``constant`` as in both sources, or ``cosine``
+            (``training/rate_schedule.py``).
     """
 
     system: ClassVar[str] = "reverse_kd"
     title: ClassVar[str] = "Reverse KD"
     score_rules: ClassVar[tuple[str, ...]] = ("map_max", "l_kd", "l_val", "l_mkd")
-    later: ClassVar[tuple[str, ...]] = (*Recipe.later, "fusion", "lambda_")
+    later: ClassVar[tuple[str, ...]] = (*Recipe.later, "fusion", "lambda_", "schedule")
 
     oce_width: Literal["wide", "narrow"] = "narrow"
     loss: LossName = "kd"
     val_reduction: Reduction = "sum"
     lambda_: float | None = None
     fusion: Fusion = field(default="sum", metadata=SCORING)
+    schedule: Schedule = "constant"
 
 
 @dataclass(frozen=True)

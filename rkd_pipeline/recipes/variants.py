@@ -126,6 +126,8 @@ FACTORS = {
         Factor("beta2", "second beta of Adam", ("0.99", "0.999"), lambda r: f"{r.betas[1]:g}", _with_beta2),
         Factor("batch", "images per step", ("16", "32"), lambda r: str(r.batch_size), _with_batch),
         Factor("rate", "learning rate of Adam", (), lambda r: f"{r.learning_rate:g}", _with_rate),
+        Factor("schedule", "the learning rate over the epochs", (), lambda r: r.schedule,
+               _choice("schedule", "constant", "cosine")),
         Factor("oce", "the one-class embedding, as anomalib or as RD4AD builds it", ("narrow", "wide"),
                lambda r: r.oce_width, _choice("oce_width", "narrow", "wide"), only_on=("wide_resnet50_2", "resnet34")),
         Factor("side", "image side in pixels", ("224", "256"), lambda r: str(r.side), _with_side),

@@ -19,7 +19,7 @@ from rkd_pipeline.stages.claims import read_sheet
 from rkd_pipeline.stages.history import FIGURE, read_moves, read_points, sheets_of
 from rkd_pipeline.stages.leaderboard import DIAGRAM, read_leaderboard
 from rkd_pipeline.stages.paper_figures import FIGURES, figure_file
-from rkd_pipeline.stages.systems import COST, DIFFERENCES, SHOTS, read_system_sheets
+from rkd_pipeline.stages.systems import COST, DIFFERENCES, SHOTS, TIME, read_system_sheets
 from rkd_pipeline.stages.training_page import FILE as PAGE
 from rkd_pipeline.stages.training_page import address_from_report, build_training_page
 from rkd_pipeline.store.files import write_atomically
@@ -146,13 +146,16 @@ _SIDE_BY_SIDE = {
     "splits, corrected for the number of pairs. White: it may be noise.",
     DIFFERENCES["aupro_30"]: "AUPRO, in the same way; systems without maps have none.",
     SHOTS: "Quality against the number of training images, which the seed draws.",
+    TIME: "Quality against the time of training. Each point is a training of its own, evaluated when it was over; the "
+    "number beside it: its epochs.",
 }
+_SHOWN_WHERE = {SHOTS: "few_shot_recipes", TIME: "timed_recipes"}  # figures that need a fact
 
 
 def _side_by_side(systems: Result) -> list[CaptionedFigure]:
     if not systems.facts["systems"]:
         return []
-    shown = [name for name in _SIDE_BY_SIDE if name != SHOTS or systems.facts["few_shot_recipes"]]
+    shown = [name for name in _SIDE_BY_SIDE if name not in _SHOWN_WHERE or systems.facts[_SHOWN_WHERE[name]]]
     return [CaptionedFigure(_SIDE_BY_SIDE[name], (systems.folder / name).read_bytes()) for name in shown]
 
 

@@ -1,4 +1,4 @@
-"""All systems side by side: tables per target, which differences are larger than noise, figures of cost and shots."""
+"""All systems side by side: tables per target, which differences are larger than noise, and figures."""
 
 import json
 from dataclasses import asdict
@@ -31,10 +31,12 @@ from rkd_pipeline.store.result_store import Result, Store
 from rkd_pipeline.store.stage_versions import BENCHMARK, SYSTEMS, TRAINED_MODEL
 
 FILE, PAIRS, NOISE, TEXT, SHEETS = "systems.parquet", "pairs.parquet", "noise.parquet", "systems.md", "sheets.json"
-COST, SHOTS = "cost.png", "shots.png"
+COST, SHOTS, TIME = "cost.png", "shots.png", "time.png"
 DIFFERENCES = {quality: f"differences_{quality}.png" for quality in ("image_auroc", "aupro_30")}
-FIGURES = (COST, *DIFFERENCES.values(), SHOTS)
+FIGURES = (COST, *DIFFERENCES.values(), SHOTS, TIME)
+TIMED = ("image_auroc", "aupro_30")  # what the figure of time shows
 Lines = dict[str, dict[str, list[tuple[int, float, float, float]]]]  # target to recipe to shots, value, low, high
+Schedules = dict[str, dict[str, list[tuple[int, float, dict[str, tuple[float, float, float]]]]]]  # see schedules
 NOTHING = "No two systems were measured on the same target."
 
 
@@ -66,13 +68,16 @@ def build_systems(store: Store) -> Result:
         text = "\n".join(f"**{s.title}**\n\n{s.markdown()}" for s in sheets) or NOTHING + "\n"
         (folder / TEXT).write_text(text, encoding="utf-8")
         (folder / SHEETS).write_text(json.dumps([asdict(sheet) for sheet in sheets]), encoding="utf-8")
-        shots = few_shots(system_rows(ours, spent, trained_on, own_draws))
+        with_variants = system_rows(ours, spent, trained_on, own_draws)
+        shots, timed = few_shots(with_variants), schedules(with_variants)
         _draw(folder, systems, compared, shots)
+        _draw_time(folder, timed)
         return {
             "systems": systems["system"].nunique(),
             "pairs": len(compared),
             "differ": int(compared["differ"].sum()),
             "few_shot_recipes": len({name for lines in shots.values() for name in lines}),
+            "timed_recipes": len({name for lines in timed.values() for name in lines}),
         }
 
     parameters = {"costs": spent.to_dict("records")}  # facts beside results: without them a change would go unnoticed
@@ -152,6 +157,54 @@ def few_shots(systems: pd.DataFrame) -> Lines:
         point = made.shots, value, low, high
         lines.setdefault(row["target"], {}).setdefault(base, []).append(point)
     return {t: {n: sorted(points) for n, points in of.items()} for t, of in lines.items()}
+
+
+def _draw_time(folder: Path, timed: Schedules) -> None:
+    from rkd_pipeline.results.figures import Schedule, message, quality_against_time
+
+    panels = {
+        target: {
+            name: [
+                Schedule(epochs, seconds, {NAMES[quality]: numbers for quality, numbers in measured.items()})
+                for epochs, seconds, measured in points
+            ]
+            for name, points in lines.items()
+        }
+        for target, lines in timed.items()
+    }
+    found = {name for lines in panels.values() for points in lines.values() for s in points for name in s.quality}
+    nothing = message("No recipe was trained with two lengths of its schedule; --epochs sets one.")
+    shown = [NAMES[quality] for quality in TIMED if NAMES[quality] in found]
+    (folder / TIME).write_bytes(quality_against_time(panels, shown) if panels else nothing)
+
+
+def schedules(systems: pd.DataFrame) -> Schedules:
+    """Target to recipe to (epochs, seconds, quality to value, low and high), of what was trained in several lengths.
+
+    With such a recipe stand all of its system with the same teacher, on the same kind of device: those with one length
+    too. Teacher and device are in a name where a target has several. ``systems`` as ``system_rows`` gives them.
+    """
+    timed = systems[systems["epochs"].notna() & systems["training_seconds"].notna() & systems["image_auroc"].notna()]
+    timed = timed.assign(title=[recipe(name).title for name in timed["recipe"]])
+    lines: Schedules = {}
+    for target, of_target in timed.groupby("target", sort=True):
+        lengths = of_target.groupby(["title", "recipe", "teacher", "device"])["epochs"].nunique()
+        several = {(title, *where) for title, _, *where in lengths[lengths > 1].index}
+        alike = [
+            what in several for what in of_target[["title", "teacher", "device"]].itertuples(index=False, name=None)
+        ]
+        shown = of_target[alike].sort_values("epochs")
+        told_apart = [name for name in ("teacher", "device") if shown[name].nunique() > 1]
+        for row in shown.to_dict("records"):
+            name = ", ".join([row["recipe"], *(str(row[part]) for part in told_apart)])
+            measured = {
+                quality: (float(row[quality]), float(row[f"{quality}_low"]), float(row[f"{quality}_high"]))
+                for quality in TIMED
+                if pd.notna(row[quality])
+            }
+            point = int(row["epochs"]), float(row["training_seconds"]), measured
+            lines.setdefault(str(target), {}).setdefault(name, []).append(point)
+    return lines
 
 
 def read_pairs(result: Result) -> pd.DataFrame:

@@ -35,7 +35,7 @@ def test_one_factor_at_a_time_around_the_centre(centre: str, arch: str) -> None:
     asked = {c.factor for c in training}
     trained = {name for name, factor in FACTORS.items() if factor.levels}
     assert asked == trained - ({"oce"} if arch == "resnet18" else set())
-    assert set(FACTORS) - trained == {"rate", "shots"}  # only for names of variants
+    assert set(FACTORS) - trained == {"rate", "schedule", "shots"}  # only for names of variants
     assert set(made.absent) == trained - asked
     for contrast in (*made.contrasts, *made.further):
         assert sum(arm.weight for arm in contrast.arms) == 0

@@ -8,7 +8,7 @@ from sklearn.metrics import roc_auc_score
 from rkd_pipeline.results.system_comparison import beyond_noise, noise_rows, noise_sheet, pair_rows, systems_sheet
 from rkd_pipeline.stages.benchmark import build_benchmark, read_benchmark
 from rkd_pipeline.stages.leaderboard import build_leaderboard, read_leaderboard
-from rkd_pipeline.stages.systems import FIGURES, build_systems, few_shots, read_pairs, read_system_sheets
+from rkd_pipeline.stages.systems import FIGURES, build_systems, few_shots, read_pairs, read_system_sheets, schedules
 from rkd_pipeline.statistics.contrasts import Block
 from rkd_pipeline.statistics.replicates import Evidence, evidence
 from rkd_pipeline.store.result_store import Store
@@ -104,7 +104,7 @@ def test_systems_with_and_without_epochs_stand_in_one_table(arena: tuple[Store, 
     assert [row[4] for row in sheet.rows] == ["2", "2", "1"]
     assert noise.rows[0][:4] == [TARGET, "Image AUROC", "3", "3"]
     assert set(read_pairs(found)["quality"]) == {"image_auroc"}
-    assert found.facts["few_shot_recipes"] == 1
+    assert (found.facts["few_shot_recipes"], found.facts["timed_recipes"]) == (1, 0)
     assert all((found.folder / name).read_bytes()[1:4] == b"PNG" for name in FIGURES)
     board = read_leaderboard(build_leaderboard(store)).systems
     assert set(board["system"]) == set(names)
@@ -116,6 +116,36 @@ def test_few_shots_are_a_line_per_recipe() -> None:
         {"target": "screw", "recipe": name, **numbers} for name in ("padim+shots=8", "padim", "padim+shots=4")
     )
     assert few_shots(systems) == {"screw": {"padim": [(4, 0.8, 0.7, 0.9), (8, 0.8, 0.7, 0.9)]}}
+
+
+def at_lengths(*given: tuple[str, int, str, str]) -> pd.DataFrame:
+    """Rows of ``system_rows``: recipe, epochs, teacher, device; a second of training an epoch."""
+    return pd.DataFrame(
+        {"target": "screw", "recipe": recipe, "epochs": epochs, "teacher": teacher, "device": device}
+        | {"training_seconds": float(epochs), "image_auroc": 0.8, "image_auroc_low": 0.7, "image_auroc_high": 0.9}
+        | {"aupro_30": np.nan, "aupro_30_low": np.nan, "aupro_30_high": np.nan}
+        for recipe, epochs, teacher, device in given
+    )
+
+
+def test_a_recipe_of_several_lengths_is_a_line_over_time_and_its_system_stands_beside_it() -> None:
+    lengths = [("rkd", 200, "a", "cpu"), ("rkd", 10, "a", "cpu"), ("rkd-official", 20, "a", "cpu")]
+    elsewhere = [("rkd-es", 20, "b", "cpu"), ("rkd-es", 20, "a", "cuda"), ("mkd", 602, "a", "cpu")]
+    assert schedules(at_lengths(*lengths, *elsewhere)) == {
+        "screw": {
+            "rkd": [(10, 10.0, {"image_auroc": (0.8, 0.7, 0.9)}), (200, 200.0, {"image_auroc": (0.8, 0.7, 0.9)})],
+            "rkd-official": [(20, 20.0, {"image_auroc": (0.8, 0.7, 0.9)})],
+        }
+    }
+
+
+def test_what_was_timed_on_another_device_is_another_line() -> None:
+    found = schedules(at_lengths(*(("rkd", epochs, "a", device) for epochs in (10, 20) for device in ("cpu", "cuda"))))
+    assert set(found["screw"]) == {"rkd, cpu", "rkd, cuda"}
+
+
+def test_one_length_alone_is_no_curve() -> None:
+    assert schedules(at_lengths(("rkd", 200, "a", "cpu"), ("rkd-official", 20, "a", "cpu"))) == {}
 
 
 def test_nothing_measured_says_so(store: Store) -> None:

@@ -9,7 +9,8 @@ from rkd_pipeline.recipes.recipe import EarlyStopping, ReverseKD
 from rkd_pipeline.recipes.training_key import TrainingKey
 from rkd_pipeline.recipes.variants import FACTORS, changed, is_variant, levels_of, variant
 
-OTHERS = {"rate": ("0.001",), "shots": ("8", "all")}  # of factors that no ablation trains
+# Of factors that no ablation trains.
+OTHERS = {"rate": ("0.001",), "schedule": ("constant", "cosine"), "shots": ("8", "all")}
 levels = st.fixed_dictionaries({}, optional={n: st.sampled_from(f.levels or OTHERS[n]) for n, f in FACTORS.items()})
 
 # Recipes that factors lead from one to another; the fusion of maps is scoring, a calibration part is no factor.

@@ -8,9 +8,11 @@ from rkd_pipeline.results.figures.ranks import rank_diagram
 from rkd_pipeline.results.figures.side_by_side import (
     FewShot,
     Priced,
+    Schedule,
     difference_matrices,
     quality_against_cost,
     quality_against_shots,
+    quality_against_time,
 )
 from rkd_pipeline.results.figures.style import (
     BLUE,
@@ -37,6 +39,7 @@ __all__ = [
     "FewShot",
     "Point",
     "Priced",
+    "Schedule",
     "best_and_worst",
     "detection_curves",
     "difference_matrices",
@@ -49,6 +52,7 @@ __all__ = [
     "png",
     "quality_against_cost",
     "quality_against_shots",
+    "quality_against_time",
     "rank_diagram",
     "recipe_losses",
     "score_distribution",

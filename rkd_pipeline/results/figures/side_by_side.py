@@ -1,4 +1,4 @@
-"""Systems side by side: quality against cost, which pairs differ, and quality against the number of training images."""
+"""Systems side by side: which pairs differ; quality against cost, training images, and the time of training."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -132,4 +132,59 @@ def quality_against_shots(panels: Mapping[str, Mapping[str, Sequence[FewShot]]],
         axes.grid(color="#e5e5e5")
         tidy(axes)
     figure.legend(drawn.values(), drawn.keys(), loc="outside lower center", ncols=4, fontsize=9, frameon=False)
+    return png(figure, 110)
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """A recipe at one length of its schedule.
+
+    Attributes:
+        epochs: that it trained.
+        seconds: that this took.
+        quality: what was measured, by name: value, low, high.
+    """
+
+    epochs: int
+    seconds: float
+    quality: Mapping[str, tuple[float, float, float]]
+
+
+def quality_against_time(panels: Mapping[str, Mapping[str, Sequence[Schedule]]], qualities: Sequence[str]) -> bytes:
+    """A column per target, a row per quality, a line per recipe: quality over the seconds of a training, logarithmic.
+
+    Each point is a training of its own, with its number of epochs beside it.
+    """
+    figure = Figure(figsize=(1 + 4.2 * len(panels), 0.8 + 3.4 * len(qualities)), layout="constrained")
+    grid = figure.subplots(len(qualities), len(panels), squeeze=False)
+    names = sorted({name for lines in panels.values() for name in lines})
+    drawn = {}
+    for row, quality in enumerate(qualities):
+        for column, (target, lines) in enumerate(panels.items()):
+            axes = grid[row, column]
+            for name, schedules in lines.items():
+                shown = [s for s in schedules if quality in s.quality]
+                if not shown:
+                    continue
+                at = names.index(name)
+                colour, marker = _COLOURS[at % len(_COLOURS)], _MARKERS[at % len(_MARKERS)]
+                x, y = [s.seconds for s in shown], [s.quality[quality][0] for s in shown]
+                [drawn[name]] = axes.plot(x, y, f"-{marker}", color=colour, ms=5)
+                for s in shown:
+                    value, low, high = s.quality[quality]
+                    axes.plot([s.seconds, s.seconds], [low, high], color=colour, lw=1, alpha=0.6)
+                    axes.annotate(
+                        str(s.epochs), (s.seconds, value), (4, -9), textcoords="offset points", fontsize=7, color=colour
+                    )
+            if not axes.lines:
+                axes.axis("off")
+                continue
+            axes.set_xscale("log")
+            axes.xaxis.set_major_locator(LogLocator(subs=(1, 3)))
+            axes.xaxis.set_major_formatter(_plainly)
+            axes.xaxis.set_minor_formatter(NullFormatter())
+            axes.set(xlabel="training, seconds", ylabel=quality, title=target)
+            axes.grid(color="#e5e5e5")
+            tidy(axes)
+    figure.legend(drawn.values(), drawn.keys(), loc="outside lower center", ncols=3, fontsize=9, frameon=False)
     return png(figure, 110)
