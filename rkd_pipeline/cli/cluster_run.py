@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from rkd_pipeline.errors import RkdError, StoreError
 from rkd_pipeline.operations import work_orders
-from rkd_pipeline.operations.status import training_state
+from rkd_pipeline.operations.status import states_of
 from rkd_pipeline.progress import bar, say
 from rkd_pipeline.recipes.plans import PlannedTraining
 from rkd_pipeline.signals import Interrupted
@@ -41,7 +41,7 @@ def carry_out(
     Raises ``RkdError`` where no daemon is there to carry it out.
     """
     _require_daemon(instance)
-    missing = [cell for cell in cells if further or training_state(store, cell.target, cell.training) != "done"]
+    missing = [cell for cell, state in states_of(store, cells).items() if further or state != "done"]
     if not missing:
         return {}
     what = sorted(f"{cell.target} {cell.training}" for cell in cells)
@@ -79,8 +79,8 @@ def _follow(store: "Store", instance: "dg.DagsterInstance", order: "WorkOrder") 
         while True:
             try:
                 now = work_orders.latest(store, order.name)
-                for cell in set(order.cells) - done:
-                    if training_state(store, cell.target, cell.training) == "done":
+                for cell, state in states_of(store, set(order.cells) - done).items():
+                    if state == "done":
                         done.add(cell)
                         shown.update()
             except StoreError as error:  # a bucket's server that is restarted: the order goes on without this command

@@ -133,13 +133,13 @@ class Session:
         (``begun``), it is recorded before the tables are refreshed.
         """
         from rkd_pipeline.cli import cluster_run
-        from rkd_pipeline.operations.status import image_auroc_summary, training_state
+        from rkd_pipeline.operations.status import image_auroc_summary, states_of
 
         started = time.monotonic()
         report = Report()
         elsewhere = cluster_run.launches_elsewhere(self.instance)
         blocked = {} if elsewhere else self._prepare(cells)
-        before = {cell: training_state(self.store, cell.target, cell.training) for cell in cells}
+        before = states_of(self.store, cells)
         if elsewhere:
             report.failures |= cluster_run.carry_out(self.store, self.instance, cells, further)
         else:
@@ -152,7 +152,7 @@ class Session:
             rebenchmark.record_and_tell(self.store, begun, report.failures, hook.tell)
         if not self._tables_are_known() and (error := self._refreshed()):
             report.failures["tables"] = error
-        report.scores = image_auroc_summary(self.store, [(c.target, c.training) for c in cells])
+        report.scores = image_auroc_summary(self.store, cells)
         report.text = self._summary(cells, before, report, time.monotonic() - started)
         return report
 

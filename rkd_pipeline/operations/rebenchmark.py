@@ -22,7 +22,7 @@ from rkd_pipeline.data.index import MASKS
 from rkd_pipeline.data.split import redraws_test
 from rkd_pipeline.errors import RkdError, StoreError
 from rkd_pipeline.operations import work_orders
-from rkd_pipeline.operations.status import training_state
+from rkd_pipeline.operations.status import states_of
 from rkd_pipeline.recipes.plans import PLANS, PlannedTraining, named
 from rkd_pipeline.recipes.training_key import TrainingKey
 from rkd_pipeline.stages.anomaly_scores import read_metrics
@@ -120,7 +120,7 @@ def begin(store: Store, plan: str, asked: str, *, seeds: int, new_draws: int = 0
         first_seed = _first_unused_seed(store, number)
         draws = _fresh_trainings(wanted, first_seed, seeds) | _new_draws(store, wanted, known, first_seed, new_draws)
         recorded = {(c.target, c.training) for r in known for c in [*r.cells, *r.baseline]}
-        baseline = [c for c in wanted if (c.target, c.training) not in recorded and _done(store, c)]
+        baseline = _done(store, [c for c in wanted if (c.target, c.training) not in recorded])
         cells = [PlannedTraining(*name.split(" ")) for name in draws]
         begun = Round(number, plan, asked, _now(), cells, draws, baseline)
         round_file(store, number, PLAN).write_json(asdict(begun))
@@ -173,11 +173,12 @@ def _first_unused_seed(store: Store, number: int) -> int:
 
 def unfinished(store: Store, begun: Round) -> list[PlannedTraining]:
     """What a round has still to train, or to train again because it is out of date."""
-    return [cell for cell in begun.cells if not _done(store, cell)]
+    done = set(_done(store, begun.cells))
+    return [cell for cell in begun.cells if cell not in done]
 
 
-def _done(store: Store, cell: PlannedTraining) -> bool:
-    return training_state(store, cell.target, cell.training) == "done"
+def _done(store: Store, cells: Sequence[PlannedTraining]) -> list[PlannedTraining]:
+    return [cell for cell, state in states_of(store, cells).items() if state == "done"]
 
 
 def close(store: Store, begun: Round, failures: Mapping[str, str]) -> dict[str, Any]:
@@ -204,11 +205,10 @@ def close(store: Store, begun: Round, failures: Mapping[str, str]) -> dict[str, 
             "failures": dict(failures),
             "values": [
                 row
-                for cell in begun.cells
-                if _done(store, cell)
+                for cell in _done(store, begun.cells)
                 for row in _values(store, cell, begun.number, begun.draws[f"{cell.target} {cell.training}"])
             ]
-            + [row for cell in begun.baseline if _done(store, cell) for row in _values(store, cell, 0, FIXED)],
+            + [row for cell in _done(store, begun.baseline) for row in _values(store, cell, 0, FIXED)],
         }
         file.write_json(record)
         return record

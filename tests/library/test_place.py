@@ -15,6 +15,8 @@ import pytest
 from obstore.store import LocalStore, MemoryStore, ObjectStore
 
 from rkd_pipeline.errors import StoreError, Superseded
+from rkd_pipeline.operations.status import states_of
+from rkd_pipeline.recipes.plans import PlannedTraining
 from rkd_pipeline.store import bucket_place, node_cache
 from rkd_pipeline.store.bucket_place import BucketPlace
 from rkd_pipeline.store.folder_place import FolderPlace
@@ -372,21 +374,37 @@ def test_what_was_just_asked_for_stays(objects: ObjectStore, tmp_path: Path) -> 
     assert all(path.exists() for path in paths)  # whoever got a path has a minute to open it
 
 
-def test_many_results_are_listed_by_one_request(
-    objects: ObjectStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    store = Store(bucket(objects, tmp_path))
-    for n in range(30):
-        store.produce(METRICS, ["t", f"k{n}"], writing(a=b"1"))
-    real, asked = bucket_place._obstore(), []
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Every request that reads, by its name."""
+    real, found = bucket_place._obstore(), []
 
     class Counting:
         def __getattr__(self, name: str) -> object:
             if name in ("get", "head", "list", "list_with_delimiter"):
-                asked.append(name)
+                found.append(name)
             return getattr(real, name)
 
     monkeypatch.setattr(bucket_place, "_obstore", Counting)
+    return found
+
+
+def test_what_is_missing_of_a_plan_costs_no_request_of_its_own(
+    objects: ObjectStore, tmp_path: Path, asked: list[str]
+) -> None:
+    """Who follows an order of thousands looks every few seconds."""
+    store = Store(bucket(objects, tmp_path))
+    cells = [PlannedTraining("t", f"rkd@resnet18.random-s{seed}r0") for seed in range(30)]
+    asked.clear()
+    assert set(states_of(store, cells).values()) == {"missing"}
+    assert asked == ["list", "list"]  # of results, and of checkpoints
+
+
+def test_many_results_are_listed_by_one_request(objects: ObjectStore, tmp_path: Path, asked: list[str]) -> None:
+    store = Store(bucket(objects, tmp_path))
+    for n in range(30):
+        store.produce(METRICS, ["t", f"k{n}"], writing(a=b"1"))
+    asked.clear()
     with store.one_look():
         found = [store.find(Ref(METRICS.name, *key)) for key in store.keys(METRICS)]
     assert len(found) == 30

@@ -13,7 +13,7 @@ from rkd_pipeline.errors import BadKey, DataError
 from rkd_pipeline.models.teacher_files import TeacherName
 from rkd_pipeline.operations.prediction import predict
 from rkd_pipeline.operations.status import image_auroc_summary
-from rkd_pipeline.recipes.plans import cross
+from rkd_pipeline.recipes.plans import PlannedTraining, cross
 from rkd_pipeline.recipes.training_key import TrainingKey
 from rkd_pipeline.stages import datasets
 from rkd_pipeline.stages.anomaly_scores import FIGURES, evaluate, read_metrics, read_scores, score_images
@@ -67,7 +67,7 @@ def test_from_training_to_tables(bolts: Store, cpu: Compute, tmp_path: Path) -> 
     assert all((measured.folder / name).read_bytes()[1:4] == b"PNG" for name in FIGURES)
     found = evidence_of(gather_evidence(bolts, TARGET, KEY))
     assert list(found.values) == [("image_auroc", "image_score")]
-    [summary] = image_auroc_summary(bolts, [(TARGET, KEY)]).to_dict("records")
+    [summary] = image_auroc_summary(bolts, [PlannedTraining(TARGET, KEY)]).to_dict("records")
     assert (summary["score"], summary["pixel"], summary["state"]) == ("image_score", "none", "done")
     assert summary["value [95%]"].startswith(f"{metrics.loc['image_auroc', 'value']:.3f} [")
     rows = read_benchmark(build_benchmark(bolts))
