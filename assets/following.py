@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 import dagster as dg
 
-from assets.jobs import LIST_TEACHERS, PREPARE, SCORE_PRODUCT_MAPS, TRAIN, TRAIN_MODEL
+from assets.jobs import LIST_TEACHERS, PREPARE, SCORE_PRODUCT_MAPS, SCORE_ROTATED_IMAGES, TRAIN, TRAIN_MODEL
 from assets.partitions import (
     grid_key,
     offered_targets,
@@ -49,7 +49,7 @@ class Progress:
 @dg.sensor(
     minimum_interval_seconds=15,
     default_status=dg.DefaultSensorStatus.RUNNING,
-    jobs=[PREPARE, LIST_TEACHERS, TRAIN_MODEL, TRAIN, SCORE_PRODUCT_MAPS],
+    jobs=[PREPARE, LIST_TEACHERS, TRAIN_MODEL, TRAIN, SCORE_PRODUCT_MAPS, SCORE_ROTATED_IMAGES],
 )
 def orders_followed(context: dg.SensorEvaluationContext, store: StoreResource) -> dg.SensorResult | dg.SkipReason:
     """Runs what has been ordered: the data of each target, then each training, then what judges it further."""

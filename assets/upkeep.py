@@ -14,7 +14,7 @@ from assets.partitions import grid_key, target_partitions, targets_to_change, tr
 from assets.reporting import table, user_errors
 from assets.watching import Watch
 from resources.hooks import Hook
-from resources.liveness import UNFINISHED, fail_dead_runs
+from resources.liveness import UNFINISHED, fail_dead_runs, fail_runs_that_never_began
 from resources.storage import StoreResource
 from rkd_pipeline.data.user_targets import targets_in
 from rkd_pipeline.errors import RkdError
@@ -160,8 +160,11 @@ def _interrupted(event: dg.DagsterEvent) -> bool:
 
 @dg.sensor(minimum_interval_seconds=30, default_status=dg.DefaultSensorStatus.RUNNING)
 def dead_runs_reported(context: dg.SensorEvaluationContext) -> dg.SkipReason:
-    """Reports runs of this host as failed whose process is gone, so that they are retried and hold no slot."""
-    dead = fail_dead_runs(context.instance)
+    """Reports runs as failed whose process is gone, so that they are retried and hold no slot.
+
+    Of this host, and on a cluster those that ended before they began.
+    """
+    dead = fail_dead_runs(context.instance) + fail_runs_that_never_began(context.instance)
     return dg.SkipReason(f"reported as failed: {', '.join(dead)}" if dead else "no run is without its process")
 
 

@@ -1,22 +1,20 @@
 """Whether a cluster can be relied on, before anything is computed on it: ``rkd check-cluster``."""
 
-import ipaddress
 import json
 import os
-import socket
 import time
 import uuid
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
 import yaml
 
 from resources.code_version import this_code
 from resources.node_report import MARK
+from resources.ray_address import open_to_all
 from rkd_pipeline.errors import RkdError
 from rkd_pipeline.settings import Settings
-from rkd_pipeline.store.open_store import open_store
+from rkd_pipeline.store.open_store import open_store, require_settings_of_a_shared_store
 
 if TYPE_CHECKING:
     from ray.job_submission import JobSubmissionClient
@@ -36,33 +34,43 @@ def check(settings: Settings) -> tuple[list[str], list[str]]:
     address = os.environ.get("RKD_RAY", "")
     if not address or settings.dagster_yaml is None:
         raise RkdError("RKD_RAY and RKD_DAGSTER_YAML name the cluster; see docs/how-to/cluster.md")
-    faults = list(_open_to_all(address))
+    faults = [*open_to_all(address)]
     try:
         client = JobSubmissionClient(address)
     except (ConnectionError, RuntimeError) as error:
         raise RkdError(f"RKD_RAY={address}: no answer of Ray's job server ({str(error).splitlines()[0]})") from None
     nodes = _nodes(address)
     faults += limits_too_high(yaml.safe_load(settings.dagster_yaml.read_text(encoding="utf-8")), nodes)
+    require_settings_of_a_shared_store(settings, on_a_cluster=True)
     lock = f"check {uuid.uuid4().hex[:8]}"
     hosts = []
-    with open_store(settings).lock(lock):  # which no node may get meanwhile
+    store = open_store(settings)
+    with store.lock(lock):  # which no node may get meanwhile
+        before = time.time()
         asked = {node["node_id"]: _asked(client, node["node_id"], lock) for node in nodes}
         for node, job in asked.items():
-            before = time.time()
             said = _said(client, job)
             if said is None:
                 faults.append(
-                    f"node {node[:8]} gave no report; `ray job logs {job}` may say why. Ray's dashboard agent must run "
-                    "there, on a port of its own (--dashboard-agent-listen-port)"
+                    f"node {node[:8]} gave no report; `ray job logs {job}` may say why. It may be that all its CPUs "
+                    "are at work (ask again later), or that Ray's dashboard agent does not run there, on a port of its "
+                    "own (--dashboard-agent-listen-port)"
                 )
                 continue
             hosts.append(said["host"])
-            faults += [f"{said['host']}: {fault}" for fault in faults_of(said, settings, before, time.time())]
+            found = faults_of(said, settings, store.place.identity, before, time.time())
+            faults += [f"{said['host']}: {fault}" for fault in found]
     return hosts, faults
 
 
-def faults_of(said: Mapping[str, Any], settings: Settings, before: float, after: float) -> Iterator[str]:
-    """What is wrong with a node by its report; ``before`` and ``after``: between which times, here, it was made."""
+def faults_of(said: Mapping[str, Any], settings: Settings, identity: str, before: float, after: float) -> Iterator[str]:
+    """What is wrong with a node by its report.
+
+    Args:
+        said: what it reported.
+        settings, identity: here: the settings, and which store it is.
+        before, after: between which times, here, the report was made.
+    """
     if "error" in said:
         yield said["error"]
         return
@@ -75,6 +83,8 @@ def faults_of(said: Mapping[str, Any], settings: Settings, before: float, after:
     for name, own in (("RKD_STORE", settings.store_address), ("RKD_PRECISION", settings.precision)):
         if said[name.removeprefix("RKD_").lower()] != own:
             yield f"{name}={said[name.removeprefix('RKD_').lower()]}, here it is {own}; set the same on all machines"
+    if said["store"] == settings.store_address and said["identity"] != identity:
+        yield f"RKD_STORE={said['store']} is another store there; see that the folder is mounted there"
     if not before - CLOCK_SECONDS <= said["time"] <= after + CLOCK_SECONDS:
         yield f"its clock is off by {said['time'] - after:.0f} s; let NTP set the clocks"
     for file in said["unreadable"]:
@@ -85,33 +95,24 @@ def limits_too_high(configuration: Mapping[str, Any], nodes: list[dict[str, Any]
     """Where dagster.yaml lets more runs through than Ray can place at once: they would wait in a queue nobody sees."""
     launcher = configuration["run_launcher"]["config"]
     trainings = int(configuration["concurrency"]["pools"]["default_limit"])
-    cpus = sum(node["resources_total"].get("CPU", 0) for node in nodes)
-    gpus = sum(node["resources_total"].get("GPU", 0) for node in nodes)
-    if _number(launcher["training_gpus"]):
-        room = int(gpus * _number(launcher["trainings_per_device"]))
-        device = f"{gpus:g} GPUs"
-    else:
-        room, device = int(cpus / launcher["training_cpus"]), f"{cpus:g} CPUs"
+    totals = [node["resources_total"] for node in nodes]
+    cpus, gpus = (sum(total.get(kind, 0) for total in totals) for kind in ("CPU", "GPU"))
+    each = float(launcher.get("training_cpus", 1))
+    room = sum(int(total.get("CPU", 0) / each) for total in totals)  # no training runs on two nodes
+    device = f"{cpus:g} CPUs"
+    if _number(launcher.get("training_gpus", 0)):
+        places = int(gpus * _number(launcher.get("trainings_per_device", 1)))
+        room, device = min((room, device), (places, f"{gpus:g} GPUs"))
     if trainings > room:
         yield f"dagster.yaml: default_limit of pools is {trainings}, and {device} hold {room} trainings; lower it"
     runs = int(configuration["concurrency"]["runs"]["max_concurrent_runs"])
-    needed = trainings * launcher["training_cpus"] + (runs - trainings) * launcher["ray"]["num_cpus"]
+    needed = trainings * each + (runs - trainings) * launcher["ray"]["num_cpus"]
     if needed > cpus:
         yield f"dagster.yaml: max_concurrent_runs is {runs}; they need {needed:g} CPUs of {cpus:g}; lower it"
 
 
 def _number(value: Any) -> int:
     return int(os.environ[value["env"]]) if isinstance(value, dict) else int(value)
-
-
-def _open_to_all(address: str) -> Iterator[str]:
-    """Ray runs what anybody sends who reaches it."""
-    if os.environ.get("RAY_AUTH_MODE") == "token":
-        return
-    host = urlsplit(address).hostname or ""
-    found = {ipaddress.ip_address(info[4][0]) for info in socket.getaddrinfo(host, None)}
-    if not all(ip.is_loopback for ip in found):
-        yield f"RKD_RAY={address} is no loopback address, and RAY_AUTH_MODE=token is not set: anybody could run code"
 
 
 def _nodes(address: str) -> list[dict[str, Any]]:

@@ -10,7 +10,7 @@ other one works.
 import os
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 
 from rkd_pipeline.errors import LockLost
 from rkd_pipeline.settings import Settings
@@ -31,16 +31,26 @@ class Claim:
         run_id: whose.
         locks: among all machines.
         finished: whether the run has ended meanwhile; then there is nothing to do, and this process ends with 0.
-        seconds: how often it is looked whether the lock is held still, besides before every event.
+        seconds: how often it is looked whether the lock is held still, besides before every event, and whether the run
+            was ended from outside: cancelled, or reported as failed. Then this process is at nobody's work, and ends.
     """
 
     def __init__(self, run_id: str, locks: NamedLocks, finished: Callable[[], bool], seconds: float) -> None:
-        self._run_id = run_id
+        self._run_id, self._finished = run_id, finished
+        self._looks_at_the_end = 0
         self._held = ExitStack()
         self._still_held = self._held.enter_context(locks.hold(f"run {run_id}"))
         if finished():
             leave(0, f"run {run_id} has been finished by another process")
-        self._held.enter_context(every(seconds, self.require, "claim"))
+        self._held.enter_context(every(seconds, self._look, "claim"))
+
+    def _look(self) -> None:
+        self.require()
+        with suppress(Exception):  # a database that is away says nothing of the run's end
+            self._looks_at_the_end += self._finished()
+        # At the first, this process may be the one that has just ended it, and be on its way out.
+        if self._looks_at_the_end > 1:
+            leave(LOST, f"run {self._run_id} was ended from outside")
 
     def require(self) -> None:
         """Ends this process where the claim is lost."""

@@ -16,6 +16,7 @@ from resources import last_words
 
 HOST_TAG, PID_TAG, STARTED_TAG = "rkd/host", "rkd/pid", "rkd/process_started"
 RUN_TAG = "rkd/process_of_run"  # a retry inherits the tags of the run before it, and is not that process
+LAUNCHED_BY = {"rkd/launched_by": "ray"}  # of runs that are jobs of a cluster
 _FINISHED = (dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED)
 UNFINISHED = [status for status in dg.DagsterRunStatus if status not in _FINISHED]
 _AT_WORK = [dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.CANCELING]
@@ -43,6 +44,25 @@ def fail_dead_runs(instance: dg.DagsterInstance) -> list[str]:
         instance.event_log_storage.free_concurrency_slots_for_run(run.run_id)
     last_words.forget_ended(instance, home)
     return [run.run_id for run in dead]
+
+
+def fail_runs_that_never_began(instance: dg.DagsterInstance) -> list[str]:
+    """Report as failed every run whose job on the cluster ended before its first event; returns their run ids.
+
+    Dagster looks after runs that have started; one whose process dies before that would hold its place in the queue
+    until ``start_timeout_seconds`` are over.
+    """
+    launched = dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTING], tags=LAUNCHED_BY)
+    found = []
+    for run in instance.get_runs(launched):
+        try:
+            said = instance.run_launcher.check_run_worker_health(run)
+        except (ConnectionError, NotImplementedError):  # the cluster is away, or none is configured any more
+            continue
+        if said.status.name == "FAILED":
+            instance.report_run_failed(run, message=f"its process ended before it began: {said.msg}")
+            found.append(run.run_id)
+    return found
 
 
 def _alive(tags: Mapping[str, str]) -> bool:

@@ -1,10 +1,10 @@
 """What a node says of itself when ``rkd check-cluster`` asks: ``python -m resources.node_report LOCK``."""
 
 import json
+import os
 import socket
 import sys
 import time
-from pathlib import Path
 from typing import Any
 
 from resources.code_version import this_code
@@ -26,7 +26,8 @@ def report(lock: str) -> dict[str, Any]:
         with store.lock_if_free(lock) as free:
             said |= {"lock_is_refused": not free}
         said |= {"store": settings.store_address, "precision": settings.precision, "unreadable": _unreadable(store)}
-        if not settings.data.is_dir():
+        said["identity"] = store.place.identity
+        if not os.access(settings.data, os.R_OK | os.X_OK):
             said["unreadable"].append(f"RKD_DATA={settings.data}")
     except RkdError as error:
         said["error"] = str(error)
@@ -35,7 +36,7 @@ def report(lock: str) -> dict[str, Any]:
 
 def _unreadable(store: Store) -> list[str]:
     own = targets_in(store).entries()
-    return [f"the images of {name}, {entry.path}" for name, entry in own.items() if not Path(entry.path).exists()]
+    return [f"the images of {name}, {entry.path}" for name, entry in own.items() if not os.access(entry.path, os.R_OK)]
 
 
 if __name__ == "__main__":

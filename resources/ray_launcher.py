@@ -6,6 +6,7 @@ job, which would be started a second time. Where a second one starts all the sam
 """
 
 import json
+import os
 import re
 from collections import Counter
 from collections.abc import Mapping
@@ -16,13 +17,17 @@ from dagster_ray.core.run_launcher import RayRunLauncher
 
 from resources import code_version, fence
 from resources.compute import DEVICE_POOL
+from resources.liveness import LAUNCHED_BY
+from resources.ray_address import open_to_all
 from rkd_pipeline.errors import RkdError
 
 RESOURCES_TAG = "dagster-ray/config"
-LAUNCHED_BY = {"rkd/launched_by": "ray"}
 DOUBTFUL_ANSWERS = 12  # in a row, before a job that nobody knows of counts as gone
 # Values in a job's environment stand in Ray's list of jobs and logs, and in Dagster's events when a job fails.
-_SECRET = re.compile(r"PASSWORD|SECRET|TOKEN|CREDENTIAL|ACCESS_KEY|^RKD_LOCKS$|^RKD_HOOK_URL$")
+_SECRET = re.compile(
+    r"PASSW|PASSPHRASE|SECRET|TOKEN|CREDENTIAL|_KEY$|_KEY_ID$|SAS|^RKD_(LOCKS|DAGSTER_DB|HOOK_URL)$", re.IGNORECASE
+)
+_PASSWORD_IN_ADDRESS = re.compile(r"://[^/@]*:[^/@]+@")
 
 
 class RkdRunLauncher(RayRunLauncher):
@@ -49,12 +54,11 @@ class RkdRunLauncher(RayRunLauncher):
             raise RkdError(
                 "dagster.yaml, run_launcher: num_cpus under ray is missing; what asks for nothing runs on the head"
             )
-        names = [variable.partition("=")[0] for variable in ray.get("env_vars") or []]
-        if secret := [name for name in names if _SECRET.search(name)]:
-            raise RkdError(
-                f"dagster.yaml, run_launcher: env_vars names {', '.join(secret)}, and Ray shows the values in its list "
-                "of jobs; set them in the environment in which `ray start` runs on each machine instead"
-            )
+        for fault in open_to_all(ray.get("address", "")):
+            raise RkdError(fault)
+        passed_on = {name: value for name, _, value in (v.partition("=") for v in ray.get("env_vars") or [])}
+        _refuse_secrets("dagster.yaml, run_launcher: env_vars", passed_on)
+        _refuse_secrets("dagster.yaml, run_launcher: runtime_env", (ray.get("runtime_env") or {}).get("env_vars"))
         if trainings_per_device < 1:
             raise RkdError(f"dagster.yaml, run_launcher: trainings_per_device is {trainings_per_device}; at least 1")
         super().__init__(**ray)
@@ -81,6 +85,7 @@ class RkdRunLauncher(RayRunLauncher):
     def _launch_ray_job(self, submission_id: str, entrypoint: str, run: dg.DagsterRun) -> None:
         """Where launches and resumptions meet; tags say what is asked for, and the job's environment what it is for."""
         self._instance.add_run_tags(run.run_id, LAUNCHED_BY)
+        self._doubtful.pop(run.run_id, None)  # of the job before this one
         asked = json.loads(run.tags[RESOURCES_TAG]) if RESOURCES_TAG in run.tags else self._needs(run)
         environment = {fence.LAUNCHED: run.run_id, code_version.EXPECTED: code_version.this_code()}
         if asked.get("num_cpus", 0) >= 1:
@@ -88,6 +93,7 @@ class RkdRunLauncher(RayRunLauncher):
         if not asked.get("num_gpus"):
             environment["CUDA_VISIBLE_DEVICES"] = ""  # Ray leaves it unset: every GPU would be seen, and none reserved
         runtime = dict(asked.get("runtime_env") or self.runtime_env or {})
+        _refuse_secrets(f"the tag {RESOURCES_TAG} of run {run.run_id}", runtime.get("env_vars"))
         runtime["env_vars"] = {**runtime.get("env_vars", {}), **environment}
         tagged = run.with_tags({**run.tags, RESOURCES_TAG: json.dumps({**asked, "runtime_env": runtime})})
         super()._launch_ray_job(submission_id, entrypoint, tagged)
@@ -99,8 +105,13 @@ class RkdRunLauncher(RayRunLauncher):
         return {name: value for name, value in needs.items() if value}
 
     def check_run_worker_health(self, run: dg.DagsterRun) -> Any:
-        """Dagster starts again what is not well. No answer, or none that can be read, is no sign of death yet."""
+        """Dagster starts again what is not well. No answer, or none that can be read, is no sign of death yet.
+
+        A run that a command carries out itself, such as the refresh at the end of `rkd run`, has no job to ask after.
+        """
         said = super().check_run_worker_health(run)
+        if not LAUNCHED_BY.items() <= run.tags.items():
+            return type(said)(type(said.status).RUNNING, "carried out by the command that began it")
         if said.status.name != "UNKNOWN":
             self._doubtful.pop(run.run_id, None)
             return said
@@ -108,3 +119,16 @@ class RkdRunLauncher(RayRunLauncher):
         if self._doubtful[run.run_id] >= DOUBTFUL_ANSWERS:
             return said
         return type(said)(type(said.status).RUNNING, said.msg)
+
+
+def _refuse_secrets(where: str, environment: Mapping[str, str] | None) -> None:
+    secret = [
+        name
+        for name, value in (environment or {}).items()
+        if _SECRET.search(name) or _PASSWORD_IN_ADDRESS.search(str(value) or os.environ.get(name, ""))
+    ]
+    if secret:
+        raise RkdError(
+            f"{where} names {', '.join(secret)}, and Ray shows the values in its list of jobs; set them in the "
+            "environment in which `ray start` runs on each machine instead"
+        )

@@ -27,7 +27,7 @@ class StoreResource(dg.ConfigurableResource):
         Room for its last words is set aside at the same time. A run of a cluster is watched by its launcher instead.
         Raises ``RkdError`` as ``require_settings_of_a_shared_store`` and ``require_expected_code`` do.
         """
-        require_settings_of_a_shared_store(Settings(store=self.root))
+        require_settings_of_a_shared_store(Settings(store=self.root), on_a_cluster=launched_run() is not None)
         require_expected_code()
         if launched_run():
             return

@@ -15,14 +15,37 @@ def shown(address: str) -> str:
     'http://127.0.0.1:5000'
     >>> shown("sqlite:///store/mlflow/mlflow.db")
     'sqlite:///store/mlflow/mlflow.db'
+    >>> shown("postgresql://rkd:half/of:it@db.example.org/rkd")  # what ends the host early is no host
+    'postgresql://...'
     """
-    parts = urlsplit(address)
+    try:
+        parts = urlsplit(address)
+        port = f":{parts.port}" if parts.port else ""
+    except ValueError:
+        return f"{address.partition('://')[0]}://..."
     if not parts.netloc:
         return address  # a path on this machine
+    if "@" in parts.path + parts.query + parts.fragment:
+        return f"{parts.scheme}://..."  # its password has a letter that ends the host: what stands there is no host
     host = f"[{parts.hostname}]" if parts.hostname and ":" in parts.hostname else parts.hostname or ""
-    port = f":{parts.port}" if parts.port else ""
     rest = "/..." if parts.path.strip("/") or parts.query or parts.fragment else ""
     return f"{parts.scheme}://{host}{port}{rest}"
+
+
+def database_fault(address: str) -> str:
+    """What keeps an address from being a PostgreSQL database's; empty where nothing does. Nothing of it is repeated.
+
+    >>> database_fault("postgresql://rkd:p%40ss@db.example.org:5432/rkd")
+    ''
+    >>> database_fault("postgresql://rkd:p@ss@db.example.org/rkd")
+    'has a password with one of @ / ? # [ ] in it; write them as %40 %2F %3F %23 %5B %5D, or use PGPASSWORD or \
+~/.pgpass'
+    """
+    access = address.partition("://")[2].rpartition("@")[0]
+    if re.search(r"[@/?#\[\]]", access):
+        escapes = "%40 %2F %3F %23 %5B %5D"
+        return f"has a password with one of @ / ? # [ ] in it; write them as {escapes}, or use PGPASSWORD or ~/.pgpass"
+    return ""
 
 
 def browsable(address: str) -> str:

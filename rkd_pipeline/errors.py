@@ -102,6 +102,10 @@ class Superseded(StoreError):
     """Another process has written the same record first."""
 
 
+class DamagedRecord(StoreError):
+    """An entry of a store whose record cannot be read."""
+
+
 class NotWhatWasWritten(StoreError):
     """Bytes that came back from a store are not those that went into it."""
 

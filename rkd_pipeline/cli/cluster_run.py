@@ -1,5 +1,6 @@
 """``rkd run`` where runs are launched elsewhere: it places an order and follows it; the daemon carries it out."""
 
+import signal
 import sys
 import time
 from collections.abc import Sequence
@@ -21,7 +22,9 @@ if TYPE_CHECKING:
 
 LOOK_SECONDS = 5.0
 _SILENT_DAEMON = 120.0  # seconds; its heartbeats come every thirty
+_BEAT_SECONDS = 45.0  # within which a daemon that lives gives another
 _SILENT_STORE = 600.0
+_LOOKS_FOR_LATE_RUNS = 4
 
 
 def launches_elsewhere(instance: "dg.DagsterInstance") -> bool:
@@ -50,26 +53,41 @@ def carry_out(
     say(f"order {order.identity}: {len(order.cells)} trainings for the cluster")
     try:
         return _follow(store, instance, order)
-    except Interrupted:
-        if _cancelled():
-            cancel(store, instance, order)
+    except Interrupted as stopped:
+        if stopped.signal == signal.SIGINT and _cancelled():
+            running = cancel(store, instance, order)
             say(f"order {order.identity} is cancelled; what was done is kept")
+            if running:
+                say(f"{len(running)} runs did not take it: {', '.join(running)}; end them in the UI")
         else:
             say(f"order {order.identity} goes on without this command; given again, it follows it")
         raise
 
 
-def cancel(store: "Store", instance: "dg.DagsterInstance", order: "WorkOrder") -> None:
-    """End an order: nothing of it is begun any more, and its runs are told to end."""
+def cancel(store: "Store", instance: "dg.DagsterInstance", order: "WorkOrder") -> list[str]:
+    """End an order: nothing of it is begun any more, and its runs are told to end; returns ids of those that were not.
+
+    The daemon may be about to start some at this moment, so it is looked for them for a while.
+    """
     import dagster as dg
 
     from assets.following import ORDER_TAG
     from resources.liveness import UNFINISHED
 
-    work_orders.end(store, order, {f"{cell.target} {cell.training}": "cancelled" for cell in order.cells})
-    mine = dg.RunsFilter(statuses=UNFINISHED, tags={ORDER_TAG: order.identity})
-    for run in instance.get_runs(mine):
-        instance.run_coordinator.cancel_run(run.run_id)
+    open_cells = [cell for cell, state in states_of(store, order.cells).items() if state != "done"]
+    work_orders.end(store, order, {f"{cell.target} {cell.training}": "cancelled" for cell in open_cells})
+    to_end = [status for status in UNFINISHED if status != dg.DagsterRunStatus.CANCELING]
+    mine = dg.RunsFilter(statuses=to_end, tags={ORDER_TAG: order.identity})
+    running: list[str] = []
+    for look in range(_LOOKS_FOR_LATE_RUNS):
+        time.sleep(LOOK_SECONDS if look else 0)
+        running = []
+        for run in instance.get_runs(mine):
+            try:
+                instance.run_coordinator.cancel_run(run.run_id)
+            except Exception as error:  # of whatever kind the cluster's job server raises: the others are told too
+                running.append(f"{run.run_id[:8]} ({type(error).__name__})")
+    return running
 
 
 def _follow(store: "Store", instance: "dg.DagsterInstance", order: "WorkOrder") -> dict[str, str]:
@@ -109,9 +127,31 @@ def _at_work(instance: "dg.DagsterInstance", order: "WorkOrder") -> str:
     return f"{started} runs at work, {len(runs) - started} waiting"
 
 
+def require_no_other_daemon(instance: "dg.DagsterInstance") -> None:
+    """Two would both carry out what is ordered. One that has just been killed may seem alive: its next word is awaited.
+
+    Raises ``RkdError`` where it comes.
+    """
+    before = _last_heard_of(instance)
+    if time.time() - before > _BEAT_SECONDS:
+        return
+    say(f"a daemon was heard of {time.time() - before:.0f} s ago; seeing whether it is still there")
+    while time.time() - before <= _BEAT_SECONDS:
+        if _last_heard_of(instance) > before:
+            raise RkdError(
+                "another machine runs `rkd ui` on this cluster, and its daemon carries out what is ordered: open its "
+                "pages, or stop it before you start another"
+            )
+        time.sleep(1)
+
+
+def _last_heard_of(instance: "dg.DagsterInstance") -> float:
+    """When a daemon last gave a sign of life; 0 where none ever did."""
+    return max((beat.timestamp for beat in instance.get_daemon_heartbeats().values()), default=0.0)
+
+
 def _require_daemon(instance: "dg.DagsterInstance") -> None:
-    beats = instance.get_daemon_heartbeats().values()
-    newest = max((beat.timestamp for beat in beats), default=0.0)
+    newest = _last_heard_of(instance)
     if time.time() - newest > _SILENT_DAEMON:
         heard = f"was last heard of {time.time() - newest:.0f} s ago" if newest else "was never heard of"
         raise RkdError(f"Dagster's daemon {heard}, and carries out what is ordered; start `rkd ui` on one machine")

@@ -79,11 +79,13 @@ class Session:
         """Open store and instance; runs of dead processes are reported failed first."""
         from assets.partitions import offer_targets
         from resources.instance import open_instance
+        from rkd_pipeline.cli.cluster_run import launches_elsewhere
 
         settings = Settings.from_environment()
         require_settings_of_a_shared_store(settings)
         store = open_store(settings)
         instance, dead = open_instance(store, settings.trainings_per_device, settings.dagster_yaml)
+        require_settings_of_a_shared_store(settings, on_a_cluster=launches_elsewhere(instance))
         offer_targets(instance, targets_in(store))
         for run_id in dead:
             say(f"run {run_id[:8]} was left by a process that is gone; reported as failed")

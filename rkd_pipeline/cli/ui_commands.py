@@ -33,12 +33,15 @@ def ui(
     mlflow_port: Annotated[int, typer.Option(envvar="RKD_UI_MLFLOW_PORT", help="Of MLflow.")] = 5000,
 ) -> int:
     """Serve the pages of Dagster and MLflow until Ctrl-C."""
+    from rkd_pipeline.cli.cluster_run import launches_elsewhere, require_no_other_daemon
     from rkd_pipeline.settings import Settings
 
     elsewhere = Settings.from_environment().mlflow_uri.startswith(("http://", "https://", "databricks"))
     _require_ports(host, {"--port": port} if elsewhere else {"--port": port, "--mlflow-port": mlflow_port})
     export(trainings_per_device=_trainings_per_device(Settings.from_environment()))
     session = open_session()
+    if launches_elsewhere(session.instance):
+        require_no_other_daemon(session.instance)
     session.offer_paper_keys()
     mlflow_pages = web_address(host, mlflow_port)
     tracking = session.tracking(mlflow_pages)

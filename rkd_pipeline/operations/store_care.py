@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from shutil import copyfile
 
+from rkd_pipeline.errors import DamagedRecord
 from rkd_pipeline.models import teacher_files
 from rkd_pipeline.operations import champions, work_orders
 from rkd_pipeline.progress import bar
@@ -38,8 +39,10 @@ def copy(source: Store, target: Store) -> Copied:
     Of what both have and what differs, the source's counts. MLflow and Dagster's history are not part of it.
     """
     done = Copied()
+    damaged: dict[str, str] = {}
     with source.one_look():
-        entries = list(_entries(source))
+        entries = list(_entries(source, damaged))
+    done.unreadable += damaged.values()
     for document in _documents(source):
         _copy_document(document, target, done)
     with target.one_look(), bar(len(entries), "copy", "result") as shown:
@@ -100,9 +103,9 @@ def _copy_document(document: Document, target: Store, done: Copied) -> None:
 
 def verify(store: Store) -> dict[str, str]:
     """Read every file of a store; names of entries that are not what was written, to what is wrong."""
-    wrong = {}
+    wrong: dict[str, str] = {}
     with store.one_look():
-        entries = list(_entries(store))
+        entries = list(_entries(store, wrong))
         with bar(len(entries), "verify", "result") as shown:
             for record, name_of_record in entries:
                 if (damage := store.place.read_again(record, _files_of(record, name_of_record))) is not None:
@@ -120,8 +123,8 @@ def mend(store: Store, wrong: dict[str, str]) -> list[str]:
     return [name for name in wrong if name not in results]
 
 
-def _entries(store: Store) -> Iterator[tuple[Record, str]]:
-    """Every result, champion and teacher's file, with the name of its record's file."""
+def _entries(store: Store, damaged: dict[str, str]) -> Iterator[tuple[Record, str]]:
+    """Every result, champion and teacher's file, with the name of its record's file; others go into ``damaged``."""
     folders = [
         *((stage, PROVENANCE) for stage in STAGES),
         (champions.FOLDER, champions.REIGN),
@@ -129,7 +132,11 @@ def _entries(store: Store) -> Iterator[tuple[Record, str]]:
     ]
     for folder, name_of_record in folders:
         for name in store.place.entries(folder, name_of_record):
-            record = store.place.find(name, name_of_record)
+            try:
+                record = store.place.find(name, name_of_record)
+            except DamagedRecord as error:
+                damaged[name] = str(error)
+                continue
             if record is not None:
                 yield record, name_of_record
 

@@ -81,9 +81,11 @@ def open_orders(store: Store) -> list[WorkOrder]:
 
 
 def end(store: Store, order: WorkOrder, failures: Mapping[str, str]) -> None:
-    """Record that an order has ended, and what of it failed."""
+    """Record that an order has ended, and what of it failed; what was recorded first of it stays."""
     with store.lock("orders"):
-        _write(store, replace(order, failures=dict(failures)))
+        now = latest(store, order.name)
+        if now is not None and now.is_open and now.attempt == order.attempt:
+            _write(store, replace(order, failures=dict(failures)))
 
 
 def _orders(store: Store, begins: str = "") -> list[WorkOrder]:

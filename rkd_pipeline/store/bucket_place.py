@@ -19,15 +19,17 @@ import json
 import logging
 import os
 import re
+import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote
 
 from rkd_pipeline.addresses import shown
-from rkd_pipeline.errors import NotWhatWasWritten, StoreError, Superseded
+from rkd_pipeline.errors import DamagedRecord, NotWhatWasWritten, StoreError, Superseded
 from rkd_pipeline.store.background import every
 from rkd_pipeline.store.files import bytes_sha256, delete, write_atomically
 from rkd_pipeline.store.node_cache import NodeCache
@@ -76,11 +78,13 @@ class BucketPlace:
         backup_seconds: float = 300.0,
     ) -> None:
         self._objects, self._address, self.root = objects, address, root.resolve()
-        self._copies = NodeCache(self.root / "cache", cache_bytes)
         self._backup_seconds = backup_seconds
         self._read: dict[str, int] = {}  # document to the number that this process has read or written last
         self._looked_at: dict[str, str | None] = {}  # blob to what is wrong with it
-        self._open()
+        self.identity = self._open()
+        # Of this very store: one that is begun anew at the same address counts its entries from 1 again.
+        self._cache = self.root / "cache" / self.identity
+        self._copies = NodeCache(self._cache, cache_bytes)
 
     @property
     def address(self) -> str:
@@ -94,12 +98,19 @@ class BucketPlace:
         number, there = self._newest_entry(name)
         if not there:
             return None
-        kept = self.root / "cache" / "records" / f"{_quoted(name)}/{number:08d}.json"
+        path = f"{_RECORDS}/{_quoted(name)}/{number:08d}.json"
+        kept = self._cache / "records" / f"{_quoted(name)}/{number:08d}.json"
         try:
             content = json.loads(kept.read_bytes())
         except (OSError, ValueError):
-            fetched = self._get(f"{_RECORDS}/{_quoted(name)}/{number:08d}.json")
-            content = json.loads(fetched)
+            fetched = self._get(path)
+            try:
+                content = json.loads(fetched)
+            except ValueError:
+                raise DamagedRecord(
+                    f"{self.shown(path)} is damaged in the bucket ({len(fetched)} bytes that are no JSON); "
+                    "`rkd store verify --mend` lets such entries be made again"
+                ) from None
             write_atomically(kept, fetched, durable=False)
         if content["file"] != record:
             return None
@@ -123,16 +134,18 @@ class BucketPlace:
 
         def fetch(write: Callable[[bytes], object]) -> None:
             with self._talking(f"fetch {record.name}/{name}"):
-                for chunk in _obstore().get(self._objects, _blob(file["sha256"])):
+                try:
+                    chunks = _obstore().get(self._objects, _blob(file["sha256"]))
+                except FileNotFoundError:
+                    raise StoreError(
+                        f"{self.shown(record.name)}/{name} is gone from the bucket ({_blob(file['sha256'])}); "
+                        "`rkd store verify --mend` lets such entries be made again"
+                    ) from None
+                for chunk in chunks:
                     write(chunk)
 
         try:
             return self._copies.file(folder, name, file["bytes"], file["sha256"], fetch)
-        except FileNotFoundError:
-            raise StoreError(
-                f"{self.shown(record.name)}/{name} is gone from the bucket ({_blob(file['sha256'])}); "
-                "`rkd store verify --mend` lets such entries be made again"
-            ) from None
         except NotWhatWasWritten as error:
             raise StoreError(
                 f"{self.shown(record.name)}/{name} is damaged in the bucket: {error}; "
@@ -327,18 +340,30 @@ class BucketPlace:
         numbered = {path: size for kind in (_RECORDS, _DOCUMENTS) for path, size in self._list(kind)}
         newest = {path.rpartition("/")[0]: path for path in sorted(numbered)}  # of equal length, so in order
         records = [path for path in newest.values() if path.startswith(f"{_RECORDS}/") and numbered[path]]
-        used = {file["sha256"] for path in records for file in json.loads(self._get(path))["files"].values()}
+        used = {file["sha256"] for path in records for file in self._files_in(path).values()}
         before = datetime.now(UTC) - UNUSED_FOR
         blobs = {_blob(h): size for h, (size, at) in self.blobs().items() if h not in used and at < before}
         kept = set(newest.values())
         replaced = {path: size for path, size in numbered.items() if path not in kept}
         return replaced | blobs
 
+    def _files_in(self, path: str) -> dict[str, Any]:
+        """The files of a record. Raises ``StoreError`` for a damaged one: what it names must not count as unused."""
+        try:
+            return dict(json.loads(self._get(path))["files"])
+        except (ValueError, KeyError, TypeError):
+            raise StoreError(f"{self.shown(path)} is damaged; run `rkd store verify --mend` first") from None
+
     def discard(self, unused: list[str]) -> None:
-        """See ``Place``."""
+        """See ``Place``. A blob that another machine has written again meanwhile stays: a new result may hold it."""
         with self._talking("delete what is not used"):
             for path in unused:
-                _obstore().delete(self._objects, path)
+                try:
+                    written = _obstore().head(self._objects, path)["last_modified"]
+                except FileNotFoundError:
+                    continue
+                if not path.startswith(f"{_BLOBS}/") or datetime.now(UTC) - written > UNUSED_FOR:
+                    _obstore().delete(self._objects, path)
 
     def read_again(self, record: Record, files: Files) -> str | None:
         """See ``Place``: every blob is read from the bucket; one that several entries share, once."""
@@ -361,45 +386,67 @@ class BucketPlace:
 
     # Objects
 
-    def _open(self) -> None:
-        """Refuse a store of another layout, and a server that lets two writers both create an object."""
-        content = json.dumps({"layout": LAYOUT}).encode()
-        with self._talking("open the store"):
-            try:
-                found = json.loads(bytes(_obstore().get(self._objects, _STORE).bytes()))
-            except FileNotFoundError:
-                found = None
-        if found is not None and found.get("layout") != LAYOUT:
-            raise StoreError(
-                f"{self.address} has layout {found.get('layout')}, and this version of rkd-pipeline knows {LAYOUT}; "
-                "upgrade rkd-pipeline, or use another store"
-            )
+    def _open(self) -> str:
+        """Refuse a store of another layout, and a server that lets two writers both create an object.
+
+        Returns which store it is, as whoever began it drew; empty for one that was begun before that was done.
+        """
+        content = json.dumps({"layout": LAYOUT, "id": uuid.uuid4().hex}).encode()
+        found = self._store_object()
         if found is None:
             with suppress(Superseded):
                 self._create(_STORE, content)
+            found = self._store_object()
+        if not isinstance(found, dict) or found.get("layout") != LAYOUT:
+            layout = found.get("layout") if isinstance(found, dict) else "no number"
+            raise StoreError(
+                f"{self.address} has layout {layout}, and this version of rkd-pipeline knows {LAYOUT}; "
+                "upgrade rkd-pipeline, or use another store"
+            )
         obs = _obstore()
         with self._talking("see whether the server keeps its promises"):
             try:
                 obs.put(self._objects, _STORE, content, mode="create", use_multipart=False)
             except obs.exceptions.AlreadyExistsError:
-                return
+                return str(found.get("id", ""))
         raise StoreError(
             f"{self.address}: the object store took a PUT with If-None-Match: * over an object that exists, so two "
             "writers could both believe that they had made a result. It needs conditional writes; use another server, "
             "or a newer version of this one"
         )
 
+    def _store_object(self) -> Any:
+        """What the store says of itself; None where nothing is there yet."""
+        with self._talking("open the store"):
+            try:
+                return json.loads(bytes(_obstore().get(self._objects, _STORE).bytes()))
+            except FileNotFoundError:
+                return None
+            except ValueError:
+                raise StoreError(
+                    f'{self.shown(_STORE)} is damaged; if this is a store, put {{"layout": {LAYOUT}}} there'
+                ) from None
+
     def _create(self, path: str, content: bytes) -> None:
-        """Write an object that must not be there yet; raises ``Superseded`` where another has written it."""
+        """Write an object that must not be there yet, whole; raises ``Superseded`` where another has written it."""
         obs = _obstore()
         with self._talking(f"write {path}"):
             try:
                 obs.put(self._objects, path, content, mode="create", use_multipart=False)
-                return
             except obs.exceptions.AlreadyExistsError:
-                pass
-        if content and self._get(path) == content:
-            return  # our own request, which was repeated after its answer was lost
+                found = self._get(path)
+                if found == content:
+                    return  # our own request, repeated after its answer was lost, or another's that says the same
+                size = len(found) if content.startswith(found) and found else None  # ours, and cut
+            else:
+                size = int(obs.head(self._objects, path)["size"])
+        if size == len(content):
+            return
+        if size is not None:
+            raise StoreError(
+                f"{self.shown(path)} has {size} bytes after {len(content)} were written; see what lies between this "
+                "machine and the object store, then run `rkd store verify --mend`"
+            )
         raise Superseded(f"{self.shown(path)} was written by another process first; nothing of this one's was kept")
 
     def _upload(self, file: Path, sha256: str, size: int) -> None:
@@ -446,7 +493,8 @@ class BucketPlace:
         except _obstore().exceptions.BaseError as error:
             raise StoreError(
                 f"{self.address} could not {doing}: {_reason(error)}. See that the object store is up and that this "
-                "machine's credentials (AWS_…) let it read and write there; start again then: what is done is kept"
+                f"machine's credentials ({_credentials(self._address)}) let it read and write there; start again then: "
+                "what is done is kept"
             ) from None
 
 
@@ -469,7 +517,13 @@ def open_bucket(address: str, root: Path, *, cache_bytes: int, backup_seconds: f
     if address.startswith("s3://"):  # a request that some servers lack, and that saves nothing here
         settings["disable_bulk_delete"] = True
     if address.startswith("file://"):
-        settings = {"mkdir": True}
+        settings = {}
+        folder = Path(address.removeprefix("file://"))
+        if not folder.is_dir() and not Path(unquote(str(folder))).is_dir():
+            raise StoreError(
+                f"RKD_STORE={address}: there is no folder {folder}. See that the share is mounted on this machine; for "
+                "a new store, make the folder once"
+            )
     try:
         objects = from_url(address, **settings)
     except _obstore().exceptions.BaseError as error:
@@ -484,6 +538,11 @@ def _obstore() -> Any:
     import obstore
 
     return obstore
+
+
+def _credentials(address: str) -> str:
+    """What names them in the environment."""
+    return {"gs": "GOOGLE_…", "az": "AZURE_…", "file": "its user"}.get(address.partition("://")[0], "AWS_…")
 
 
 def _blob(sha256: str) -> str:

@@ -22,6 +22,7 @@ class FolderPlace:
     """See the module; methods as in ``Place``."""
 
     shared = False
+    identity = ""
 
     def __init__(self, root: Path) -> None:
         self.root = root.resolve()

@@ -14,6 +14,7 @@ import shutil
 import time
 import uuid
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -40,9 +41,13 @@ class NodeCache:
     def folder(self, name: str, number: int) -> Path:
         """Where the copy of a version of an entry lies, there or not; counts as asking for it."""
         found = self._entries / name / f"{number:08d}"
-        found.mkdir(parents=True, exist_ok=True)
-        (found / _USED).touch()
-        return found
+        while True:
+            found.mkdir(parents=True, exist_ok=True)
+            try:
+                (found / _USED).touch()
+                return found
+            except FileNotFoundError:
+                continue  # another process let go of it in between
 
     def file(self, folder: Path, name: str, size: int, sha256: str, fetch: Fetch) -> Path:
         """A file of an entry's copy, fetched and compared where it is not there yet.
@@ -56,6 +61,9 @@ class NodeCache:
         self._make_room(size)
         try:
             _write(file, size, sha256, fetch)
+        except FileNotFoundError:  # it took longer than the minute, and another process let go of the folder
+            _write(file, size, sha256, fetch)
+            (folder / _USED).touch()
         except OSError as error:
             if error.errno not in (errno.ENOSPC, errno.EDQUOT):
                 raise
@@ -97,7 +105,8 @@ class NodeCache:
             if total <= limit or time.time() - used < GRACE_SECONDS:
                 return
             gone = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}.tmp")
-            os.rename(folder, gone)
+            with suppress(FileNotFoundError):  # another process makes room too
+                os.rename(folder, gone)
             shutil.rmtree(gone, ignore_errors=True)
             total -= size
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from rkd_pipeline.errors import RkdError
 from rkd_pipeline.settings import Settings
 from rkd_pipeline.store.files import text_sha256
+from rkd_pipeline.store.locks import network_file_system
 from rkd_pipeline.store.named_locks import NamedLocks
 from rkd_pipeline.store.place import Place
 from rkd_pipeline.store.result_store import Store
@@ -18,7 +19,15 @@ def open_store(settings: Settings) -> Store:
     """
     address = settings.store
     if isinstance(address, Path):
-        return Store(address, shared_locks(settings) if settings.locks.get_secret_value() else None)
+        if settings.locks.get_secret_value():
+            return Store(address, shared_locks(settings))
+        if kind := network_file_system(address):
+            raise RkdError(
+                f"RKD_STORE={address} lies on a network file system ({kind}), and RKD_LOCKS is not set: its locks may "
+                "not hold between machines. Put the store on a local disk, or set RKD_LOCKS to a PostgreSQL database; "
+                f"where several machines share it, write RKD_STORE=file://{address.absolute()}"
+            )
+        return Store(address)
     locks = shared_locks(settings)
     root = settings.cache.expanduser().resolve() / text_sha256(address)[:16]
     place = _opened(address, root, int(settings.cache_gib * 2**30), settings.upload_seconds)
@@ -38,14 +47,20 @@ def shared_locks(settings: Settings) -> NamedLocks:
     return PostgresLocks(address, settings.store_address, silence=settings.lock_silence)
 
 
-def require_settings_of_a_shared_store(settings: Settings) -> None:
+def require_settings_of_a_shared_store(settings: Settings, *, on_a_cluster: bool = False) -> None:
     """What several machines must agree on, before anything is computed.
 
     Raises ``RkdError`` where a store that machines share would go with an MLflow that each has for itself, or with a
-    precision that each chooses for itself: a training resumed on a machine of another kind would start anew.
+    precision that each chooses for itself: a training resumed on a machine of another kind would start anew. On a
+    cluster also where the store is a folder, of which each machine would have its own.
     """
     address = settings.store
     if not isinstance(address, str):
+        if on_a_cluster:
+            raise RkdError(
+                f"RKD_STORE={address} is a folder of one machine, and runs of a cluster work on several: name a "
+                f"bucket (s3://results/rkd), or a folder that all of them have mounted (file://{address.absolute()})"
+            )
         return
     if not settings.mlflow_uri.startswith(("http://", "https://")):
         raise RkdError(

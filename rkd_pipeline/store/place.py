@@ -45,6 +45,10 @@ class Place(Protocol):
         """The folder on this machine for what no other machine needs; of a folder, the place itself."""
 
     @property
+    def identity(self) -> str:
+        """Which store lies there, drawn by whoever began it: two at one address differ. Empty where nobody did."""
+
+    @property
     def shared(self) -> bool:
         """Whether other machines use it, which need not have this one's files."""
 

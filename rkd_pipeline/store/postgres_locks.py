@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
-from rkd_pipeline.addresses import shown
+from rkd_pipeline.addresses import database_fault, shown
 from rkd_pipeline.errors import LockLost, StoreError
 from rkd_pipeline.store.background import every
 from rkd_pipeline.store.files import text_sha256
@@ -53,6 +53,8 @@ class PostgresLocks:
     """
 
     def __init__(self, address: str, store: str, *, silence: float = 60.0) -> None:
+        if fault := database_fault(address):  # libpq would repeat a part of the password
+            raise StoreError(f"{SETTING} {fault}")
         self._address, self._silence = address, silence
         self._store = text_sha256(store)[:8]
         self._connect().close()
@@ -130,14 +132,12 @@ class PostgresLocks:
             yield
 
     def _check(self, connection: "connection", name: str) -> None:
-        import psycopg2
-
         try:
             _ask(connection, "SELECT 1", ())
-        except psycopg2.Error as error:
+        except StoreError as error:
             raise LockLost(
-                f"this process no longer holds {name}: its connection to PostgreSQL has ended ({_reason(error)}); "
-                "another process may be at work on it, so nothing more is written here"
+                f"this process no longer holds {name}: {error}; another process may be at work on it, so nothing more "
+                "is written here"
             ) from None
 
     def _person(self, application: str) -> str:
@@ -145,15 +145,23 @@ class PostgresLocks:
 
 
 def _ask(connection: "connection", query: str, values: tuple[object, ...]) -> list[tuple[Any, ...]]:
-    with connection.cursor() as cursor:
-        cursor.execute(query, values)
-        return cursor.fetchall()
+    """Raises ``StoreError`` where the connection has ended."""
+    import psycopg2
+
+    try:
+        with connection.cursor() as cursor:
+            cursor.execute(query, values)
+            return cursor.fetchall()
+    except psycopg2.Error as error:
+        raise StoreError(
+            f"{SETTING}: the connection to PostgreSQL has ended ({_reason(error)}); see that it runs, and start again"
+        ) from None
 
 
 def _reason(error: Exception) -> str:
     """What the server or the network says, in one line; nothing of a password is in it."""
     import psycopg2
 
-    if isinstance(error, psycopg2.OperationalError):
+    if isinstance(error, psycopg2.OperationalError | psycopg2.InterfaceError):
         return (str(error).splitlines() or ["the connection failed"])[0]
     return "this is no address of a PostgreSQL database, as postgresql://user@host:5432/database"

@@ -106,6 +106,16 @@ def test_the_second_ends_in_peace_where_the_run_is_finished(workers: Workers) ->
     first.communicate()
 
 
+def test_one_whose_run_was_ended_from_outside_ends_too(workers: Workers) -> None:
+    """Cancelled, or reported as failed while nobody saw it: it would go on computing for nobody."""
+    first = workers.start("first")
+    wait_until(lambda: workers.written_by("first"), "the first to write")
+    workers.finished.touch()
+    _, said = first.communicate(timeout=30)
+    assert first.returncode == LOST
+    assert "run the-run was ended from outside" in said
+
+
 def test_a_kept_connection_is_tried_before_it_is_used(server: PostgresServer) -> None:
     """As the webserver's are, whose first click after a restart of the database ended in an error."""
     address = server.address.replace("postgresql://", "postgresql+psycopg2://")

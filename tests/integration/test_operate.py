@@ -19,6 +19,7 @@ from assets.upkeep import changes_followed, new_images, rebenchmarks_recorded
 from assets.watching import Watch
 from resources.hooks import Hook
 from resources.storage import StoreResource
+from rkd_pipeline.cli.session import _FURTHER
 from rkd_pipeline.data.user_targets import OwnTarget, targets_in
 from rkd_pipeline.definitions import ASSETS, CHECKS, build_defs
 from rkd_pipeline.device import Compute
@@ -297,6 +298,11 @@ def test_the_schedule_is_off_and_says_when_and_what(store: Store) -> None:
     assert asked.tags["dagster/priority"] == "-1"
     with pytest.raises(RkdError, match="RKD_REBENCHMARK_CRON='on Sundays'"):
         build_defs(Settings(store=store.root, rebenchmark_cron="on Sundays"))
+
+
+def test_orders_may_be_for_every_job_that_scores_further() -> None:
+    """Dagster ends a sensor's tick, with all orders in it, at a request for a job that the sensor has not named."""
+    assert set(_FURTHER) <= {job.name for job in orders_followed.jobs}
 
 
 def test_a_round_is_an_order_and_what_fails_of_it_is_told(

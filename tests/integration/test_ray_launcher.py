@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import dagster as dg
@@ -9,6 +10,7 @@ import pytest
 import yaml
 
 from resources import code_version, ray_launcher
+from resources.liveness import LAUNCHED_BY, fail_runs_that_never_began
 from resources.ray_launcher import DOUBTFUL_ANSWERS, RESOURCES_TAG, RkdRunLauncher
 from rkd_pipeline.definitions import build_defs
 from rkd_pipeline.errors import RkdError
@@ -107,7 +109,7 @@ def test_other_code_is_refused_and_says_what_differs(monkeypatch: pytest.MonkeyP
 
 def test_a_doubtful_answer_is_no_death(instance: dg.DagsterInstance) -> None:
     made, client = launcher(instance)
-    started = run(instance, "list_teachers")._replace(status=dg.DagsterRunStatus.STARTED)
+    started = run(instance, "list_teachers", LAUNCHED_BY)._replace(status=dg.DagsterRunStatus.STARTED)
     error = RuntimeError("500: the job server is busy")
     client.answers = [error] * DOUBTFUL_ANSWERS
     said = [made.check_run_worker_health(started).status.name for _ in range(DOUBTFUL_ANSWERS)]
@@ -118,12 +120,60 @@ def test_a_clear_answer_ends_the_doubt(instance: dg.DagsterInstance) -> None:
     from ray.job_submission import JobStatus
 
     made, client = launcher(instance)
-    started = run(instance, "list_teachers")._replace(status=dg.DagsterRunStatus.STARTED)
+    started = run(instance, "list_teachers", LAUNCHED_BY)._replace(status=dg.DagsterRunStatus.STARTED)
     error = RuntimeError("500")
     client.answers = [error, JobStatus.RUNNING] * DOUBTFUL_ANSWERS + [JobStatus.STOPPED]
     said = [made.check_run_worker_health(started).status.name for _ in range(2 * DOUBTFUL_ANSWERS)]
     assert set(said) == {"RUNNING"}
     assert made.check_run_worker_health(started).status.name == "FAILED"
+
+
+def test_a_new_job_of_a_run_is_doubted_anew(instance: dg.DagsterInstance) -> None:
+    """Else a job server that is still busy would use up all resumptions of a run in half a minute."""
+    made, client = launcher(instance)
+    started = run(instance, "list_teachers", LAUNCHED_BY)._replace(status=dg.DagsterRunStatus.STARTED)
+    client.answers = [RuntimeError("500")] * (DOUBTFUL_ANSWERS + 1)
+    said = [made.check_run_worker_health(started).status.name for _ in range(DOUBTFUL_ANSWERS)]
+    assert said[-1] == "UNKNOWN"
+    submitted(made, client, started)
+    assert made.check_run_worker_health(started).status.name == "RUNNING"
+
+
+def test_what_a_command_carries_out_itself_has_no_job_to_miss(instance: dg.DagsterInstance) -> None:
+    made, client = launcher(instance)
+    refresh = run(instance, "list_teachers", {"rkd/launched_by": "rkd"})._replace(status=dg.DagsterRunStatus.STARTED)
+    client.answers = [RuntimeError("404: no such job")] * 2 * DOUBTFUL_ANSWERS
+    said = {made.check_run_worker_health(refresh).status.name for _ in range(2 * DOUBTFUL_ANSWERS)}
+    assert said == {"RUNNING"}
+
+
+def test_a_job_that_ended_before_its_first_event_is_a_failed_run(
+    instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from ray.job_submission import JobStatus
+
+    made, client = launcher(instance)
+    client.__dict__["get_job_info"] = lambda submission_id: SimpleNamespace(message="exit code 127")
+    monkeypatch.setattr(type(instance), "run_launcher", property(lambda self: made))
+    waiting, gone, own = (run(instance, "list_teachers", tags) for tags in (LAUNCHED_BY, LAUNCHED_BY, None))
+    for each in (waiting, gone, own):
+        instance.report_dagster_event(dg.DagsterEvent("PIPELINE_STARTING", "list_teachers"), run_id=each.run_id)
+    answers = {waiting.run_id: JobStatus.PENDING, gone.run_id: JobStatus.FAILED}
+    monkeypatch.setattr(client, "get_job_status", lambda job: next(a for r, a in answers.items() if r in job))
+    assert fail_runs_that_never_began(instance) == [gone.run_id]
+    found = {found.run_id: found.status.name for found in instance.get_runs()}
+    assert found == {waiting.run_id: "STARTING", gone.run_id: "FAILURE", own.run_id: "STARTING"}
+    client.__dict__["get_job_status"] = lambda job: (_ for _ in ()).throw(ConnectionError("the cluster is away"))
+    assert fail_runs_that_never_began(instance) == []
+
+
+def test_no_secret_goes_into_a_job_by_its_run_s_tag(instance: dg.DagsterInstance) -> None:
+    made, client = launcher(instance)
+    wanted = json.dumps({"num_cpus": 1, "runtime_env": {"env_vars": {"HF_TOKEN": "hidden"}}})
+    with pytest.raises(RkdError, match="names HF_TOKEN") as refused:
+        submitted(made, client, run(instance, "list_teachers", {RESOURCES_TAG: wanted}))
+    assert "hidden" not in str(refused.value)
+    assert client.submitted == []
 
 
 @pytest.mark.parametrize(
@@ -134,6 +184,9 @@ def test_a_clear_answer_ends_the_doubt(instance: dg.DagsterInstance) -> None:
         ({"env_vars": ["PATH", "AWS_SECRET_ACCESS_KEY"]}, "AWS_SECRET_ACCESS_KEY"),
         ({"env_vars": ["PGPASSWORD=hidden"]}, "PGPASSWORD"),
         ({"env_vars": ["RKD_LOCKS"]}, "RKD_LOCKS"),
+        ({"env_vars": ["RKD_DAGSTER_DB"]}, "RKD_DAGSTER_DB"),
+        ({"env_vars": ["MLFLOW_TRACKING_URI=https://me:hidden@host"]}, "MLFLOW_TRACKING_URI"),
+        ({"runtime_env": {"env_vars": {"AZURE_STORAGE_ACCOUNT_KEY": "hidden"}}}, "AZURE_STORAGE_ACCOUNT_KEY"),
         ({"trainings_per_device": 0}, "at least 1"),
     ],
 )
@@ -150,7 +203,9 @@ def test_the_cluster_s_files_say_what_the_code_takes() -> None:
     known = {f"RKD_{name.upper()}" for name in Settings.model_fields}
     of_dagster_yaml = {"RKD_RAY", "RKD_DAGSTER_DB", "RKD_TRAINING_GPUS", "RKD_TRAININGS_PER_DEVICE"}
     assert {name for name in given if name.startswith("RKD_")} <= known | of_dagster_yaml
-    assert not [name for name in given if ray_launcher._SECRET.search(name) and name != "RKD_LOCKS"]
+    addresses = {"RKD_LOCKS", "RKD_DAGSTER_DB"}  # may hold a password, and hold none here
+    assert not [name for name in given if ray_launcher._SECRET.search(name) and name not in addresses]
+    assert not [value for value in given.values() if ray_launcher._PASSWORD_IN_ADDRESS.search(value)]
     assert ":" not in given["RKD_LOCKS"].removeprefix("postgresql://").split("@")[0]  # a user, and no password
     configuration = yaml.safe_load((CLUSTER / "dagster.yaml").read_text())
     limits = configuration["concurrency"]

@@ -15,6 +15,7 @@ import pytest
 from obstore.store import LocalStore, MemoryStore, ObjectStore
 
 from rkd_pipeline.errors import StoreError, Superseded
+from rkd_pipeline.operations import store_care
 from rkd_pipeline.operations.status import states_of
 from rkd_pipeline.recipes.plans import PlannedTraining
 from rkd_pipeline.store import bucket_place, node_cache
@@ -307,6 +308,70 @@ def test_an_upload_that_was_cut_is_not_believed(
     assert store.produce(IMAGES, ["t"], writing(a=b"12345")).file("a").read_bytes() == b"12345"
 
 
+def test_a_store_that_is_begun_anew_at_an_address_is_another(objects: ObjectStore, tmp_path: Path) -> None:
+    """A machine's cache of the first one must not be believed: both count their entries from 1."""
+    Store(bucket(objects, tmp_path / "a")).produce(IMAGES, ["t"], writing(a=b"first"))
+    here = Store(bucket(objects, tmp_path / "b"))
+    assert here.require(IMAGES, "t").file("a").read_bytes() == b"first"
+    obstore.delete(objects, [str(o["path"]) for page in obstore.list(objects) for o in page])
+    Store(bucket(objects, tmp_path / "a")).produce(IMAGES, ["t"], writing(a=b"other"))
+    again = Store(bucket(objects, tmp_path / "b"))
+    assert again.place.identity != here.place.identity
+    assert again.require(IMAGES, "t").file("a").read_bytes() == b"other"
+
+
+def test_a_record_that_was_cut_is_no_result_and_can_be_made_again(
+    objects: ObjectStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, real = Store(bucket(objects, tmp_path)), bucket_place._obstore()
+    store.produce(SPLIT, ["t"], writing(a=b"1"))
+
+    class Cutting:
+        def put(self, target: object, path: str, content: object, **more: object) -> object:
+            return real.put(target, path, content[:3] if path.startswith("records") else content, **more)  # type: ignore[index]
+
+        def __getattr__(self, name: str) -> object:
+            return getattr(real, name)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(bucket_place, "_obstore", Cutting)
+        with pytest.raises(StoreError, match=r"has 3 bytes after \d+ were written.*rkd store verify --mend"):
+            store.produce(IMAGES, ["t"], writing(a=b"12345"))
+    with pytest.raises(StoreError, match=r"records/images/t/00000001.json is damaged in the bucket \(3 bytes"):
+        store.find(Ref(IMAGES.name, "t"))
+    with pytest.raises(StoreError, match="is damaged; run `rkd store verify --mend` first"):
+        store.place.unused()
+    wrong = store_care.verify(store)
+    assert list(wrong) == ["images/t"]
+    assert store_care.copy(store, Store(tmp_path / "copy")).unreadable == list(wrong.values())
+    assert store_care.mend(store, wrong) == []
+    assert store.produce(IMAGES, ["t"], writing(a=b"12345")).file("a").read_bytes() == b"12345"
+    assert store_care.verify(store) == {}
+
+
+def test_a_request_whose_answer_was_lost_and_whose_object_was_cut_is_no_other_s(
+    objects: ObjectStore, tmp_path: Path
+) -> None:
+    place = bucket(objects, tmp_path)
+    obstore.put(objects, "records/x/00000001.json", b'{"a"')
+    with pytest.raises(StoreError, match="has 4 bytes after 9 were written"):
+        place._create("records/x/00000001.json", b'{"a": 12}')
+    place._create("records/x/00000002.json", b"")
+    place._create("records/x/00000002.json", b"")  # gone twice is gone
+
+
+def test_a_file_that_was_written_again_meanwhile_is_not_deleted(objects: ObjectStore, tmp_path: Path) -> None:
+    place = bucket(objects, tmp_path)
+    obstore.put(objects, "blobs/ab/abc", b"x")
+    place.discard(["blobs/ab/abc", "blobs/ab/gone"])  # as an older list of unused ones may say
+    assert bytes(obstore.get(objects, "blobs/ab/abc").bytes()) == b"x"
+
+
+def test_a_share_that_is_not_mounted_is_no_new_store(tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match=r"there is no folder .*See that the share is mounted on this machine"):
+        bucket_place.open_bucket(f"file://{tmp_path}/share", tmp_path / "root", cache_bytes=1, backup_seconds=1.0)
+
+
 @pytest.mark.parametrize(("content", "said"), [(b"12X45", "damaged"), (b"123", "damaged"), (None, "gone")])
 def test_a_damaged_blob_is_not_handed_out(
     objects: ObjectStore, tmp_path: Path, content: bytes | None, said: str
@@ -358,7 +423,7 @@ def test_the_cache_keeps_its_bound_and_what_was_asked_for_last(
     for n in range(12):
         assert reader.require(IMAGES, f"t{n}").file("a").read_bytes() == bytes([n]) * 10 * kib
         time.sleep(0.01)  # so that the order of use can be told
-    kept = sorted(p.parent.parent.name for p in (tmp_path / "b/cache/entries").rglob("a"))
+    kept = sorted(p.parent.parent.name for p in (tmp_path / "b/cache").rglob("a"))
     assert kept == ["t10", "t11", "t7", "t8", "t9"]
     assert opened.read() == bytes(10 * kib)  # in use: its bytes stay when its name is gone
     opened.close()

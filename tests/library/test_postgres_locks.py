@@ -12,6 +12,7 @@ import pytest
 
 from rkd_pipeline.errors import LockLost, RkdError, StoreError
 from rkd_pipeline.settings import Settings
+from rkd_pipeline.store import locks
 from rkd_pipeline.store.open_store import open_store, require_settings_of_a_shared_store
 from rkd_pipeline.store.postgres_locks import PostgresLocks
 from rkd_pipeline.store.result_store import Ref, Store
@@ -171,6 +172,48 @@ def test_a_server_that_cannot_be_used_is_said_without_its_password(
     with pytest.raises(StoreError, match=rf"RKD_LOCKS=.*{said}.*; see that PostgreSQL runs there") as raised:
         PostgresLocks(address.format(port=server.port), "s3://store")
     assert "secret" not in str(raised.value)
+
+
+@pytest.mark.parametrize("password", ["a@secret", "a/secret", "a?secret", "a#secret", "a[secret"])
+def test_a_password_that_ends_the_host_early_is_not_repeated(password: str) -> None:
+    with pytest.raises(StoreError, match="write them as %40 %2F") as raised:
+        PostgresLocks(f"postgresql://rkd:{password}@127.0.0.1:9/x", "s3://store")
+    assert "secret" not in str(raised.value)
+
+
+def test_what_each_machine_would_choose_for_itself_is_refused() -> None:
+    given = {"store": "s3://bucket/rkd", "locks": "postgresql://rkd@127.0.0.1:9/x", "mlflow_uri": "http://host:5000"}
+    with pytest.raises(RkdError, match=r"RKD_PRECISION=auto lets each choose.*Set it to fp32, tf32 or bf16"):
+        require_settings_of_a_shared_store(Settings(**given))
+    require_settings_of_a_shared_store(Settings(**given, precision="fp32"), on_a_cluster=True)
+    with pytest.raises(RkdError, match=r"is a folder of one machine.*file:///results"):
+        require_settings_of_a_shared_store(Settings(store=Path("/results")), on_a_cluster=True)
+
+
+MOUNTS = """22 1 254:0 / / rw,relatime - ext4 /dev/vda rw
+23 22 0:5 / /mnt/with\\040blank rw - nfs4 server:/x rw
+24 22 0:6 / /mnt/with\\040blank/local rw - ext4 /dev/vdb rw
+25 22 0:7 / /mnt/ssh rw - fuse.sshfs me@host: rw
+"""
+
+
+def test_a_folder_of_a_network_needs_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "mounts").write_text(MOUNTS)
+    monkeypatch.setattr(locks, "_MOUNTS", tmp_path / "mounts")
+    kinds = {
+        "/home/me/store": None,
+        "/mnt/with blank/store": "nfs4",
+        "/mnt/with blank/local/store": None,
+        "/mnt/ssh": "fuse.sshfs",
+        "/mnt/sshx": None,
+    }
+    assert {folder: locks.network_file_system(Path(folder)) for folder in kinds} == kinds
+    with pytest.raises(
+        RkdError, match=r"lies on a network file system \(nfs4\), and RKD_LOCKS is not set.*file:///mnt"
+    ):
+        open_store(Settings(store=Path("/mnt/with blank/store")))
+    monkeypatch.setattr(locks, "_MOUNTS", tmp_path / "none")
+    assert locks.network_file_system(Path("/mnt/ssh")) is None
 
 
 def test_a_shared_store_needs_locks_and_an_mlflow_server(monkeypatch: pytest.MonkeyPatch) -> None:
