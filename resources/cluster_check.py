@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from resources.code_version import this_code
-from resources.node_report import MARK
+from resources.node_report import FOLDER, FROM_THE_DESK, MARK
 from resources.ray_address import open_to_all
 from rkd_pipeline.errors import RkdError
 from rkd_pipeline.settings import Settings
@@ -45,6 +45,8 @@ def check(settings: Settings) -> tuple[list[str], list[str]]:
     lock = f"check {uuid.uuid4().hex[:8]}"
     hosts = []
     store = open_store(settings)
+    desk = store.document(FOLDER, lock)
+    desk.write(FROM_THE_DESK)
     with store.lock(lock):  # which no node may get meanwhile
         before = time.time()
         asked = {node["node_id"]: _asked(client, node["node_id"], lock) for node in nodes}
@@ -58,8 +60,11 @@ def check(settings: Settings) -> tuple[list[str], list[str]]:
                 )
                 continue
             hosts.append(said["host"])
+            said["seen_here"] = "wrote" in said and store.document(FOLDER, said["wrote"]).exists()
             found = faults_of(said, settings, store.place.identity, before, time.time())
             faults += [f"{said['host']}: {fault}" for fault in found]
+    for document in store.documents(FOLDER):
+        document.delete()
     return hosts, faults
 
 
@@ -85,6 +90,9 @@ def faults_of(said: Mapping[str, Any], settings: Settings, identity: str, before
             yield f"{name}={said[name.removeprefix('RKD_').lower()]}, here it is {own}; set the same on all machines"
     if said["store"] == settings.store_address and said["identity"] != identity:
         yield f"RKD_STORE={said['store']} is another store there; see that the folder is mounted there"
+    elif not (said["sees"] and said["seen_here"]):
+        who = "it does not see what was written here" if not said["sees"] else "what it wrote is not seen here"
+        yield f"RKD_STORE={said['store']}: {who}; see that the folder is mounted without caching of its entries"
     if not before - CLOCK_SECONDS <= said["time"] <= after + CLOCK_SECONDS:
         yield f"its clock is off by {said['time'] - after:.0f} s; let NTP set the clocks"
     for file in said["unreadable"]:

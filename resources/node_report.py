@@ -15,6 +15,8 @@ from rkd_pipeline.store.open_store import open_store
 from rkd_pipeline.store.result_store import Store
 
 MARK = "rkd node report: "  # begins the line in the job's log
+FOLDER = "checks"  # of documents in the store, each gone after the check
+FROM_THE_DESK = b"from the desk"
 
 
 def report(lock: str) -> dict[str, Any]:
@@ -27,6 +29,9 @@ def report(lock: str) -> dict[str, Any]:
             said |= {"lock_is_refused": not free}
         said |= {"store": settings.store_address, "precision": settings.precision, "unreadable": _unreadable(store)}
         said["identity"] = store.place.identity
+        said["sees"] = store.document(FOLDER, lock).read() == FROM_THE_DESK
+        said["wrote"] = f"{lock} {said['host']} {os.getpid()}"
+        store.document(FOLDER, said["wrote"]).write(b"from a node")
         if not os.access(settings.data, os.R_OK | os.X_OK):
             said["unreadable"].append(f"RKD_DATA={settings.data}")
     except RkdError as error:

@@ -9,7 +9,7 @@ import json
 import os
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import dagster as dg
@@ -56,8 +56,7 @@ class RkdRunLauncher(RayRunLauncher):
             )
         for fault in open_to_all(ray.get("address", "")):
             raise RkdError(fault)
-        passed_on = {name: value for name, _, value in (v.partition("=") for v in ray.get("env_vars") or [])}
-        _refuse_secrets("dagster.yaml, run_launcher: env_vars", passed_on)
+        _refuse_secrets("dagster.yaml, run_launcher: env_vars", _named(ray.get("env_vars")))
         _refuse_secrets("dagster.yaml, run_launcher: runtime_env", (ray.get("runtime_env") or {}).get("env_vars"))
         if trainings_per_device < 1:
             raise RkdError(f"dagster.yaml, run_launcher: trainings_per_device is {trainings_per_device}; at least 1")
@@ -93,7 +92,8 @@ class RkdRunLauncher(RayRunLauncher):
         if not asked.get("num_gpus"):
             environment["CUDA_VISIBLE_DEVICES"] = ""  # Ray leaves it unset: every GPU would be seen, and none reserved
         runtime = dict(asked.get("runtime_env") or self.runtime_env or {})
-        _refuse_secrets(f"the tag {RESOURCES_TAG} of run {run.run_id}", runtime.get("env_vars"))
+        of_tag = {**runtime.get("env_vars", {}), **_named(asked.get("env_vars"))}
+        _refuse_secrets(f"the tag {RESOURCES_TAG} of run {run.run_id}", of_tag)
         runtime["env_vars"] = {**runtime.get("env_vars", {}), **environment}
         tagged = run.with_tags({**run.tags, RESOURCES_TAG: json.dumps({**asked, "runtime_env": runtime})})
         super()._launch_ray_job(submission_id, entrypoint, tagged)
@@ -119,6 +119,11 @@ class RkdRunLauncher(RayRunLauncher):
         if self._doubtful[run.run_id] >= DOUBTFUL_ANSWERS:
             return said
         return type(said)(type(said.status).RUNNING, said.msg)
+
+
+def _named(variables: Sequence[str] | None) -> dict[str, str]:
+    """Of ``NAME`` or ``NAME=value`` each; without a value it is that of this process."""
+    return {name: value for name, _, value in (v.partition("=") for v in variables or [])}
 
 
 def _refuse_secrets(where: str, environment: Mapping[str, str] | None) -> None:

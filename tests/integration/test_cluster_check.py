@@ -24,6 +24,8 @@ GOOD: dict[str, Any] = {
     "lock_is_refused": True,
     "store": "file:///shared",
     "identity": "this one",
+    "sees": True,
+    "seen_here": True,
     "precision": "fp32",
     "unreadable": [],
 }
@@ -44,6 +46,8 @@ def test_a_node_that_agrees_has_no_fault() -> None:
             {"identity": "begun there"},
             "RKD_STORE=file:///shared is another store there; see that the folder is mounted",
         ),
+        ({"sees": False}, "it does not see what was written here"),
+        ({"seen_here": False}, "what it wrote is not seen here"),
         ({"precision": "bf16"}, "RKD_PRECISION=bf16, here it is fp32"),
         ({"time": NOW - 3 * CLOCK_SECONDS}, "its clock is off by -16 s"),
         ({"unreadable": ["RKD_DATA=/data"]}, "RKD_DATA=/data: not there"),

@@ -169,10 +169,11 @@ def test_a_job_that_ended_before_its_first_event_is_a_failed_run(
 
 def test_no_secret_goes_into_a_job_by_its_run_s_tag(instance: dg.DagsterInstance) -> None:
     made, client = launcher(instance)
-    wanted = json.dumps({"num_cpus": 1, "runtime_env": {"env_vars": {"HF_TOKEN": "hidden"}}})
-    with pytest.raises(RkdError, match="names HF_TOKEN") as refused:
-        submitted(made, client, run(instance, "list_teachers", {RESOURCES_TAG: wanted}))
-    assert "hidden" not in str(refused.value)
+    for asked in ({"runtime_env": {"env_vars": {"HF_TOKEN": "hidden"}}}, {"env_vars": ["HF_TOKEN=hidden"]}):
+        wanted = json.dumps({"num_cpus": 1} | asked)
+        with pytest.raises(RkdError, match="names HF_TOKEN") as refused:
+            submitted(made, client, run(instance, "list_teachers", {RESOURCES_TAG: wanted}))
+        assert "hidden" not in str(refused.value)
     assert client.submitted == []
 
 

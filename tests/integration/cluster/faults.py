@@ -1,5 +1,7 @@
 """What tests of a cluster share: trainings, one caught at work, and what must hold after a fault."""
 
+import json
+import subprocess
 from collections import Counter
 from contextlib import suppress
 
@@ -10,8 +12,9 @@ from rkd_pipeline.operations.store_care import copy
 from rkd_pipeline.stages.trained_model import checkpoint_file, train_model
 from rkd_pipeline.store.result_store import Ref, Store
 from rkd_pipeline.store.stage_versions import METRICS, TRAINED_MODEL
-from tests.integration.cluster.lab import Lab
+from tests.integration.cluster.lab import SECRET, Lab
 from tests.integration.servers import Pages, wait_until
+from tests.library.postgres_server import programs
 
 TARGET, RECIPE = "few", "stfpm-brief"
 LONG = 24  # epochs: long enough to be caught at work
@@ -70,6 +73,23 @@ def require_finished_once(pages: Pages, run: str) -> None:
     said = event_types(pages, run)
     assert said["RunSuccessEvent"] == 1
     assert said["RunFailureEvent"] == 0
+    # No process of it is left that would hold a GPU, wherever its node has gone.
+    wait_until(
+        lambda: not [p for p in psutil.process_iter() if _works_on(p, run)], "every process of the run to end", 60
+    )
+
+
+def require_no_secret(lab: Lab) -> None:
+    """Passwords, keys and Ray's token: not in events, lists of jobs, logs, provenance, or what MLflow has."""
+    secrets = [SECRET, lab.environment["RAY_AUTH_TOKEN"], *lab.place.secrets]
+    bin = programs()
+    assert bin is not None
+    dump = subprocess.run([bin / "pg_dump", lab.postgres.address], capture_output=True, check=True).stdout
+    assert b"RUN_START" in dump or b"PIPELINE_START" in dump  # it is the database of the events
+    texts = {"the databases": dump, "ray job list": json.dumps(lab.jobs()).encode()}
+    texts |= {str(p): p.read_bytes() for p in lab.folder.rglob("*") if p.is_file()}
+    assert len(texts) > 100
+    assert [where for where, text in texts.items() if any(secret.encode() in text for secret in secrets)] == []
 
 
 def require_as_if_undisturbed(store: Store, cpu: Compute, key: str) -> None:

@@ -189,32 +189,41 @@ def cluster(
         tracking.start()
         ended.callback(tracking.close)
         (folder / "data").mkdir()
-        environment = place.environment | {
-            "RKD_DATA": str(folder / "data"),
-            "RKD_STORE": place.address,
-            "RKD_LOCKS": database.address,
-            "RKD_LOCK_SILENCE": "8",
-            "RKD_DAGSTER_DB": database.address.replace("postgresql://", "postgresql+psycopg2://"),
-            "RKD_DAGSTER_YAML": str(ROOT / "deploy" / "cluster" / "dagster.yaml"),
-            "MLFLOW_TRACKING_URI": tracking.uri,
-            "RKD_DEVICE": "cpu",
-            "RKD_PRECISION": "fp32",
-            "RKD_CHECKPOINT_SECONDS": "0",
-            "RKD_UPLOAD_SECONDS": "0.2",
-            "RKD_TRAINING_GPUS": "0",
-            "RKD_TRAININGS_PER_DEVICE": "1",
-            "RAY_AUTH_MODE": "token",
-            "RAY_AUTH_TOKEN": "t" * 48,
-            "OMP_NUM_THREADS": "1",
-            "PYTHONPATH": str(ROOT),
-            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
-        }
+        environment = (
+            _cluster_env()
+            | place.environment
+            | {
+                "RKD_DATA": str(folder / "data"),
+                "RKD_STORE": place.address,
+                "RKD_LOCKS": database.address,
+                "RKD_LOCK_SILENCE": "8",
+                "RKD_DAGSTER_DB": database.address.replace("postgresql://", "postgresql+psycopg2://"),
+                "RKD_DAGSTER_YAML": str(ROOT / "deploy" / "cluster" / "dagster.yaml"),
+                "MLFLOW_TRACKING_URI": tracking.uri,
+                "RKD_DEVICE": "cpu",
+                "RKD_PRECISION": "fp32",
+                "RKD_CHECKPOINT_SECONDS": "0",
+                "RKD_UPLOAD_SECONDS": "0.2",
+                "RKD_TRAINING_GPUS": "0",
+                "RKD_TRAININGS_PER_DEVICE": "1",
+                "RAY_AUTH_TOKEN": "t" * 48,
+                "OMP_NUM_THREADS": "1",
+                "PYTHONPATH": str(ROOT),
+                "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+            }
+        )
         lab = Lab(folder, environment, database, tracking, place)
         ended.callback(_stop, lab)
         lab.start_head()
         for name in nodes:
             lab.start_node(name)
         yield lab
+
+
+def _cluster_env() -> dict[str, str]:
+    """What deploy/cluster/cluster.env sets, before the tests' own addresses and short times take its place."""
+    lines = (ROOT / "deploy" / "cluster" / "cluster.env").read_text(encoding="utf-8").splitlines()
+    return dict(line.split("=", 1) for line in lines if line and not line.startswith("#"))
 
 
 def _tracking(folder: Path, database: PostgresServer, place: SharedPlace) -> TrackingServer:

@@ -4,6 +4,7 @@ MLflow is on PostgreSQL, and alone reaches its artifacts. What is in a bucket of
 ``tests/library/test_place.py``.
 """
 
+import json
 import signal
 import time
 
@@ -12,6 +13,7 @@ import obstore
 import psutil
 import pytest
 
+from resources.ray_launcher import RESOURCES_TAG
 from rkd_pipeline.device import Compute
 from rkd_pipeline.store.result_store import Store
 from rkd_pipeline.store.stage_versions import TRAINED_MODEL
@@ -22,11 +24,14 @@ from tests.integration.cluster.faults import (
     command,
     require_as_if_undisturbed,
     require_finished_once,
+    require_no_secret,
     training,
 )
 from tests.integration.cluster.lab import Lab
 from tests.integration.servers import Pages
 
+# A job that does not find its own program.
+NO_PROGRAM = json.dumps({"num_cpus": 1, "env_vars": ["PATH=/nowhere"]})
 pytestmark = [pytest.mark.cluster, pytest.mark.slow]
 
 
@@ -52,6 +57,14 @@ def test_mlflow_s_artifacts_are_in_the_bucket_and_are_read_without_its_keys(lab:
     assert run.info.artifact_uri is not None
     assert run.info.artifact_uri.startswith("mlflow-artifacts:")
     assert client.list_artifacts(run.info.run_id)
+
+
+def test_a_run_that_never_begins_fails_soon_and_shows_no_key_of_the_bucket(lab: Lab, pages: Pages) -> None:
+    """What Dagster and Ray say of a failed job is longer than of others."""
+    failed = pages.launch("train_and_evaluate", f"{TARGET}|{training(0, 3)}", {RESOURCES_TAG: NO_PROGRAM})
+    assert pages.wait_for_run(failed, 600) == "FAILURE"
+    assert "its process ended before it began" in pages.failure(failed)
+    require_no_secret(lab)
 
 
 def test_the_gateway_killed_while_checkpoints_are_uploaded(lab: Lab, pages: Pages, store: Store, cpu: Compute) -> None:
