@@ -7,6 +7,7 @@ MLflow is on PostgreSQL, and alone reaches its artifacts. What is in a bucket of
 import json
 import signal
 import time
+from pathlib import Path
 
 import mlflow
 import obstore
@@ -30,8 +31,6 @@ from tests.integration.cluster.faults import (
 from tests.integration.cluster.lab import Lab
 from tests.integration.servers import Pages
 
-# A job that does not find its own program.
-NO_PROGRAM = json.dumps({"num_cpus": 1, "env_vars": ["PATH=/nowhere"]})
 pytestmark = [pytest.mark.cluster, pytest.mark.slow]
 
 
@@ -59,9 +58,15 @@ def test_mlflow_s_artifacts_are_in_the_bucket_and_are_read_without_its_keys(lab:
     assert client.list_artifacts(run.info.run_id)
 
 
-def test_a_run_that_never_begins_fails_soon_and_shows_no_key_of_the_bucket(lab: Lab, pages: Pages) -> None:
+def test_a_run_that_never_begins_fails_soon_and_shows_no_key_of_the_bucket(
+    lab: Lab, pages: Pages, tmp_path: Path
+) -> None:
     """What Dagster and Ray say of a failed job is longer than of others."""
-    failed = pages.launch("train_and_evaluate", f"{TARGET}|{training(0, 3)}", {RESOURCES_TAG: NO_PROGRAM})
+    program = tmp_path / "dagster"
+    program.write_text("#!/bin/sh\nexit 3\n")
+    program.chmod(0o755)
+    asked = {"num_cpus": 1, "env_vars": [f"PATH={tmp_path}:{lab.environment['PATH']}"]}
+    failed = pages.launch("train_and_evaluate", f"{TARGET}|{training(0, 3)}", {RESOURCES_TAG: json.dumps(asked)})
     assert pages.wait_for_run(failed, 600) == "FAILURE"
     assert "its process ended before it began" in pages.failure(failed)
     require_no_secret(lab)
