@@ -25,7 +25,8 @@ RESOURCES_TAG = "dagster-ray/config"
 DOUBTFUL_ANSWERS = 12  # in a row, before a job that nobody knows of counts as gone
 # Values in a job's environment stand in Ray's list of jobs and logs, and in Dagster's events when a job fails.
 _SECRET = re.compile(
-    r"PASSW|PASSPHRASE|SECRET|TOKEN|CREDENTIAL|_KEY$|_KEY_ID$|SAS|^RKD_(LOCKS|DAGSTER_DB|HOOK_URL)$", re.IGNORECASE
+    r"PASSW|PASSPHRASE|SECRET|TOKEN|CREDENTIAL|_KEY$|_KEY_ID$|(^|_)SAS(_|$)|^RKD_(LOCKS|DAGSTER_DB|HOOK_URL)$",
+    re.IGNORECASE,
 )
 _PASSWORD_IN_ADDRESS = re.compile(r"://[^/@]*:[^/@]+@")
 
