@@ -1,6 +1,7 @@
 """The learning rate over the epochs, as a function and as a training uses it."""
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,9 @@ from rkd_pipeline.detectors.reverse_kd import ReverseKDTask
 from rkd_pipeline.device import Compute
 from rkd_pipeline.models.teacher import Teacher
 from rkd_pipeline.recipes.named_recipes import RECIPES
-from rkd_pipeline.recipes.recipe import ReverseKD, Schedule
+from rkd_pipeline.recipes.recipe import ReverseKD
 from rkd_pipeline.recipes.variants import variant
-from rkd_pipeline.training.loop import train
+from rkd_pipeline.training.loop import Epoch, train
 from rkd_pipeline.training.rate_schedule import relative_rate
 from rkd_pipeline.training.task import TaskInputs
 
@@ -46,48 +47,40 @@ def test_a_cosine_s_known_values() -> None:
 def rates(
     random_teacher: Callable[[str], Teacher], cpu: Compute, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Rates:
-    """Trains on six images in batches of two, and gives the learning rate of every step."""
+    """Trains three epochs of two steps, and gives the learning rate of every step."""
+    recipe = replace(_OFFICIAL, batch_size=2, learning_rate=0.01, schedule="cosine")
+    images = np.random.default_rng(0).integers(0, 256, (4, 32, 32, 3), dtype=np.uint8)
+    teacher, step = random_teacher("resnet18"), torch.optim.Adam.step
+    found: list[float] = []
 
-    def call(schedule: Schedule, checkpoint: str = "c", stop_after: int | None = None) -> list[float]:
-        recipe = replace(_OFFICIAL, batch_size=2, learning_rate=0.01, schedule=schedule)
-        images = np.random.default_rng(0).integers(0, 256, (6, 32, 32, 3), dtype=np.uint8)
-        found: list[float] = []
-        step = torch.optim.Adam.step
+    def watched(self: torch.optim.Adam, *given: Any) -> Any:
+        found.append(float(self.param_groups[0]["lr"]))
+        return step(self, *given)
 
-        def watched(self: torch.optim.Adam, *given: Any) -> Any:
-            found.append(float(self.param_groups[0]["lr"]))
-            return step(self, *given)
+    monkeypatch.setattr(torch.optim.Adam, "step", watched)
 
-        monkeypatch.setattr(torch.optim.Adam, "step", watched)
-
-        def interrupt(epoch: Any) -> None:
+    def call(stop_after: int | None = None) -> list[float]:
+        def interrupt(epoch: Epoch) -> None:
             if epoch.epoch == stop_after:
                 raise KeyboardInterrupt
 
-        task = ReverseKDTask(recipe, random_teacher("resnet18"), TaskInputs(images, None, 0, cpu))
-        try:
+        found.clear()
+        task = ReverseKDTask(recipe, teacher, TaskInputs(images, None, 0, cpu))
+        with pytest.raises(KeyboardInterrupt) if stop_after else nullcontext():
             train(
-                recipe, task, images=6, epochs=4, seed=0, checkpoint=tmp_path / checkpoint, identity="t",
+                recipe, task, images=4, epochs=3, seed=0, checkpoint=tmp_path / "c", identity="t",
                 checkpoint_seconds=0, on_epoch=interrupt,
             )  # fmt: skip
-        except KeyboardInterrupt:
-            assert stop_after
-        monkeypatch.setattr(torch.optim.Adam, "step", step)
-        return found
+        return list(found)
 
     return call
 
 
-def test_every_step_of_an_epoch_has_its_rate(rates: Rates) -> None:
-    assert rates("constant") == [0.01] * 12
-    expected = [0.01 * relative_rate("cosine", epoch, 4) for epoch in range(4) for _ in range(3)]
-    assert rates("cosine", "other") == pytest.approx(expected)
-
-
-def test_a_resumed_training_goes_on_where_the_schedule_was(rates: Rates) -> None:
-    whole = rates("cosine", "whole")
-    begun = rates("cosine", stop_after=2)  # before that epoch's checkpoint: it is trained again
-    assert begun + rates("cosine")[3:] == whole
+def test_every_step_has_its_epoch_s_rate_also_after_an_interruption(rates: Rates) -> None:
+    expected = [0.01 * relative_rate("cosine", epoch, 3) for epoch in range(3) for _ in range(2)]
+    begun = rates(stop_after=2)  # before that epoch's checkpoint: it is trained again
+    assert begun == pytest.approx(expected[:4])
+    assert rates() == pytest.approx(expected[2:])
 
 
 def test_a_recipe_without_a_schedule_is_what_it_was() -> None:
