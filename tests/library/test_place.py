@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import obstore
 import pytest
@@ -288,20 +289,26 @@ def test_a_store_of_another_layout_is_refused(objects: ObjectStore, tmp_path: Pa
         bucket(objects, tmp_path)
 
 
+class Cutting:
+    """A server that keeps three bytes of what is written below a prefix, and says that all is well: some do."""
+
+    def __init__(self, prefix: str) -> None:
+        self._prefix = prefix
+
+    def put(self, target: ObjectStore, path: str, content: Path | bytes, **more: Any) -> object:
+        written = content.read_bytes() if isinstance(content, Path) else content
+        return obstore.put(target, path, written[:3] if path.startswith(self._prefix) else written, **more)
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(obstore, name)
+
+
 def test_an_upload_that_was_cut_is_not_believed(
     objects: ObjectStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    store, real = Store(bucket(objects, tmp_path)), bucket_place._obstore()
-
-    class Cutting:
-        def put(self, target: object, path: str, content: object, **more: object) -> object:
-            return real.put(target, path, content.read_bytes()[:3] if isinstance(content, Path) else content, **more)
-
-        def __getattr__(self, name: str) -> object:
-            return getattr(real, name)
-
+    store = Store(bucket(objects, tmp_path))
     with monkeypatch.context() as patched:
-        patched.setattr(bucket_place, "_obstore", Cutting)
+        patched.setattr(bucket_place, "_obstore", lambda: Cutting("blobs"))
         with pytest.raises(StoreError, match=r"has 3 bytes after 5 were uploaded"):
             store.produce(IMAGES, ["t"], writing(a=b"12345"))
     assert store.find(Ref(IMAGES.name, "t")) is None
@@ -323,18 +330,10 @@ def test_a_store_that_is_begun_anew_at_an_address_is_another(objects: ObjectStor
 def test_a_record_that_was_cut_is_no_result_and_can_be_made_again(
     objects: ObjectStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    store, real = Store(bucket(objects, tmp_path)), bucket_place._obstore()
+    store = Store(bucket(objects, tmp_path))
     store.produce(SPLIT, ["t"], writing(a=b"1"))
-
-    class Cutting:
-        def put(self, target: object, path: str, content: object, **more: object) -> object:
-            return real.put(target, path, content[:3] if path.startswith("records") else content, **more)  # type: ignore[index]
-
-        def __getattr__(self, name: str) -> object:
-            return getattr(real, name)
-
     with monkeypatch.context() as patched:
-        patched.setattr(bucket_place, "_obstore", Cutting)
+        patched.setattr(bucket_place, "_obstore", lambda: Cutting("records"))
         with pytest.raises(StoreError, match=r"has 3 bytes after \d+ were written.*rkd store verify --mend"):
             store.produce(IMAGES, ["t"], writing(a=b"12345"))
     with pytest.raises(StoreError, match=r"records/images/t/00000001.json is damaged in the bucket \(3 bytes"):
