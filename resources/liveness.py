@@ -52,12 +52,14 @@ def fail_runs_that_never_began(instance: dg.DagsterInstance) -> list[str]:
     Dagster looks after runs that have started; one whose process dies before that would hold its place in the queue
     until ``start_timeout_seconds`` are over.
     """
+    if not instance.run_launcher.supports_check_run_worker_health:  # no cluster is configured, or none any more
+        return []
     launched = dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTING], tags=LAUNCHED_BY)
     found = []
     for run in instance.get_runs(launched):
         try:
             said = instance.run_launcher.check_run_worker_health(run)
-        except (ConnectionError, NotImplementedError):  # the cluster is away, or none is configured any more
+        except ConnectionError:  # the cluster is away: the next look asks again
             continue
         if said.status.name == "FAILED":
             instance.report_run_failed(run, message=f"its process ended before it began: {said.msg}")
