@@ -1,7 +1,7 @@
 """A store that several machines share: in an object store (S3 and what speaks it, Google's, Azure's), or in a folder
 that all of them have mounted, which serves as one (``file:///mnt/shared/rkd``).
 
-    store.json                              layout of the store; written once
+    store.json                              layout of the store, and which store it is; written once
     records/<entry>/<8 digits>.json         an entry: its record and its files' hashes; the highest number counts, and
                                             an empty one says that the entry is gone
     blobs/<2 digits>/<SHA-256>              content of a file, written once

@@ -3,6 +3,8 @@ to lose.
 
     entries/<name>/<number>/<files>    one version of an entry, or some of its files
 
+Each store has a cache of its own: one that is begun anew at the same address counts its versions from 1 again.
+
 The bound wins: what has not been asked for longest goes first. What was asked for within the last minute stays, so that
 whoever has a path has time to open it; what is open or mapped stays readable when its name is gone.
 """
