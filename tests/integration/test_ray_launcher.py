@@ -15,6 +15,7 @@ from resources.ray_launcher import DOUBTFUL_ANSWERS, RESOURCES_TAG, RkdRunLaunch
 from rkd_pipeline.definitions import build_defs
 from rkd_pipeline.errors import RkdError
 from rkd_pipeline.settings import Settings
+from tests.integration.servers import LOCATION
 
 CLUSTER = Path(__file__).parents[2] / "deploy" / "cluster"
 
@@ -213,3 +214,11 @@ def test_the_cluster_s_files_say_what_the_code_takes() -> None:
     assert limits["runs"]["max_concurrent_runs"] > limits["pools"]["default_limit"]  # others pass what trains
     asked = {name for name in of_dagster_yaml if f"{{env: {name}}}" in (CLUSTER / "dagster.yaml").read_text()}
     assert asked == of_dagster_yaml
+
+
+@pytest.mark.parametrize("folder", [CLUSTER, CLUSTER.parents[1]], ids=["cluster", "repository"])
+def test_services_and_rkd_ui_name_the_code_alike(folder: Path) -> None:
+    """What is switched on or off belongs to the name of the code location."""
+    [location] = yaml.safe_load((folder / "workspace.yaml").read_text())["load_from"]
+    assert location["python_module"]["module_name"] == build_defs.__module__
+    assert location["python_module"]["location_name"] == LOCATION

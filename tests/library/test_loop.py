@@ -82,7 +82,7 @@ def test_the_history_is_the_mean_loss_of_every_image(run: Callable[..., TrainedS
     batches = torch.randperm(12, generator=generator).split(5)
     losses = torch.cat([task.losses(task.batch(indices, generator)) for indices in batches])
     [epoch] = run(still, epochs=1).history
-    assert epoch.train_loss == pytest.approx(float(losses.mean()), rel=1e-6)
+    assert epoch.train_loss == pytest.approx(losses.mean().item(), rel=1e-6)
     assert (epoch.epoch, epoch.validation_loss) == (1, None)
 
 

@@ -58,7 +58,7 @@ def descended(device: str) -> tuple[list[list[float]], float]:
     for i in range(12):
         indices = torch.tensor([1, 2] if i % 2 else [2])
         losses.append(one(task.batch(indices, torch.Generator())).tolist())
-    return losses, float(task.student.weight)
+    return losses, task.student.weight.item()
 
 
 def by_hand() -> tuple[list[list[float]], float]:
