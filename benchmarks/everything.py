@@ -25,7 +25,7 @@ SCRIPTS = {
         ("--rounds", "1"),
     ),
     "inference.py": (
-        ("--with-anomalib", "--teacher", "resnet18"),
+        ("--with-anomalib", "--teacher", "resnet18", "--images", "32", "--rounds", "5"),
         ("--rounds", "1", "--images", "16", "--threads", "2"),
     ),
     "metrics.py": ((), ("--rounds", "1")),

@@ -68,12 +68,20 @@ def event_types(pages: Pages, run: str) -> Counter[str]:
 
 
 def require_finished_once(pages: Pages, run: str) -> None:
-    """Success, said once, and every asset reported once, however many processes worked on the run."""
+    """Success, said once, however many processes worked on the run, and none of them left."""
+    require_success_once(pages, run)
+    require_no_process(run)
+
+
+def require_success_once(pages: Pages, run: str) -> None:
     assert pages.wait_for_run(run) == "SUCCESS"
     said = event_types(pages, run)
     assert said["RunSuccessEvent"] == 1
     assert said["RunFailureEvent"] == 0
-    # No process of it is left that would hold a GPU, wherever its node has gone.
+
+
+def require_no_process(run: str) -> None:
+    """None is left that would hold a GPU, wherever its node has gone."""
     wait_until(
         lambda: not [p for p in psutil.process_iter() if _works_on(p, run)], "every process of the run to end", 60
     )

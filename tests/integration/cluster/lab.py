@@ -109,6 +109,11 @@ class Lab:
                 return node
         raise AssertionError(f"node {name} does not start: {node.log.read_text()[-2000:]}")
 
+    def replace_node(self, name: str) -> Node:
+        """Kills what is left of a node, frozen or not, and starts one of its name."""
+        psutil.wait_procs(self.nodes[name].signal(signal.SIGKILL), timeout=30)
+        return self.start_node(name)
+
     def _is_alive(self, name: str) -> bool:
         said = self._head_says("/api/v0/nodes") or {"data": {"result": {"result": []}}}
         nodes = said["data"]["result"]["result"]

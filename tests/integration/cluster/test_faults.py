@@ -9,7 +9,7 @@ import re
 import shutil
 import signal
 import time
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from urllib.error import HTTPError
 from urllib.request import urlopen
@@ -29,7 +29,9 @@ from tests.integration.cluster.faults import (
     event_types,
     require_as_if_undisturbed,
     require_finished_once,
+    require_no_process,
     require_no_secret,
+    require_success_once,
     training,
 )
 from tests.integration.cluster.lab import ROOT, Lab
@@ -96,22 +98,21 @@ def test_a_lost_node_s_run_goes_on_on_the_other(lab: Lab, pages: Pages, store: S
 def test_a_frozen_node_s_process_ends_without_a_word_when_it_thaws(
     lab: Lab, pages: Pages, store: Store, cpu: Compute
 ) -> None:
-    with AtWork(lab, pages, store, 11) as (run, node):
-        [driver] = lab.drivers(node)
-        frozen = lab.nodes[node].signal(signal.SIGSTOP)
-    require_finished_once(pages, run)
-    events = event_types(pages, run)
-    for process in frozen:
-        with suppress(psutil.NoSuchProcess):
-            process.send_signal(signal.SIGCONT)
-    psutil.wait_procs([driver], timeout=60)
-    assert not driver.is_running()
-    assert event_types(pages, run) == events
-    require_as_if_undisturbed(store, cpu, training(11))
-    psutil.wait_procs(
-        lab.nodes[node].signal(signal.SIGKILL), timeout=30
-    )  # a thawed raylet ends, or should not come back
-    lab.start_node(node)
+    with ExitStack() as afterwards:
+        with AtWork(lab, pages, store, 11) as (run, node):
+            [driver] = lab.drivers(node)
+            frozen = lab.nodes[node].signal(signal.SIGSTOP)
+            afterwards.callback(lab.replace_node, node)  # a thawed raylet ends, or should not come back
+        require_success_once(pages, run)
+        events = event_types(pages, run)
+        for process in frozen:
+            with suppress(psutil.NoSuchProcess):
+                process.send_signal(signal.SIGCONT)
+        psutil.wait_procs([driver], timeout=60)
+        assert not driver.is_running()
+        require_no_process(run)
+        assert event_types(pages, run) == events
+        require_as_if_undisturbed(store, cpu, training(11))
 
 
 @pytest.mark.slow
