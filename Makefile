@@ -56,7 +56,7 @@ $(WITH_ANOMALIB)/.installed: pyproject.toml constraints.txt | $(STAMP)
 	$(BIN)/uv pip install --python $(WITH_ANOMALIB)/bin/python --compile-bytecode --constraint constraints.txt --editable '.[dev,anomalib]'
 	touch $@
 
-bench: $(WITH_PEERS)/.installed ## speed beside anomalib, adeval and scikit-learn, in an environment of its own: most of an hour on idle cores
+bench: $(WITH_PEERS)/.installed ## speed beside anomalib, adeval and scikit-learn, in an environment of its own: half an hour on idle cores
 	$(WITH_PEERS)/bin/python benchmarks/everything.py
 
 $(WITH_PEERS)/.installed: pyproject.toml constraints.txt benchmarks/requirements.txt | $(STAMP)

@@ -2,7 +2,7 @@
 
     python benchmarks/everything.py [--quick] [--output build/bench.json]
 
-An idle machine is needed, and on two cores most of an hour; ``--quick`` takes one round of each, to see that all runs.
+An idle machine is needed, and on two cores half an hour; ``--quick`` takes one round of each, to see that all runs.
 Needs the project with its extra anomalib, and benchmarks/requirements.txt.
 """
 
