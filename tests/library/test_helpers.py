@@ -17,8 +17,10 @@ from rkd_pipeline.cli.helpers import Waiting, helpers
 from rkd_pipeline.recipes.plans import PlannedTraining
 
 # Answers by the name of the training; what it is handed, and its environment, it prints.
+# Whoever started the tests may have SIGTERM ignored, and that is inherited.
 HELPER = """
-import json, os, sys, time
+import json, os, signal, sys, time
+signal.signal(signal.SIGTERM, signal.SIG_DFL)
 for line in sys.stdin:
     order = json.loads(line)
     name = order["training"]
@@ -88,7 +90,7 @@ def test_without_helpers_nothing_is_started() -> None:
 ENDS = """
 import signal, sys, time
 from rkd_pipeline.cli.helpers import Orders
-signal.signal(signal.SIGTERM, signal.SIG_DFL)  # whoever started the tests may have it ignored
+signal.signal(signal.SIGTERM, signal.SIG_DFL)
 orders = Orders()
 for cell, further in orders:
     print(cell, further, flush=True)
