@@ -34,7 +34,7 @@ $(STAMP): pyproject.toml constraints.txt
 	touch $@
 
 demo: setup ## train on generated images with the teacher that comes along, no download: some five to ten minutes on two cores
-	$(BIN)/rkd run --plan demo
+	RKD_TRAININGS_PER_DEVICE=$${RKD_TRAININGS_PER_DEVICE:-2} $(BIN)/rkd run --plan demo
 
 ui: setup ## Dagster on 127.0.0.1:3000 and MLflow on 127.0.0.1:5000 over the store; other ports: make ui PORT=3001 MLFLOW_PORT=5001
 	$(BIN)/rkd ui --port $(PORT) --mlflow-port $(MLFLOW_PORT)

@@ -1,5 +1,6 @@
 """Where and in which precision to compute."""
 
+import ctypes
 import os
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -25,6 +26,7 @@ CUDNN_BENCHMARK, CUDNN_DETERMINISTIC = False, False
 # ResNet-18; a Wide-ResNet-50-2 takes more. Whether more than a few at once are of use is not measured.
 _TRAINING_BYTES, _SLOTS_AT_MOST, _CORES_EACH = 8 * 2**30, 4, 2
 PrecisionChoice = Literal["auto", "fp32", "tf32", "bf16"]
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # glibc's malloc.h
 
 
 @dataclass(frozen=True)
@@ -145,6 +147,18 @@ def _float32_products(wanted: Literal["ieee", "tf32"]) -> Iterator[None]:
         for switch, precision in zip(switches, before, strict=True):
             switch.fp32_precision = precision
         gpu.benchmark, gpu.deterministic = algorithms
+
+
+def keep_freed_memory() -> None:
+    """Let this process keep the memory that it frees, up to 1 GiB, for what it allocates next.
+
+    A step of training on a CPU takes and frees memory for gradients and activations. The C library gives it back to the
+    kernel, which clears every page that is taken again: 7 to 16% of a step of small batches. Numbers do not change.
+    Only glibc can be told; elsewhere this does nothing.
+    """
+    if mallopt := getattr(ctypes.CDLL(None), "mallopt", None):
+        mallopt(_M_TRIM_THRESHOLD, 2**30)
+        mallopt(_M_MMAP_THRESHOLD, 32 * 2**20)  # larger blocks go back at once; glibc allows no more
 
 
 def cores() -> int:

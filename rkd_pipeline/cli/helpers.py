@@ -11,8 +11,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from queue import SimpleQueue
 from typing import Any
@@ -28,18 +27,42 @@ _PATIENCE = 20.0  # seconds for a helper to end by itself
 
 
 class Waiting:
-    """Trainings that nobody has taken yet; several threads take from it. ``others`` are those somebody else is at."""
+    """Trainings that nobody has taken yet; several threads take from it.
 
-    def __init__(self, cells: Sequence[PlannedTraining]) -> None:
-        self._cells, self.others = deque(cells), list[PlannedTraining]()
+    Attributes:
+        others: those somebody else is at.
+    """
+
+    def __init__(self, cells: Sequence[PlannedTraining], unprepared: Collection[str] = ()) -> None:
+        """``unprepared`` are targets whose trainings are held back until ``prepared`` is told of them."""
+        self._cells, self._unprepared, self.others = list(cells), set(unprepared), list[PlannedTraining]()
+        self._changed = threading.Condition()
+
+    def prepared(self, target: str) -> None:
+        """The trainings of a target can begin."""
+        with self._changed:
+            self._unprepared.discard(target)
+            self._changed.notify_all()
+
+    def drop(self, target: str) -> None:
+        """The trainings of a target will never be able to begin."""
+        with self._changed:
+            self._cells = [cell for cell in self._cells if cell.target != target]
+            self._changed.notify_all()
 
     def __iter__(self) -> Iterator[PlannedTraining]:
-        """Take one after the other, until none is left."""
-        while self._cells:
-            try:
-                yield self._cells.popleft()
-            except IndexError:  # another thread was faster
-                return
+        """Take one after the other, until none is left; the first that can begin, and wait where none can yet."""
+        while (cell := self._taken()) is not None:
+            yield cell
+
+    def _taken(self) -> PlannedTraining | None:
+        with self._changed:
+            while self._cells:
+                if cell := next((c for c in self._cells if c.target not in self._unprepared), None):
+                    self._cells.remove(cell)
+                    return cell
+                self._changed.wait()
+            return None
 
 
 @contextmanager

@@ -140,12 +140,11 @@ class Session:
         started = time.monotonic()
         report = Report()
         elsewhere = cluster_run.launches_elsewhere(self.instance)
-        blocked = {} if elsewhere else self._prepare(cells)
-        before = states_of(self.store, cells)
         if elsewhere:
+            before = states_of(self.store, cells)
             report.failures |= cluster_run.carry_out(self.store, self.instance, cells, further)
         else:
-            self._carry_out_all(cells, further, blocked, before, report)
+            before = self._carry_out_all(cells, further, report)
         if begun is not None:
             from resources.hooks import Hook
             from rkd_pipeline.operations import rebenchmark
@@ -228,40 +227,47 @@ class Session:
 
         return MlflowTracking(uri=self.settings.mlflow_uri, pages=pages or self.settings.mlflow_pages)
 
-    def _prepare(self, cells: Sequence[PlannedTraining]) -> dict[str, str]:
-        """What trainings need, and Dagster to know them; returns, per target that could not be prepared, why."""
-        from assets.partitions import TRAINING_DIMENSION
-
-        blocked = self._prepare_data(list(dict.fromkeys(c.target for c in cells)))
-        self.launch("list_teachers")
-        self.instance.add_dynamic_partitions(TRAINING_DIMENSION, training_keys(cells))
-        return blocked
-
-    def _prepare_data(self, targets: list[str]) -> dict[str, str]:
-        """Bring targets up to date with their files; returns, per target that could not be prepared, why.
+    def _prepare_data(
+        self, cells: Sequence[PlannedTraining], waiting: Waiting
+    ) -> tuple[dict[str, str], dict[PlannedTraining, str]]:
+        """Bring targets up to date with their files, and let the trainings of each begin.
 
         Launched every time: only the files can tell whether they have changed, and what has not is not made again.
+
+        Returns:
+            per target that could not be prepared, why; and the state of every cell before it could begin.
         """
-        blocked = {}
+        from rkd_pipeline.operations.status import states_of
+
+        targets = list(dict.fromkeys(c.target for c in cells))
+        blocked: dict[str, str] = {}
+        before: dict[PlannedTraining, str] = {}
         with bar(len(targets), "prepare images", "target", inner=True) as shown:
             for name in targets:
                 shown.note(name)
                 if error := self.launch("prepare_target", name):
                     blocked[name] = f"its data is not ready: {error}"
+                    waiting.drop(name)
+                before |= states_of(self.store, [c for c in cells if c.target == name])
+                waiting.prepared(name)
                 shown.update()
-        return blocked
+        return blocked, before
 
     def _carry_out_all(
-        self,
-        cells: Sequence[PlannedTraining],
-        further: Sequence[str],
-        blocked: dict[str, str],
-        before: dict[PlannedTraining, str],
-        report: Report,
-    ) -> None:
-        """Every cell with its claim held: first those that nobody else is at, then the others, as they come free."""
-        slots, missing = self._slots(before), sum(state != "done" for state in before.values())
-        waiting = Waiting([c for c in cells if c.target not in blocked])
+        self, cells: Sequence[PlannedTraining], further: Sequence[str], report: Report
+    ) -> dict[PlannedTraining, str]:
+        """Every cell with its claim held: first those that nobody else is at, then the others, as they come free.
+
+        Helpers begin while this process still prepares images. Returns each cell's state before it was carried out.
+        """
+        from assets.partitions import TRAINING_DIMENSION
+        from rkd_pipeline.operations.status import states_of
+
+        self.launch("list_teachers")
+        self.instance.add_dynamic_partitions(TRAINING_DIMENSION, training_keys(cells))
+        found = states_of(self.store, cells)
+        slots, missing = self._slots(found), sum(state != "done" for state in found.values())
+        waiting = Waiting(cells, unprepared={c.target for c in cells})
         with bar(len(cells), "trainings", "training") as shown:
 
             def note(cell: PlannedTraining, error: str | None) -> None:
@@ -270,9 +276,10 @@ class Session:
                     say(f"failed: {cell.target} {cell.training}: {error}")
                 shown.update()
 
-            for cell in (c for c in cells if c.target in blocked):
-                note(cell, self._carry_out(cell, further, blocked[cell.target]))
             with helpers(max(0, min(slots, missing) - 1), waiting, further, note, slots):
+                blocked, before = self._prepare_data(cells, waiting)
+                for cell in (c for c in cells if c.target in blocked):
+                    note(cell, self._carry_out(cell, further, blocked[cell.target]))
                 for cell in waiting:
                     with self.store.lock_if_free(_claim(cell)) as free:
                         if free:
@@ -282,6 +289,7 @@ class Session:
             for cell in waiting.others:
                 with self.store.lock(_claim(cell)):
                     note(cell, self._carry_out(cell, further))
+        return before
 
     def help_out(self) -> None:
         """As a helper of another process's ``run``: carry out what it hands over, until it ends."""

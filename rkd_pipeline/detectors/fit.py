@@ -7,7 +7,7 @@ from torch import nn
 
 from rkd_pipeline.data.rows import Images
 from rkd_pipeline.detectors import system_of
-from rkd_pipeline.device import Compute, full_precision
+from rkd_pipeline.device import Compute, full_precision, keep_freed_memory
 from rkd_pipeline.errors import RkdError
 from rkd_pipeline.progress import bar
 from rkd_pipeline.recipes.recipe import GradientRecipe, Recipe
@@ -56,6 +56,8 @@ def fit(
     """
     if (validation is None) == recipe.held_out:
         raise ValueError(f"recipe {recipe.name} and validation images disagree about early stopping or normalisation")
+    if compute.device.type == "cpu":
+        keep_freed_memory()
     what = " ".join(identity.split()[:2])  # target and training, without the hash
     given = TaskInputs(images, validation, seed, compute, cache, epochs)
     if not isinstance(recipe, GradientRecipe):

@@ -67,7 +67,7 @@ def cross(
 PAPER_RECIPES = ("rkd", "rkd-es", "rkd-mkd")
 
 # Short enough for minutes on two cores, long enough for the numbers in docs/demo.md.
-DEMO_EPOCHS, DEMO_MKD_EPOCHS = 7, 6
+DEMO_EPOCHS, DEMO_MKD_EPOCHS = 7, 5
 ABLATION_CENTRE, ABLATION_EPOCHS = "rkd-brief", 8
 
 

@@ -1,5 +1,7 @@
 """What equal numbers need, recorded beside results and said in words."""
 
+import platform
+import resource
 import subprocess
 import sys
 from dataclasses import replace
@@ -8,7 +10,14 @@ import pytest
 import torch
 
 from rkd_pipeline import device
-from rkd_pipeline.device import CUDNN_BENCHMARK, CUDNN_DETERMINISTIC, Compute, Precision, cpu_instructions
+from rkd_pipeline.device import (
+    CUDNN_BENCHMARK,
+    CUDNN_DETERMINISTIC,
+    Compute,
+    Precision,
+    cpu_instructions,
+    keep_freed_memory,
+)
 from rkd_pipeline.errors import RkdError
 from rkd_pipeline.results.tables.table_3 import table_3, table_3_sheet
 from rkd_pipeline.stages.benchmark import with_conditions
@@ -133,3 +142,18 @@ def test_who_shares_a_cpu_has_its_part_of_the_cores(cpu: Compute, monkeypatch: p
     monkeypatch.setenv("OMP_NUM_THREADS", "3")
     replace(cpu, slots=2).share_cores()
     assert set_to == [4, 2, 1]
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc can be told to keep memory")
+def test_memory_that_a_step_frees_is_taken_again_without_the_kernel() -> None:
+    def pages_cleared(steps: int) -> int:
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        for _ in range(steps):
+            taken = [torch.zeros(5 * 2**20) for _ in range(4)]  # 20 MiB each
+            del taken
+        return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+    keep_freed_memory()
+    pages_cleared(2)
+    each = 4 * 20 * 2**20 // resource.getpagesize()
+    assert pages_cleared(10) < each, "ten steps of this many pages"

@@ -81,6 +81,29 @@ def test_helpers_end_when_the_command_is_interrupted(said: list[str]) -> None:
     assert len(said) == 1
 
 
+def test_a_helper_begins_with_what_is_prepared_and_waits_for_the_rest(said: list[str]) -> None:
+    first, second, third = (PlannedTraining(target, target) for target in ("first", "second", "third"))
+    waiting, noted = Waiting([first, second, third], {"first", "second", "third"}), list[str]()
+    with helpers(1, waiting, [], lambda cell, _: noted.append(cell.target), 2, run()):
+        waiting.prepared("second")
+        until(lambda: noted)
+        assert noted == ["second"]
+        waiting.drop("first")
+        waiting.prepared("third")
+    assert noted == ["second", "third"]
+    assert list(waiting) == []
+
+
+def test_who_waits_for_a_target_that_is_dropped_goes_on_without_it() -> None:
+    waiting, taken = Waiting(cells("a"), {"few"}), list[PlannedTraining]()
+    thread = threading.Thread(target=lambda: taken.extend(waiting))
+    thread.start()
+    waiting.drop("few")
+    thread.join(60)
+    assert not thread.is_alive()
+    assert taken == []
+
+
 def test_without_helpers_nothing_is_started() -> None:
     waiting = Waiting(cells("a", "b"))
     with helpers(0, waiting, [], lambda *_: None, 1, ["there-is-no-such-program"]):

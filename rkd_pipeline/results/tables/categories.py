@@ -236,7 +236,7 @@ def _row_cells(
     metrics = {m.metric for s in table.systems for m in s.measures}
     measured = of_target[(of_target["origin"] == "measured") & of_target["metric"].isin(metrics)]
     measured = measured[measured["recipe"].isin(recipes) & measured["value"].notna()]
-    remarks = remarks_on(measured)
+    remarks, printed = remarks_on(measured), _printed(of_target)
     for teacher, epochs in configurations(measured):
         chosen = of_configuration(measured, teacher, epochs)
         for system in table.systems:
@@ -245,7 +245,7 @@ def _row_cells(
                 values = of_system[
                     (of_system["metric"] == measure.metric) & (of_system["score_rule"] == measure.score_rule)
                 ]
-                published = _published(of_target, system, measure)
+                published = _published(printed, system, measure)
                 notes = [n for n in (stopping_note(system.recipe, epochs), remarks) if n and not values.empty]
                 yield {
                     **_place(block, system, measure, teacher, epochs),
@@ -272,10 +272,17 @@ def _place(
     }
 
 
-def _published(of_target: pd.DataFrame, system: System, measure: Measure) -> float | None:
-    """The paper's own number; its Tables 1 and 4 print the same ones for RKD and Ours, held once."""
-    paper = (of_target["origin"] == "published") & of_target["source"].str.startswith(f"{PAPER} Table")
-    found = of_target[paper & (of_target["system"] == system.published_as) & (of_target["metric"] == measure.metric)]
+def _printed(rows: pd.DataFrame) -> pd.DataFrame:
+    """What the paper's tables print; Tables 1 and 4 print the same numbers for RKD and Ours, held once."""
+    paper = (rows["origin"] == "published") & rows["source"].str.startswith(f"{PAPER} Table")
+    return rows.loc[paper, ["system", "metric", "value"]]
+
+
+def _published(printed: pd.DataFrame, system: System, measure: Measure) -> float | None:
+    """The paper's own number, among those that it prints of a target."""
+    if printed.empty:
+        return None
+    found = printed[(printed["system"] == system.published_as) & (printed["metric"] == measure.metric)]
     return None if found.empty else float(found["value"].item())
 
 
@@ -284,6 +291,7 @@ def _average_cells(
 ) -> Iterator[dict[str, object]]:
     """Averages over the categories that are measured. Their images differ, so their errors are independent."""
     of_average = benchmark[benchmark["target"] == block.average] if block.average else benchmark.iloc[:0]
+    printed = _printed(of_average)
     for teacher, epochs in configurations(cells[cells["measured"].notna()]):
         for system in table.systems:
             for measure in system.measures:
@@ -301,7 +309,7 @@ def _average_cells(
                 yield {
                     **_place(block, system, measure, teacher, epochs),
                     "title": "Average",
-                    "published": _published(of_average, system, measure),
+                    "published": _published(printed, system, measure),
                     **average,
                     "note": "",
                 }
