@@ -123,7 +123,7 @@ def look(sensor: dg.SensorDefinition, store: Store, instance: dg.DagsterInstance
 
 
 # For one epoch: everything but its quality is as in a long training.
-RECIPE, EPOCHS = "rkd-official-brief", 1
+RECIPE, EPOCHS = "rkd-official", 1
 DEMO = (
     *("run", "--targets", "demo.weave", "--recipes", RECIPE, "--epochs", str(EPOCHS)),
     *("--teacher", "resnet18", "--weights", "random"),
