@@ -153,7 +153,7 @@ def keep_freed_memory() -> None:
     """Let this process keep the memory that it frees, up to 1 GiB, for what it allocates next.
 
     A step of training on a CPU takes and frees memory for gradients and activations. The C library gives it back to the
-    kernel, which clears every page that is taken again: 7 to 16% of a step of small batches. Numbers do not change.
+    kernel, which clears every page that is taken again: 6 to 14% of a step of small batches. Numbers do not change.
     Only glibc can be told; elsewhere this does nothing.
     """
     if mallopt := getattr(ctypes.CDLL(None), "mallopt", None):

@@ -265,7 +265,7 @@ class Session:
 
         self.launch("list_teachers")
         self.instance.add_dynamic_partitions(TRAINING_DIMENSION, training_keys(cells))
-        found = states_of(self.store, cells)
+        found = states_of(self.store, cells)  # if files have changed since, too few helpers may start
         slots, missing = self._slots(found), sum(state != "done" for state in found.values())
         waiting = Waiting(cells, unprepared={c.target for c in cells})
         with bar(len(cells), "trainings", "training") as shown:
