@@ -91,8 +91,11 @@ class TrainingTask(ABC):
 
     def update(self, batch: "list[Tensor]", optimisers: "list[Optimizer]") -> "Tensor":
         """One step: updates the student, and returns the losses before that, ``(N,)``, without gradients."""
+        from rkd_pipeline.training.weight_gradients import by_products
+
         [optimiser] = optimisers
-        losses = self.losses(batch)
+        with by_products(self.student):
+            losses = self.losses(batch)
         losses.mean().backward()
         optimiser.step()
         optimiser.zero_grad(set_to_none=True)
