@@ -112,7 +112,7 @@ class _ByProducts(TorchFunctionMode):
             maps, weight, bias, stride, padding, output_padding, groups, dilation = args
         else:
             return func(*args, **(kwargs or {}))
-        plain = groups == 1 and dilation == (1, 1) and output_padding == (0, 0)
+        plain = maps.dim() == 4 and groups == 1 and dilation == (1, 1) and output_padding == (0, 0)
         if plain and _is_faster(maps, weight) and (kernel := _kernel(weight, stride, padding)):
             return _Convolution.apply(maps, weight, bias, kernel, func is torch.conv_transpose2d)
         return func(*args)
@@ -129,7 +129,6 @@ def _is_faster(maps: Tensor, weight: Tensor) -> bool:
 
 def _kernel(weight: Tensor, stride: tuple[int, int], padding: tuple[int, int] | str) -> Kernel | None:
     """None where it is not the same in both directions, or its padding has a name."""
-    pairs = (tuple(weight.shape[2:]), stride, padding)
-    if any(len(pair) != 2 or pair[0] != pair[1] for pair in pairs):
+    if isinstance(padding, str) or any(down != across for down, across in (weight.shape[2:], stride, padding)):
         return None
-    return Kernel(weight.shape[2], stride[0], padding[0])  # type: ignore[arg-type]
+    return Kernel(weight.shape[2], stride[0], padding[0])
